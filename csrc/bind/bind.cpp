@@ -1,0 +1,184 @@
+// Arrays in, exceptions out.
+#include "bind.h"
+
+#include <unistd.h>
+
+#include <cstring>
+
+namespace pyi_bind {
+namespace {
+
+// DLPack's managed tensors, old and versioned.
+struct Managed {
+  DLTensor tensor;
+  void* context;
+  void (*deleter)(Managed*);
+};
+struct ManagedVersioned {
+  uint32_t major, minor;
+  void* context;
+  void (*deleter)(ManagedVersioned*);
+  uint64_t flags;
+  DLTensor tensor;
+};
+constexpr uint64_t kReadOnly = 1;
+
+std::string type_name(const py::object& object) {
+  return py::str(py::type::of(object).attr("__qualname__"));
+}
+
+[[noreturn]] void read_only(const char* function, const char* name) {
+  throw py::value_error(std::string(function) + ": " + name +
+                        " is read-only, expected a writable array");
+}
+
+unsigned long main_thread = 0;
+
+}  // namespace
+
+Array::Array(const char* function, const char* name, const py::object& object, bool output)
+    : owner_(object) {
+  if (object.is_none()) return;
+  present_ = true;
+  if (PyObject_CheckBuffer(object.ptr())) {
+    from_buffer(function, name, output);
+  } else if (py::hasattr(object, "__dlpack__")) {
+    from_dlpack(function, name, output);
+  } else {
+    throw py::type_error(std::string(function) + ": " + name + " is a " + type_name(object) +
+                         ", expected an array (NumPy, DLPack or the buffer protocol)");
+  }
+  if (LaunchList* list = recording()) list->keep(owner_);
+}
+
+void Array::from_buffer(const char* function, const char* name, bool output) {
+  if (PyObject_GetBuffer(owner_.ptr(), &buffer_, PyBUF_RECORDS_RO) != 0) throw py::error_already_set();
+  const std::string format = buffer_.format ? buffer_.format : "B";
+  const char code = format.size() == 1 ? format[0] : 0;
+  const char* kinds[] = {"bhilqn", "BHILQN", "efd"};
+  int kind = -1;
+  for (int i = 0; i < 3; ++i) {
+    if (code != 0 && std::strchr(kinds[i], code) != nullptr) kind = i;
+  }
+  if (kind < 0) {
+    throw py::type_error(std::string(function) + ": " + name + " has dtype '" + format +
+                         "', expected native float32");
+  }
+  if (output && buffer_.readonly) read_only(function, name);
+  for (int i = 0; i < buffer_.ndim; ++i) {
+    shape_.push_back(buffer_.shape[i]);
+    if (buffer_.strides[i] % buffer_.itemsize != 0) {
+      throw py::value_error(std::string(function) + ": " + name +
+                            " has strides that are no multiple of its element size");
+    }
+    strides_.push_back(buffer_.strides[i] / buffer_.itemsize);
+  }
+  tensor_ = {buffer_.buf,
+             {1, 0},
+             buffer_.ndim,
+             {static_cast<uint8_t>(kind), static_cast<uint8_t>(buffer_.itemsize * 8), 1},
+             shape_.data(),
+             strides_.data(),
+             0};
+}
+
+void Array::from_dlpack(const char* function, const char* name, bool output) {
+  py::object capsule;
+  try {
+    capsule = owner_.attr("__dlpack__")(py::arg("max_version") = py::make_tuple(1, 0));
+  } catch (py::error_already_set& error) {
+    if (!error.matches(PyExc_TypeError)) throw;
+    capsule = owner_.attr("__dlpack__")();  // a producer of before DLPack 1.0
+  }
+  // Copy what the tensor says, keep the capsule: the memory lives as long as it does, and its own
+  // destructor calls the deleter once, since nobody renames it.
+  bool is_read_only = false;
+  const DLTensor* from = nullptr;
+  if (PyCapsule_IsValid(capsule.ptr(), "dltensor_versioned")) {
+    auto* managed =
+        static_cast<ManagedVersioned*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor_versioned"));
+    from = &managed->tensor;
+    is_read_only = (managed->flags & kReadOnly) != 0;
+  } else if (PyCapsule_IsValid(capsule.ptr(), "dltensor")) {
+    from = &static_cast<Managed*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor"))->tensor;
+  } else {
+    throw py::buffer_error(std::string(function) + ": " + name + ".__dlpack__() gave no DLPack capsule");
+  }
+  if (output && is_read_only) read_only(function, name);
+  tensor_ = *from;
+  shape_.assign(from->shape, from->shape + from->ndim);
+  tensor_.shape = shape_.data();
+  if (from->strides != nullptr) {
+    strides_.assign(from->strides, from->strides + from->ndim);
+    tensor_.strides = strides_.data();
+  }
+  owner_ = py::make_tuple(owner_, capsule);
+}
+
+Array::~Array() {
+  if (buffer_.obj != nullptr) PyBuffer_Release(&buffer_);
+}
+
+LaunchList*& recording() {
+  static thread_local LaunchList* list = nullptr;
+  return list;
+}
+
+void LaunchList::run(int threads) {
+  Options options("", "", threads);
+  options.c.launches = nullptr;
+  pyi_bind::run([&] { return pyi_launches_run(launches_, &options.c); });
+}
+
+Options::Options(std::string algorithm_, std::string level_, int threads)
+    : algorithm(std::move(algorithm_)), level(std::move(level_)) {
+  LaunchList* list = recording();
+  c = {algorithm.c_str(), level.c_str(), threads, list ? list->get() : nullptr, poll_interrupt};
+}
+
+void remember_main_thread() {
+  py::object main = py::module_::import("threading").attr("main_thread")();
+  main_thread = main.attr("ident").cast<unsigned long>();
+}
+
+int poll_interrupt() {
+  if (PyThread_get_thread_ident() != main_thread) return 0;
+  PyGILState_STATE state = PyGILState_Ensure();
+  int stop = PyErr_CheckSignals();  // leaves KeyboardInterrupt set on this thread
+  PyGILState_Release(state);
+  return stop;
+}
+
+void raise_for(pyi_status status) {
+  if (status == PYI_OK) return;
+  if (PyErr_Occurred()) throw py::error_already_set();
+  const char* message = pyi_last_error();
+  switch (status) {
+    case PYI_INVALID_TYPE:
+      throw py::type_error(message);
+    case PYI_UNSUPPORTED:
+      PyErr_SetString(PyExc_NotImplementedError, message);
+      throw py::error_already_set();
+    case PYI_OUT_OF_MEMORY:
+      PyErr_SetString(PyExc_MemoryError, message);
+      throw py::error_already_set();
+    case PYI_INTERRUPTED:
+      PyErr_SetString(PyExc_KeyboardInterrupt, message);
+      throw py::error_already_set();
+    default:
+      throw py::value_error(message);
+  }
+}
+
+// A daemon thread that comes back after the interpreter has gone must never touch it again.
+void restore_thread(PyThreadState* state) {
+#if PY_VERSION_HEX >= 0x030D0000
+  const bool gone = Py_IsFinalizing();
+#else
+  const bool gone = _Py_IsFinalizing();
+#endif
+  while (gone) pause();
+  PyEval_RestoreThread(state);
+}
+
+}  // namespace pyi_bind

@@ -1,0 +1,101 @@
+// Entry points of convolution: fprop, dgrad, wgrad, and packing.
+#include "conv_plan.h"
+
+using namespace pyi;
+
+extern "C" {
+
+pyi_status pyi_packed_size(int64_t K, int64_t R, int64_t S, int64_t C, const char* direction,
+                           const pyi_options* options, int64_t* floats) {
+  pyi_options now = options ? *options : pyi_options{};
+  return entry("packed_size", &now, [&](Call& call) {
+    bool dgrad = std::strcmp(direction, "dgrad") == 0;
+    *floats = packed_floats(call.level, dgrad ? C : K, R, S, dgrad ? K : C);
+  });
+}
+
+pyi_status pyi_pack(const DLTensor* w_, const DLTensor* packed_, const char* direction,
+                    const pyi_options* options) {
+  return entry("pack", options, [&](Call& call) {
+    bool dgrad = std::strcmp(direction, "dgrad") == 0;
+    if (!dgrad && std::strcmp(direction, "fprop") != 0) {
+      fail(PYI_INVALID_VALUE, "pack: direction is '", direction, "', expected fprop or dgrad");
+    }
+    Filter w = call.check.filter(w_, "w", 0, 0);
+    if (w.packed) fail(PYI_INVALID_VALUE, "pack: w is packed already, expected (K, R, S, C)");
+    int64_t size = packed_floats(call.level, dgrad ? w.C : w.K, w.R, w.S, dgrad ? w.K : w.C);
+    float* to = call.check.vector(packed_, "packed", size, true);
+    if (to == nullptr) fail(PYI_INVALID_TYPE, "pack: packed is missing, expected an array");
+    call.check.disjoint();
+    packed(call, w, dgrad);
+    auto* a = static_cast<PackArgs*>(call.list.launches.back().args);
+    a->packed = address(to);
+  });
+}
+
+pyi_status pyi_conv_fprop(const DLTensor* x_, const DLTensor* w_, const DLTensor* b_,
+                          const DLTensor* y_, const pyi_conv_params* params,
+                          const pyi_options* options) {
+  return entry("conv_fprop", options, [&](Call& call) {
+    Geometry g = geometry(call.check, params);
+    Map x = call.check.map(x_, "x");
+    Filter w = call.check.filter(w_, "w", params->kernel_h, params->kernel_w);
+    Map y = call.check.map(y_, "y", true);
+    w = checked(call.check, w, call.level, y.C, x.C, "w");
+    const float* b = call.check.vector(b_, "b", w.K);
+    check_conv(call.check, x, w, y, g);
+    call.check.disjoint();
+    if (x.empty()) return;
+    const float* weights = call.plain ? nullptr : packed(call, w, false);
+    call.list.barrier();
+    add_fprop(call, x, w, weights, b, y, g, params->relu != 0);
+  });
+}
+
+pyi_status pyi_conv_dgrad(const DLTensor* gy_, const DLTensor* w_, const DLTensor* y_,
+                          const DLTensor* gx_, const pyi_conv_params* params,
+                          const pyi_options* options) {
+  return entry("conv_dgrad", options, [&](Call& call) {
+    Geometry g = geometry(call.check, params);
+    Map gy = call.check.map(gy_, "gy");
+    Filter w = call.check.filter(w_, "w", params->kernel_h, params->kernel_w);
+    Map mask;
+    if (y_ != nullptr) {
+      mask = call.check.map(y_, "y");
+      call.check.extents("y", mask, gy.N, gy.H, gy.W, gy.C, "(N, P, Q, K)");
+    }
+    Map gx = call.check.map(gx_, "gx", true);
+    if (w.packed) {  // packed for dgrad: its outputs are the input channels
+      w = checked(call.check, w, call.level, gx.C, gy.C, "w");
+      std::swap(w.K, w.C);
+    }
+    check_conv(call.check, gx, w, gy, g);
+    call.check.disjoint();
+    if (gx.empty()) return;
+    const float* weights = call.plain ? nullptr : packed(call, w, true);
+    call.list.barrier();
+    add_dgrad(call, gy, w, weights, mask, gx, g, params->accumulate != 0);
+  });
+}
+
+pyi_status pyi_conv_wgrad(const DLTensor* x_, const DLTensor* gy_, const DLTensor* y_,
+                          const DLTensor* gw_, const DLTensor* gb_, const pyi_conv_params* params,
+                          const pyi_options* options) {
+  return entry("conv_wgrad", options, [&](Call& call) {
+    Geometry g = geometry(call.check, params);
+    Map x = call.check.map(x_, "x");
+    Map gy = call.check.map(gy_, "gy");
+    Map mask;
+    if (y_ != nullptr) {
+      mask = call.check.map(y_, "y");
+      call.check.extents("y", mask, gy.N, gy.H, gy.W, gy.C, "(N, P, Q, K)");
+    }
+    Filter gw = call.check.filter_gradient(gw_, "gw");
+    check_conv(call.check, x, gw, gy, g);
+    float* gb = call.check.vector(gb_, "gb", gw.K, true);
+    call.check.disjoint();
+    add_wgrad(call, x, gy, mask, gw.data, gb, gw.R, gw.S, g);
+  });
+}
+
+}  // extern "C"

@@ -1,0 +1,52 @@
+// Plans of convolutions, shared by the entry points of conv, reduce_conv, inception and linear.
+#pragma once
+
+#include "core.h"
+
+namespace pyi {
+
+struct Geometry {
+  int64_t stride_h = 1, stride_w = 1, pad_h = 0, pad_w = 0;
+};
+
+int64_t packed_floats(const Level& level, int64_t K, int64_t R, int64_t S, int64_t C);
+// Address of the packed filter; appends a pack launch to the current phase if it is not packed yet.
+const float* packed(Call& call, const Filter& w, bool dgrad);
+
+struct ConvSource {
+  Map x, mask;         // mask.data NULL: none
+  const float* weights;  // packed
+  int64_t R, S;
+  Geometry geometry;
+  int64_t dilation_h = 1, dilation_w = 1;
+};
+struct ConvOutput {
+  Map y;
+  const float* bias;      // or NULL
+  const float* weights;  // packed, for siblings; NULL: the sources' own
+};
+// The record of a convolution but for its tiling.
+ConvArgs* fill_conv(Call& call, const std::vector<ConvSource>& sources,
+                    const std::vector<ConvOutput>& outputs, bool relu, bool accumulate);
+constexpr int64_t kStagedBytes = 512 << 10;  // staged rows of a tile: half of an L2 of 1 MiB
+int64_t staged_width(const ConvSource& s, bool merged, int64_t Q);
+int64_t staged_bytes(const ConvSource& s, bool merged, int64_t tile_pixels, int64_t Q);
+void add_conv(Call& call, const std::vector<ConvSource>& sources,
+              const std::vector<ConvOutput>& outputs, bool relu, bool accumulate);
+void add_fprop(Call& call, const Map& x, const Filter& w, const float* packed, const float* bias,
+               const Map& y, const Geometry& g, bool relu);
+void add_dgrad(Call& call, const Map& gy, const Filter& w, const float* packed, const Map& mask,
+               const Map& gx, const Geometry& g, bool accumulate);
+void add_wgrad(Call& call, const Map& x, const Map& gy, const Map& mask, float* gw, float* gb,
+               int64_t R, int64_t S, const Geometry& g);
+void add_max_pool(Call& call, const Map& x, const Map& y, uint8_t* argmax, int64_t R, int64_t S,
+                  const Geometry& g);
+void add_max_pool_dgrad(Call& call, const Map& gy, const uint8_t* argmax, const Map& gx, int64_t R,
+                        int64_t S, const Geometry& g);
+Map new_map(Call& call, int64_t N, int64_t H, int64_t W, int64_t C);
+Geometry geometry(Check& check, const pyi_conv_params* params);
+// Extents of a packed filter, which has none of its own, from its neighbours; checks its size.
+Filter checked(Check& check, Filter w, const Level& level, int64_t K, int64_t C, const char* name);
+void check_conv(Check& check, const Map& x, const Filter& w, const Map& y, const Geometry& g);
+
+}  // namespace pyi

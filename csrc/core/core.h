@@ -1,0 +1,206 @@
+// The inside of the core: errors, checked maps, launches. Entry points check, fill records, append
+// launches; the walker runs lists of them.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "args.h"
+#include "pyinception.h"
+
+namespace pyi {
+
+struct Error {
+  pyi_status status;
+  std::string message;
+};
+
+template <class... Parts>
+std::string text(const Parts&... parts) {
+  std::ostringstream out;
+  (out << ... << parts);
+  return out.str();
+}
+
+template <class... Parts>
+[[noreturn]] void fail(pyi_status status, const Parts&... parts) {
+  throw Error{status, text(parts...)};
+}
+
+// ---- Programs ------------------------------------------------------------------------------------
+
+using Program = void (*)(int64_t args, int64_t tile, int64_t scratch);
+
+// One CPU level: its tile sizes (kernels/cpu/target.py) and its programs.
+struct Level {
+  const char* name;
+  int64_t vl, mr, half, nv, wgrad_mr, wgrad_nv;
+  int64_t nr() const { return nv * vl; }
+  Program program(const char* name) const;
+};
+
+struct ProgramRow {
+  const char* level;
+  const char* name;
+  Program program;
+};
+
+const std::vector<Level>& levels();              // compiled in, best first
+const std::vector<ProgramRow>& programs();       // every level's programs
+bool runs_here(const Level& level);              // CPU and operating system have its features
+const Level& pick_level(const char* name);       // "" or NULL: best that runs here
+void replace_program(const char* level, const char* name, Program program);
+
+// ---- Checked operands ----------------------------------------------------------------------------
+
+// A float32 map (N, H, W, C) with unit channel stride; strides in elements.
+struct Map {
+  float* data = nullptr;
+  int64_t N = 0, H = 0, W = 0, C = 0;
+  int64_t n = 0, h = 0, w = 0;
+  int64_t address() const { return reinterpret_cast<int64_t>(data); }
+  bool empty() const { return N == 0 || H == 0 || W == 0 || C == 0; }
+};
+
+// A filter (K, R, S, C), strides in elements, or (data, packed) a packed one.
+struct Filter {
+  float* data = nullptr;
+  int64_t K = 0, R = 0, S = 0, C = 0;
+  int64_t k = 0, r = 0, s = 0, c = 0;
+  bool packed = false;
+};
+
+// Checks of one call, in the order kind, dtype, rank, shape, strides, alignment, overlap.
+class Check {
+ public:
+  explicit Check(const char* function) : function_(function) {}
+  const char* function() const { return function_; }
+  Map map(const DLTensor* t, const char* name, bool output = false);
+  Map matrix(const DLTensor* t, const char* name, bool output = false);  // (N, C) as (1, 1, N, C)
+  Filter filter(const DLTensor* t, const char* name, int64_t R, int64_t S);
+  float* vector(const DLTensor* t, const char* name, int64_t length, bool output = false);
+  uint8_t* bytes(const DLTensor* t, const char* name, const Map& like, bool output);
+  const int64_t* labels(const DLTensor* t, const char* name, int64_t N, int64_t K);
+  // An output of exactly this shape, C-contiguous.
+  float* contiguous(const DLTensor* t, const char* name, std::initializer_list<int64_t> shape);
+  Filter filter_gradient(const DLTensor* t, const char* name);
+  void extents(const char* name, const Map& map, int64_t N, int64_t H, int64_t W, int64_t C,
+               const char* letters);
+  void range(const char* name, int64_t value, int64_t low, int64_t high);
+  void disjoint();  // every output against every other operand; call after all operands
+
+ private:
+  struct Operand {
+    std::string name;
+    bool output;
+    const char *first, *last;         // byte range, last exclusive
+    int64_t pixel, offset, row_bytes;  // channel slices of one buffer may interleave
+  };
+  void remember(const DLTensor* t, const char* name, bool output);
+  const char* function_;
+  std::vector<Operand> operands_;
+};
+
+std::string shape_text(const int64_t* shape, int ndim);
+
+// ---- Launches ------------------------------------------------------------------------------------
+
+// A tile program, its record and how many tiles it has. Launches of one phase run side by side.
+struct Launch {
+  Program program;
+  void* args;
+  int64_t tiles;
+  size_t scratch;
+  int phase;
+};
+
+// Memory that is handed out in slices and taken back all at once; it grows to the largest use.
+class Arena {
+ public:
+  void* take(size_t bytes);
+  void reset();
+
+ private:
+  struct Free {
+    void operator()(void* p) const { free(p); }
+  };
+  struct Block {
+    std::unique_ptr<void, Free> data;
+    size_t size, used;
+  };
+  std::vector<Block> blocks_;
+};
+
+}  // namespace pyi
+
+struct pyi_launches {
+  std::vector<pyi::Launch> launches;
+  pyi::Arena memory;  // records, tables, packed filters, maps between phases
+  pyi::Arena scratch;
+  int phase = 0;
+
+  template <class Record>
+  Record* record(int64_t count = 1) {
+    void* at = memory.take(sizeof(Record) * static_cast<size_t>(count));
+    std::memset(at, 0, sizeof(Record) * static_cast<size_t>(count));
+    return static_cast<Record*>(at);
+  }
+  float* floats(int64_t count) {
+    return static_cast<float*>(memory.take(sizeof(float) * static_cast<size_t>(count)));
+  }
+  void add(pyi::Program program, void* args, int64_t tiles, size_t scratch_bytes) {
+    if (tiles > 0) launches.push_back({program, args, tiles, scratch_bytes, phase});
+  }
+  void barrier() { ++phase; }
+  void clear() {
+    launches.clear();
+    memory.reset();
+    phase = 0;
+  }
+};
+
+namespace pyi {
+
+// What an entry point works with: where launches go, how they are chosen.
+struct Call {
+  Check check;
+  pyi_launches& list;
+  const Level& level;
+  int threads;
+  bool plain, winograd;
+};
+
+int default_threads();
+pyi_status walk(pyi_launches& list, int threads, int (*interrupt)());
+const float* zero_row(int64_t count);  // at least `count` zeros, valid for ever
+
+// Runs `body(call)`, then the launches it appended unless they are being recorded.
+pyi_status enter(const char* function, const pyi_options* options, void (*body)(Call&, void*),
+                 void* context);
+template <class Body>
+pyi_status entry(const char* function, const pyi_options* options, Body body) {
+  return enter(
+      function, options, [](Call& call, void* f) { (*static_cast<Body*>(f))(call); }, &body);
+}
+
+inline int64_t address(const void* p) { return reinterpret_cast<int64_t>(p); }
+inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+inline int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+
+// A channel slice of a map.
+inline Map slice(Map m, int64_t first, int64_t channels) {
+  m.data += first;
+  m.C = channels;
+  return m;
+}
+inline Map images(Map m, int64_t first, int64_t count) {
+  m.data += first * m.n;
+  m.N = count;
+  return m;
+}
+
+}  // namespace pyi

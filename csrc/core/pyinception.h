@@ -1,0 +1,177 @@
+/* pyinception: convolution kernels for what an Inception module does. The public C interface.
+ *
+ * Arrays are DLTensors (DLPack) in host memory: float32, channels last, unit channel stride; the
+ * strides of image, row and pixel are free, so a channel slice of a wider buffer is an ordinary
+ * operand and concatenation is an address. Filters are (K, R, S, C), or a packed 1-D array.
+ *
+ * Every function checks all of its arguments before it writes anything, returns a pyi_status and
+ * leaves a message that names function, argument, expected and actual (pyi_last_error, per thread).
+ * NULL stands for an optional array. The functions are thread safe.
+ */
+#ifndef PYINCEPTION_H_
+#define PYINCEPTION_H_
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* The DLPack ABI, for callers that do not include its header. */
+#ifndef DLPACK_VERSION
+#ifndef PYI_DLPACK
+#define PYI_DLPACK
+typedef struct {
+  int32_t device_type; /* 1 = host memory */
+  int32_t device_id;
+} DLDevice;
+typedef struct {
+  uint8_t code; /* 0 signed, 1 unsigned, 2 float */
+  uint8_t bits;
+  uint16_t lanes;
+} DLDataType;
+typedef struct {
+  void* data;
+  DLDevice device;
+  int32_t ndim;
+  DLDataType dtype;
+  int64_t* shape;
+  int64_t* strides; /* in elements; NULL: compact, last axis fastest */
+  uint64_t byte_offset;
+} DLTensor;
+#endif
+#endif
+
+typedef enum {
+  PYI_OK = 0,
+  PYI_INVALID_VALUE = 1, /* shape, stride, alignment, overlap, range */
+  PYI_INVALID_TYPE = 2,  /* kind of array, dtype, device */
+  PYI_UNSUPPORTED = 3,   /* valid, but nothing here runs it: the message says why */
+  PYI_OUT_OF_MEMORY = 4,
+  PYI_INTERRUPTED = 5, /* the interrupt callback asked to stop; outputs are undefined */
+} pyi_status;
+
+/* A list of launches: recorded once, run many times. It refers to the arrays it was recorded with. */
+typedef struct pyi_launches pyi_launches;
+
+typedef struct {
+  const char* algorithm;  /* "auto", "direct", "winograd", "plain"; NULL: auto */
+  const char* level;      /* "x86-64-v3", "x86-64-v4"; NULL or "": the host's best */
+  int threads;            /* 0: affinity, cgroup quota and OMP_NUM_THREADS decide */
+  pyi_launches* launches; /* not NULL: append here, run nothing */
+  int (*interrupt)(void); /* polled by the calling thread about every 100 ms; nonzero stops */
+} pyi_options;
+
+typedef struct {
+  int64_t stride_h, stride_w, pad_h, pad_w;
+  int64_t kernel_h, kernel_w; /* needed where w is packed, and for pools */
+  int relu;                   /* fprop: y = max(y, 0) */
+  int accumulate;             /* dgrad: gx += instead of gx = */
+} pyi_conv_params;
+
+const char* pyi_last_error(void);
+const char* pyi_host_level(void);
+int pyi_default_threads(void);
+
+pyi_launches* pyi_launches_create(void);
+pyi_status pyi_launches_run(pyi_launches* launches, const pyi_options* options);
+void pyi_launches_destroy(pyi_launches* launches);
+
+/* y = relu(conv(x, w) + b).   x (N,H,W,C)  w (K,R,S,C)  b (K)  y (N,P,Q,K) */
+pyi_status pyi_conv_fprop(const DLTensor* x, const DLTensor* w, const DLTensor* b,
+                          const DLTensor* y, const pyi_conv_params* params,
+                          const pyi_options* options);
+/* gx (+)= conv_transpose(g, w), g = gy where y > 0, else 0 (y NULL: g = gy). */
+pyi_status pyi_conv_dgrad(const DLTensor* gy, const DLTensor* w, const DLTensor* y,
+                          const DLTensor* gx, const pyi_conv_params* params,
+                          const pyi_options* options);
+/* gw = sum of g x, gb = sum of g (gb may be NULL). */
+pyi_status pyi_conv_wgrad(const DLTensor* x, const DLTensor* gy, const DLTensor* y,
+                          const DLTensor* gw, const DLTensor* gb, const pyi_conv_params* params,
+                          const pyi_options* options);
+
+/* r = relu(conv1x1(x, wr) + br);  y = relu(conv(r, w) + b), in one pass.
+ * r NULL: the reduced map stays in cache; else it is written, for the backward. */
+pyi_status pyi_reduce_conv_fprop(const DLTensor* x, const DLTensor* wr, const DLTensor* br,
+                                 const DLTensor* w, const DLTensor* b, const DLTensor* y,
+                                 const DLTensor* r, const pyi_conv_params* params,
+                                 const pyi_options* options);
+/* All gradients of it from gy and the saved r, y. gx NULL: not wanted. */
+pyi_status pyi_reduce_conv_backward(const DLTensor* gy, const DLTensor* x, const DLTensor* wr,
+                                    const DLTensor* w, const DLTensor* r, const DLTensor* y,
+                                    const DLTensor* gx, const DLTensor* gwr, const DLTensor* gbr,
+                                    const DLTensor* gw, const DLTensor* gb,
+                                    const pyi_conv_params* params, const pyi_options* options);
+
+/* Floats of a packed filter. direction: "fprop" or "dgrad". */
+pyi_status pyi_packed_size(int64_t K, int64_t R, int64_t S, int64_t C, const char* direction,
+                           const pyi_options* options, int64_t* floats);
+pyi_status pyi_pack(const DLTensor* w, const DLTensor* packed, const char* direction,
+                    const pyi_options* options);
+
+/* GoogLeNet's module, y = [1x1 | 3x3 | 5x5 | pool proj] along channels, ReLU everywhere.
+ * weights: w1 b1 wr3 br3 w3 b3 wr5 br5 w5 b5 wp bp.  saved: r3, r5, pooled, argmax (uint8) or NULL. */
+pyi_status pyi_inception_fprop(const DLTensor* x, const DLTensor* const weights[12],
+                               const DLTensor* y, const DLTensor* const saved[4],
+                               const pyi_options* options);
+/* grads: in the order of weights. gx NULL: not wanted. */
+pyi_status pyi_inception_backward(const DLTensor* gy, const DLTensor* x,
+                                  const DLTensor* const weights[12], const DLTensor* y,
+                                  const DLTensor* const saved[4], const DLTensor* gx,
+                                  const DLTensor* const grads[12], const pyi_options* options);
+
+/* Max pool: windows clipped to the image, first maximum wins, NaN wins; argmax (uint8, tap r S + s)
+ * may be NULL. Average pool: the divisor counts padded cells up to H + pad, or valid cells only. */
+pyi_status pyi_max_pool_fprop(const DLTensor* x, const DLTensor* y, const DLTensor* argmax,
+                              const pyi_conv_params* params, const pyi_options* options);
+pyi_status pyi_max_pool_dgrad(const DLTensor* gy, const DLTensor* argmax, const DLTensor* gx,
+                              const pyi_conv_params* params, const pyi_options* options);
+pyi_status pyi_avg_pool_fprop(const DLTensor* x, const DLTensor* y, int count_include_pad,
+                              const pyi_conv_params* params, const pyi_options* options);
+pyi_status pyi_avg_pool_dgrad(const DLTensor* gy, const DLTensor* gx, int count_include_pad,
+                              const pyi_conv_params* params, const pyi_options* options);
+
+/* y = x (k + alpha / size sum of x^2 over `size` channels)^-beta. */
+pyi_status pyi_lrn_fprop(const DLTensor* x, const DLTensor* y, int64_t size, float alpha,
+                         float beta, float k, const pyi_options* options);
+pyi_status pyi_lrn_dgrad(const DLTensor* gy, const DLTensor* x, const DLTensor* gx, int64_t size,
+                         float alpha, float beta, float k, const pyi_options* options);
+
+/* y = relu(x w^T + b).   x (N,C)  w (K,C)  b (K)  y (N,K) */
+pyi_status pyi_linear_fprop(const DLTensor* x, const DLTensor* w, const DLTensor* b,
+                            const DLTensor* y, int relu, const pyi_options* options);
+pyi_status pyi_linear_dgrad(const DLTensor* gy, const DLTensor* w, const DLTensor* y,
+                            const DLTensor* gx, const pyi_options* options);
+pyi_status pyi_linear_wgrad(const DLTensor* x, const DLTensor* gy, const DLTensor* y,
+                            const DLTensor* gw, const DLTensor* gb, const pyi_options* options);
+
+/* loss[n] = -log softmax(logits[n])[labels[n]], probs = softmax(logits). labels int64 (N). */
+pyi_status pyi_softmax_cross_entropy_fprop(const DLTensor* logits, const DLTensor* labels,
+                                           const DLTensor* loss, const DLTensor* probs,
+                                           const pyi_options* options);
+/* glogits = g (probs - onehot(labels)).   g (N) */
+pyi_status pyi_softmax_cross_entropy_dgrad(const DLTensor* probs, const DLTensor* labels,
+                                           const DLTensor* g, const DLTensor* glogits,
+                                           const pyi_options* options);
+
+/* Batch normalisation over all axes but the last, with its ReLU; mean and biased variance out. */
+pyi_status pyi_batch_norm_fprop(const DLTensor* x, const DLTensor* gamma, const DLTensor* beta,
+                                const DLTensor* y, const DLTensor* mean, const DLTensor* var,
+                                float eps, int relu, const pyi_options* options);
+pyi_status pyi_batch_norm_inference(const DLTensor* x, const DLTensor* gamma, const DLTensor* beta,
+                                    const DLTensor* mean, const DLTensor* var, const DLTensor* y,
+                                    float eps, int relu, const pyi_options* options);
+pyi_status pyi_batch_norm_dgrad(const DLTensor* gy, const DLTensor* x, const DLTensor* gamma,
+                                const DLTensor* mean, const DLTensor* var, const DLTensor* y,
+                                const DLTensor* gx, const DLTensor* ggamma, const DLTensor* gbeta,
+                                float eps, const pyi_options* options);
+
+/* y = x keep / (1 - p); keep where the Philox4x32-10 word is at least round(p 2^32). */
+pyi_status pyi_dropout(const DLTensor* x, const DLTensor* y, double p, uint64_t seed, uint32_t step,
+                       uint32_t layer, uint32_t first_sample, const pyi_options* options);
+
+#ifdef __cplusplus
+}
+#endif
+#endif /* PYINCEPTION_H_ */

@@ -1,0 +1,220 @@
+// The walker: runs a list of launches on a team of threads, with a barrier between phases.
+//
+// Tiles of a phase are drawn from one counter, so a slow tile holds nobody up. Which thread computes
+// a tile never changes a bit: a tile writes its own piece of the output and sums in its own order.
+//
+// Rules of the threads. One team at a time: a second calling thread, and a forked child (whose copy
+// of the team has no threads), walk alone. Idle workers spin briefly, for the next launch of the same
+// forward pass, then sleep, so that other libraries' teams get the cores. Only the calling thread
+// polls for interrupts, by the clock; the others read a flag. The team is never destroyed: a process
+// may exit while a daemon thread is inside a call.
+#include <pthread.h>
+#include <sched.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdlib>
+#include <fstream>
+#include <mutex>
+#include <thread>
+
+#include "core.h"
+
+namespace pyi {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+constexpr auto kPollEvery = std::chrono::milliseconds(100);
+constexpr auto kSpinFor = std::chrono::microseconds(30);
+constexpr int kMaxThreads = 256;
+constexpr size_t kAlign = 64;
+
+inline void pause_briefly() { __builtin_ia32_pause(); }
+
+// One walk: shared by the members of the team.
+struct Job {
+  const std::vector<Launch>* launches = nullptr;
+  std::vector<size_t> phase_start;  // index of each phase's first launch, and the end
+  std::unique_ptr<std::atomic<int64_t>[]> next;
+  std::vector<int64_t> phase_tiles;
+  char* scratch = nullptr;
+  size_t scratch_bytes = 0;
+  int members = 1;
+  std::atomic<int64_t> arrived{0};
+  std::atomic<bool> stop{false};
+  int (*interrupt)() = nullptr;
+  Clock::time_point last_poll = Clock::now();
+
+  void poll() {  // the calling thread only
+    if (interrupt == nullptr || Clock::now() - last_poll < kPollEvery) return;
+    if (interrupt() != 0) stop.store(true, std::memory_order_relaxed);
+    last_poll = Clock::now();
+  }
+
+  void work(int member) {
+    int64_t own_scratch = address(scratch + scratch_bytes * static_cast<size_t>(member));
+    const size_t phases = phase_tiles.size();
+    for (size_t phase = 0; phase < phases; ++phase) {
+      size_t at = phase_start[phase];
+      int64_t first = 0;  // tile number at which launch `at` starts
+      for (;;) {
+        int64_t tile = next[phase].fetch_add(1, std::memory_order_relaxed);
+        if (tile >= phase_tiles[phase] || stop.load(std::memory_order_relaxed)) break;
+        while (tile - first >= (*launches)[at].tiles) first += (*launches)[at++].tiles;
+        const Launch& launch = (*launches)[at];
+        launch.program(address(launch.args), tile - first, own_scratch);
+        if (member == 0) poll();
+      }
+      if (phase + 1 < phases) barrier(member, static_cast<int64_t>(phase + 1) * members);
+    }
+  }
+
+  void barrier(int member, int64_t target) {
+    arrived.fetch_add(1, std::memory_order_acq_rel);
+    for (int spins = 0; arrived.load(std::memory_order_acquire) < target; ++spins) {
+      if (spins < 2000) {
+        pause_briefly();
+      } else {
+        sched_yield();
+        if (member == 0) poll();
+      }
+    }
+  }
+};
+
+class Team {
+ public:
+  bool try_acquire() { return busy_.try_lock(); }
+  void release() { busy_.unlock(); }
+
+  void run(Job& job) {
+    grow(job.members - 1);
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      job_ = &job;
+      unfinished_.store(job.members - 1, std::memory_order_relaxed);
+      generation_.fetch_add(1, std::memory_order_release);
+    }
+    wake_.notify_all();
+    job.work(0);
+    for (int spins = 0; unfinished_.load(std::memory_order_acquire) > 0; ++spins) {
+      if (spins < 2000) {
+        pause_briefly();
+      } else {
+        sched_yield();
+        job.poll();
+      }
+    }
+  }
+
+ private:
+  void grow(int workers) {
+    while (static_cast<int>(count_) < workers) {
+      ++count_;
+      std::thread(&Team::serve, this, static_cast<int>(count_), generation_.load()).detach();
+    }
+  }
+
+  void serve(int member, uint64_t seen) {
+    for (;;) {
+      auto spin_until = Clock::now() + kSpinFor;
+      while (generation_.load(std::memory_order_acquire) == seen && Clock::now() < spin_until) {
+        pause_briefly();
+      }
+      Job* job;
+      {
+        std::unique_lock<std::mutex> lock(mutex_);
+        wake_.wait(lock, [&] { return generation_.load(std::memory_order_acquire) != seen; });
+        seen = generation_.load(std::memory_order_acquire);
+        job = job_;
+        // A member beyond the job's team must not touch the job: it may be gone already.
+        if (unfinished_.load(std::memory_order_relaxed) == 0 || member >= job->members) continue;
+      }
+      job->work(member);
+      unfinished_.fetch_sub(1, std::memory_order_release);
+    }
+  }
+
+  std::mutex busy_, mutex_;
+  std::condition_variable wake_;
+  std::atomic<uint64_t> generation_{0};
+  std::atomic<int> unfinished_{0};
+  Job* job_ = nullptr;
+  int count_ = 0;
+};
+
+std::atomic<bool> forked{false};
+
+Team& team() {
+  static Team* shared = [] {
+    pthread_atfork(nullptr, nullptr, [] { forked.store(true); });
+    return new Team;
+  }();
+  return *shared;
+}
+
+int cgroup_cpus() {
+  std::ifstream file("/sys/fs/cgroup/cpu.max");
+  std::string quota;
+  double period = 0;
+  if (!(file >> quota >> period) || quota == "max" || period <= 0) return kMaxThreads;
+  return std::max(1, static_cast<int>((std::atof(quota.c_str()) + period - 1) / period));
+}
+
+}  // namespace
+
+int default_threads() {
+  static const int quota = cgroup_cpus();
+  cpu_set_t set;
+  int threads = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+  if (const char* omp = std::getenv("OMP_NUM_THREADS")) {
+    if (int wanted = std::atoi(omp); wanted > 0) threads = std::min(threads, wanted);
+  }
+  return std::max(1, std::min({threads, quota, kMaxThreads}));
+}
+
+pyi_status walk(pyi_launches& list, int threads, int (*interrupt)()) {
+  if (list.launches.empty()) return PYI_OK;
+  Job job;
+  job.launches = &list.launches;
+  job.interrupt = interrupt;
+  int64_t widest = 0;
+  for (size_t i = 0; i < list.launches.size(); ++i) {
+    const Launch& launch = list.launches[i];
+    if (i == 0 || launch.phase != list.launches[i - 1].phase) {
+      job.phase_start.push_back(i);
+      job.phase_tiles.push_back(0);
+    }
+    job.phase_tiles.back() += launch.tiles;
+    widest = std::max(widest, job.phase_tiles.back());
+    job.scratch_bytes = std::max(job.scratch_bytes, launch.scratch);
+  }
+  job.next = std::make_unique<std::atomic<int64_t>[]>(job.phase_tiles.size());
+  // The team's set-up registers the fork handler, so it comes before the flag is read.
+  Team& all = team();
+  int members = static_cast<int>(std::min<int64_t>(std::min(threads, kMaxThreads), widest));
+  bool alone = members <= 1 || forked.load() || !all.try_acquire();
+  job.members = alone ? 1 : members;
+  job.scratch_bytes = static_cast<size_t>(
+      round_up(static_cast<int64_t>(job.scratch_bytes + kAlign), kAlign));
+  list.scratch.reset();
+  try {
+    job.scratch = static_cast<char*>(
+        list.scratch.take(job.scratch_bytes * static_cast<size_t>(job.members)));
+  } catch (...) {
+    if (!alone) all.release();
+    throw;
+  }
+  if (alone) {
+    job.work(0);
+  } else {
+    all.run(job);
+    all.release();
+  }
+  return job.stop.load() ? PYI_INTERRUPTED : PYI_OK;
+}
+
+}  // namespace pyi

@@ -1,0 +1,76 @@
+// The argument records of the tile programs, as C structs; args.py is the same for Numba.
+//
+// A tile program is kernel(args, tile, scratch). Every field has eight bytes but the floats, which
+// come in pairs. Pointers are addresses in bytes, strides count elements, pixels have unit channel
+// stride. tests/test_args.py compiles this header and compares every offset with args.py.
+#pragma once
+
+namespace pyi {
+
+using Int = long long;
+
+// What a convolution reads: one map, one filter; see args.py for the meaning of each field.
+struct Source {
+  Int x, x_n, x_h, x_w, mask, m_n, m_h, m_w, H, W, C, R, S, stride_h, stride_w, pad_h, pad_w,
+      dilation_h, dilation_w, staged, merged;
+};
+
+// A group of at most NR output channels.
+struct Panel {
+  Int bias, y, y_n, y_h, y_w, lanes;
+};
+
+// A convolution: sources x panels of one output map.
+struct ConvArgs {
+  Int sources, source_count, panels, panel_count, weights, reduce, zero, N, P, Q, phase_w,
+      lists, tile_pixels, pixel_tiles, tile_panels, panel_tiles, relu, accumulate;
+};
+
+// The filter gradient.
+struct WgradArgs {
+  Int x, x_n, x_h, x_w, gy, gy_n, gy_h, gy_w, mask, m_n, m_h, m_w, gw, gb, N, H, W, C, K, R,
+      S, P, Q, stride_h, stride_w, pad_h, pad_w, chunk_rows, tile_k, staged_gy, staged_x, zero;
+};
+
+// Packing of a filter into panels of lanes.
+struct PackArgs {
+  Int w, w_k, w_r, w_s, w_c, packed, K, R, S, C;
+};
+
+// The plain twins of fprop, dgrad and wgrad.
+struct PlainConvArgs {
+  Int x, x_n, x_h, x_w, w, w_k, w_r, w_s, w_c, bias, y, y_n, y_h, y_w, mask, m_n, m_h, m_w, N,
+      H, W, C, K, R, S, P, Q, stride_h, stride_w, pad_h, pad_w, relu, accumulate;
+};
+
+// Max and average pooling, both directions.
+struct PoolArgs {
+  Int x, x_n, x_h, x_w, y, y_n, y_h, y_w, argmax, a_n, a_h, a_w, N, H, W, C, P, Q, R, S,
+      stride_h, stride_w, pad_h, pad_w, count_include_pad, accumulate;
+};
+
+// Local response normalisation.
+struct LrnArgs {
+  Int x, x_n, x_h, x_w, gy, gy_n, gy_h, gy_w, y, y_n, y_h, y_w, N, H, W, C, size;
+  float alpha, beta, k, zero;
+};
+
+// Softmax cross-entropy.
+struct SoftmaxArgs {
+  Int logits, l_n, labels, loss, probs, p_n, g, N, K;
+};
+
+// Batch normalisation with its ReLU.
+struct BatchNormArgs {
+  Int x, x_n, x_h, x_w, y, y_n, y_h, y_w, gy, gy_n, gy_h, gy_w, gx, gx_n, gx_h, gx_w, gamma,
+      beta, mean, var, ggamma, gbeta, partial, N, H, W, C, chunks, relu;
+  float eps, zero;
+};
+
+// Dropout by a counter.
+struct DropoutArgs {
+  Int x, x_n, y, y_n, N, E, seed, step, layer, first_sample, threshold;
+  float scale, zero;
+};
+
+}  // namespace pyi

@@ -1,0 +1,259 @@
+"""Direct convolution, fprop and dgrad, fused and not, as tile programs.
+
+    y[n, p, q, k] = relu(bias[k] + sum over sources, r, s, c of x[n, h, w, c] weights[r, s, c, k])
+    h = (p stride_h + r - pad_h) / dilation_h, w likewise; terms outside the map or off the grid are 0
+
+One program serves four uses, told apart by its record (args.CONV): a convolution; its dgrad (a
+convolution of the spread, masked gradient with flipped filters); sibling 1x1s (panels that write
+to different maps); the stacked-K gx of a module (several sources). `reduce_conv` computes its
+source on the way: the 1x1 of the rows it needs lands in scratch and never leaves the cache.
+
+y is `=`, or `+=` with accumulate. A tile is a range of output pixels of one image and a range of
+panels. Its pixels go in groups of MR; the last group repeats its last pixel, which stores the same
+value twice. Taps that no pixel of the group can see are skipped.
+
+Staged rows carry zero columns at both sides, so the S taps of a filter row are one run of S C
+floats: a 5x5 over 16 channels has 5 long taps and not 25 short ones.
+"""
+
+import numpy as np
+from numba import carray, cfunc, njit
+
+from ..args import CONV, PANEL, SOURCE
+from .memory import MINUS_INFINITY, OPTIONS, PROGRAM, ZERO, floats, integers, pointer
+from .register_tile import conv_tile
+from .target import Target
+
+# Scratch: pixel coordinates and output addresses first, then the lists of the sources.
+COORDINATES = 16  # int64 slots of each small list; no register tile has more pixels
+
+
+@njit(**OPTIONS)
+def map_width(src, Q):
+    """Pixels of a staged row: pad_w zeros, the row, zeros up to the last tap of the last pixel."""
+    return max((Q - 1) * src.stride_w + src.S, src.pad_w + src.W)
+
+
+@njit(**OPTIONS)
+def staged_rows(src, p0, p1):
+    """Rows of the source [low, high) that output rows p0..p1 see, dilation 1 or more."""
+    low = (p0 * src.stride_h - src.pad_h) // src.dilation_h
+    high = (p1 * src.stride_h - src.pad_h + src.R - 1) // src.dilation_h + 1
+    return max(low, 0), min(high, src.H)
+
+
+@njit(**OPTIONS)
+def clear_borders(staged, rows, width, left, W, C):
+    """Zero the columns of a staged map that lie outside the image."""
+    for h in range(rows):
+        row = floats(staged + h * width * C * 4, width * C)
+        for i in range(left * C):
+            row[i] = ZERO
+        for i in range((left + W) * C, width * C):
+            row[i] = ZERO
+
+
+@njit(**OPTIONS)
+def stage_copy(src, n, low, high, staged, width):
+    """staged[h - low, pad_w + w, :] = x[n, h, w, :], zero where the mask is not positive."""
+    C = src.C
+    left = src.pad_w if src.merged != 0 else 0
+    clear_borders(staged, high - low, width, left, src.W, C)
+    for h in range(low, high):
+        for w in range(src.W):
+            to = floats(staged + ((h - low) * width + left + w) * C * 4, C)
+            x = floats(src.x + (n * src.x_n + h * src.x_h + w * src.x_w) * 4, C)
+            if src.mask != 0:
+                y = floats(src.mask + (n * src.m_n + h * src.m_h + w * src.m_w) * 4, C)
+                for c in range(C):
+                    # Written so that a NaN in the saved output blocks the gradient, as `y > 0` does.
+                    to[c] = x[c] if y[c] > ZERO else ZERO
+            else:
+                for c in range(C):
+                    to[c] = x[c]
+
+
+@njit(**OPTIONS)
+def list_rows(src, base, origin, row_step, pixel_step, merged, zero, p, q, m, rows):
+    """Write the address list of one group: per tap seen, its index and m row addresses.
+
+    base: address of row `origin`, column 0 of the map. merged: the S taps of a row are one.
+    Returns the number of taps written.
+    """
+    taps, S = 0, 1 if merged else src.S
+    for r in range(src.R):
+        for s in range(S):
+            at, seen = taps * (m + 1), False
+            for i in range(m):
+                h = p[i] * src.stride_h + r - src.pad_h
+                w = q[i] * src.stride_w + s - (0 if merged else src.pad_w)
+                on_grid = True
+                if src.dilation_h > 1 or src.dilation_w > 1:
+                    on_grid = h % src.dilation_h == 0 and (merged or w % src.dilation_w == 0)
+                    h = h // src.dilation_h
+                    w = w if merged else w // src.dilation_w
+                inside = on_grid and 0 <= h < src.H and (merged or 0 <= w < src.W)
+                address = base + (h - origin) * row_step + w * pixel_step
+                rows[at + 1 + i] = address if inside else zero
+                seen |= inside
+            if seen:
+                rows[at] = r * S + s
+                taps += 1
+    return taps
+
+
+@njit(**OPTIONS)
+def list_pixels(i0, i1, m, Q, phase_w, p, q):
+    """Coordinates of pixels i0, i0+1, ...; beyond i1 the last one again.
+
+    With phase_w = d > 1 a row is walked residue by residue (0, d, 2d, ..., 1, d+1, ...), so that the
+    pixels of a group share the taps that a spread map leaves them.
+    """
+    for i in range(m):
+        index = min(i0 + i, i1 - 1)
+        p[i], u = index // Q, index % Q
+        first = 0
+        if phase_w > 1:
+            while u >= (Q - first + phase_w - 1) // phase_w:
+                u -= (Q - first + phase_w - 1) // phase_w
+                first += 1
+        q[i] = first + u * phase_w
+
+
+def conv_groups(target: Target):
+    """The loop over groups, panels and sources, for one CPU level."""
+    MR, HALF, NV, VL = target.mr, target.half, target.nv, target.vl
+    full_wide, full_narrow = conv_tile(MR, NV, VL), conv_tile(MR, 1, VL)
+    half_wide, half_narrow = conv_tile(HALF, NV, VL), conv_tile(HALF, 1, VL)
+
+    @njit(**OPTIONS)
+    def groups(a, n, i0, i1, panel0, panel1, bases, y_base, y_origin, scratch):
+        """Output pixels i0..i1 of image n, panels panel0..panel1.
+
+        bases: per source 4 integers (address of row `origin`, origin, row bytes, pixel bytes).
+        y_base, y_origin: where a computed map starts; 0 for the caller's own output.
+        """
+        sources = carray(pointer(a.sources), (a.source_count,), SOURCE)
+        panels = carray(pointer(a.panels), (a.panel_count,), PANEL)
+        weights = integers(a.weights, a.source_count * a.panel_count)
+        p, q = integers(scratch, COORDINATES), integers(scratch + 8 * COORDINATES, COORDINATES)
+        out_at = scratch + 16 * COORDINATES
+        out = integers(out_at, COORDINATES)
+        taps = integers(scratch + 24 * COORDINATES, COORDINATES)
+        lists_at = scratch + 32 * COORDINATES + 8 * 4 * COORDINATES
+        i = i0
+        while i < i1:
+            m = MR if i1 - i > HALF else HALF
+            list_pixels(i, i1, m, a.Q, a.phase_w, p, q)
+            at = lists_at
+            for k in range(a.source_count):
+                src = sources[k]
+                merged = src.merged != 0
+                size = src.R * src.S * (MR + 1)
+                rows = integers(at, size)
+                taps[k] = list_rows(
+                    src, bases[4 * k], bases[4 * k + 1], bases[4 * k + 2], bases[4 * k + 3],
+                    merged, a.zero, p, q, m, rows,
+                )  # fmt: skip
+                at += size * 8
+            for j in range(panel0, panel1):
+                panel = panels[j]
+                start = y_base + panel.y + n * panel.y_n * 4
+                for g in range(m):
+                    out[g] = start + ((p[g] - y_origin) * panel.y_h + q[g] * panel.y_w) * 4
+                bias = panel.bias if panel.bias != 0 else a.zero
+                narrow = panel.lanes <= VL
+                at = lists_at
+                for k in range(a.source_count):
+                    src = sources[k]
+                    merged = src.merged != 0
+                    C = src.S * src.C if merged else src.C
+                    last = k == a.source_count - 1
+                    floor = ZERO if a.relu != 0 and last else MINUS_INFINITY
+                    more = np.int64(1 if k > 0 or a.accumulate != 0 else 0)
+                    w = weights[k * a.panel_count + j]
+                    if m == MR:
+                        if narrow:
+                            full_narrow(at, taps[k], C, w, bias, out_at, panel.lanes, floor, more)
+                        else:
+                            full_wide(at, taps[k], C, w, bias, out_at, panel.lanes, floor, more)
+                    else:
+                        if narrow:
+                            half_narrow(at, taps[k], C, w, bias, out_at, panel.lanes, floor, more)
+                        else:
+                            half_wide(at, taps[k], C, w, bias, out_at, panel.lanes, floor, more)
+                    at += src.R * src.S * (MR + 1) * 8
+            i += m
+
+    return groups
+
+
+def conv(target: Target):
+    """Tile program of args.CONV; tile = (image, pixel tile, panel tile), panels innermost."""
+    groups = conv_groups(target)
+
+    @cfunc(PROGRAM, **OPTIONS)
+    def program(args, tile, scratch):
+        a = carray(pointer(args), (1,), CONV)[0]
+        rest, panel_tile = tile // a.panel_tiles, tile % a.panel_tiles
+        n, pixel_tile = rest // a.pixel_tiles, rest % a.pixel_tiles
+        i0 = pixel_tile * a.tile_pixels
+        i1 = min(i0 + a.tile_pixels, a.P * a.Q)
+        panel0 = panel_tile * a.tile_panels
+        panel1 = min(panel0 + a.tile_panels, a.panel_count)
+        bases = integers(scratch + 32 * COORDINATES, 4 * COORDINATES)
+        sources = carray(pointer(a.sources), (a.source_count,), SOURCE)
+        staged = scratch + a.lists
+        for k in range(a.source_count):
+            src = sources[k]
+            bases[4 * k] = src.x + n * src.x_n * 4
+            bases[4 * k + 1] = 0
+            bases[4 * k + 2], bases[4 * k + 3] = src.x_h * 4, src.x_w * 4
+            if src.staged != 0:
+                low, high = staged_rows(src, i0 // a.Q, (i1 - 1) // a.Q)
+                width = map_width(src, a.Q) if src.merged != 0 else src.W
+                stage_copy(src, n, low, high, staged, width)
+                bases[4 * k], bases[4 * k + 1] = staged, low
+                bases[4 * k + 2], bases[4 * k + 3] = width * src.C * 4, src.C * 4
+                staged += (high - low) * width * src.C * 4
+        groups(a, n, i0, i1, panel0, panel1, bases, 0, 0, scratch)
+
+    return program
+
+
+def reduce_conv(target: Target):
+    """Tile program of args.CONV whose one source is the ReLU of a 1x1, computed tile by tile.
+
+    The rows of the reduced map that a tile needs, clipped to the image, are computed into scratch;
+    rows and columns outside the image are zero, not relu(bias).
+    """
+    groups = conv_groups(target)
+
+    @cfunc(PROGRAM, **OPTIONS)
+    def program(args, tile, scratch):
+        a = carray(pointer(args), (1,), CONV)[0]
+        first = carray(pointer(a.reduce), (1,), CONV)[0]
+        rest, panel_tile = tile // a.panel_tiles, tile % a.panel_tiles
+        n, pixel_tile = rest // a.pixel_tiles, rest % a.pixel_tiles
+        i0 = pixel_tile * a.tile_pixels
+        i1 = min(i0 + a.tile_pixels, a.P * a.Q)
+        panel0 = panel_tile * a.tile_panels
+        panel1 = min(panel0 + a.tile_panels, a.panel_count)
+        x = carray(pointer(first.sources), (1,), SOURCE)[0]
+        src = carray(pointer(a.sources), (1,), SOURCE)[0]
+        bases = integers(scratch + 32 * COORDINATES, 4 * COORDINATES)
+
+        low, high = staged_rows(src, i0 // a.Q, (i1 - 1) // a.Q)
+        staged, width = scratch + a.lists, map_width(src, a.Q)
+        clear_borders(staged, high - low, width, src.pad_w, src.W, src.C)
+        bases[0], bases[1] = x.x + n * x.x_n * 4, 0
+        bases[2], bases[3] = x.x_h * 4, x.x_w * 4
+        inside = staged + src.pad_w * src.C * 4
+        groups(
+            first, 0, low * src.W, high * src.W, 0, first.panel_count, bases, inside, low, scratch
+        )
+        bases[0], bases[1] = staged, low
+        bases[2], bases[3] = width * src.C * 4, src.C * 4
+        groups(a, n, i0, i1, panel0, panel1, bases, 0, 0, scratch)
+
+    return program
