@@ -29,12 +29,20 @@ struct ConvArgs {
 // The filter gradient.
 struct WgradArgs {
   Int x, x_n, x_h, x_w, gy, gy_n, gy_h, gy_w, mask, m_n, m_h, m_w, gw, gb, N, H, W, C, K, R,
-      S, P, Q, stride_h, stride_w, pad_h, pad_w, chunk_rows, tile_k, staged_gy, staged_x, zero;
+      S, P, Q, stride_h, stride_w, pad_h, pad_w, chunk_rows, tile_k, tile_b, b_tiles, rows,
+      staged_gy, lanes, staged_x, zero;
 };
 
 // Packing of a filter into panels of lanes.
 struct PackArgs {
   Int w, w_k, w_r, w_s, w_c, packed, K, R, S, C;
+};
+
+// Winograd F(4x4, 3x3), fprop and dgrad.
+struct WinogradArgs {
+  Int x, x_n, x_h, x_w, mask, m_n, m_h, m_w, y, y_n, y_h, y_w, weights, bias, zero, H, W, C, K, P,
+      Q, pad_h, pad_w, tiles_h, tiles_w, tile_count, block_tiles, tile_panels, panel_tiles, v,
+      v_row, v_plane, m, m_plane, relu, accumulate;
 };
 
 // The plain twins of fprop, dgrad and wgrad.
@@ -45,14 +53,14 @@ struct PlainConvArgs {
 
 // Max and average pooling, both directions.
 struct PoolArgs {
-  Int x, x_n, x_h, x_w, y, y_n, y_h, y_w, argmax, a_n, a_h, a_w, N, H, W, C, P, Q, R, S,
-      stride_h, stride_w, pad_h, pad_w, count_include_pad, accumulate;
+  Int x, x_n, x_h, x_w, y, y_n, y_h, y_w, argmax, zero, N, H, W, C, P, Q, R, S, stride_h, stride_w,
+      pad_h, pad_w, count_include_pad, accumulate;
 };
 
 // Local response normalisation.
 struct LrnArgs {
   Int x, x_n, x_h, x_w, gy, gy_n, gy_h, gy_w, y, y_n, y_h, y_w, N, H, W, C, size;
-  float alpha, beta, k, zero;
+  float scale, beta, k, slope;
 };
 
 // Softmax cross-entropy.
@@ -63,14 +71,14 @@ struct SoftmaxArgs {
 // Batch normalisation with its ReLU.
 struct BatchNormArgs {
   Int x, x_n, x_h, x_w, y, y_n, y_h, y_w, gy, gy_n, gy_h, gy_w, gx, gx_n, gx_h, gx_w, gamma,
-      beta, mean, var, ggamma, gbeta, partial, N, H, W, C, chunks, relu;
-  float eps, zero;
+      beta, mean, var, ggamma, gbeta, partial, N, H, W, C, chunks, chunk_rows, relu;
+  float eps, unused;
 };
 
 // Dropout by a counter.
 struct DropoutArgs {
-  Int x, x_n, y, y_n, N, E, seed, step, layer, first_sample, threshold;
-  float scale, zero;
+  Int x, x_n, x_h, x_w, y, y_n, y_h, y_w, N, H, W, C, seed, step, layer, first_sample, threshold;
+  float divisor, unused;
 };
 
 }  // namespace pyi

@@ -11,7 +11,7 @@ bytes; strides count elements; a pixel has unit channel stride. ``N H W C`` are 
 
 import numpy as np
 
-I = "<i8"  # noqa: E741  the one integer type of the records
+I = "<i8"
 F = "<f4"
 
 
@@ -44,11 +44,21 @@ CONV = record(
 # gw[k, r, s, c] = sum over pixels of gy[p, k] x[p stride + r - pad, c], gy masked by y > 0.
 WGRAD = record(
     "x x_n x_h x_w gy gy_n gy_h gy_w mask m_n m_h m_w gw gb N H W C K R S P Q"
-    " stride_h stride_w pad_h pad_w chunk_rows tile_k staged_gy staged_x zero"
+    " stride_h stride_w pad_h pad_w chunk_rows tile_k tile_b b_tiles"
+    " rows staged_gy lanes staged_x zero"
 )
 
 # Packing of a filter into panels of NR lanes; strides in elements, signed (dgrad flips the taps).
 PACK = record("w w_k w_r w_s w_c packed K R S C")
+
+# F(4x4, 3x3): y = x * w over `tile_count` output tiles of 4x4, tiles_h x tiles_w an image, cut into
+# blocks; weights are transformed panels. v, m: bytes of scratch before the transformed inputs and
+# the products, whose 36 points lie v_plane and m_plane floats apart, a tile's channels v_row.
+WINOGRAD = record(
+    "x x_n x_h x_w mask m_n m_h m_w y y_n y_h y_w weights bias zero H W C K P Q pad_h pad_w"
+    " tiles_h tiles_w tile_count block_tiles tile_panels panel_tiles v v_row v_plane m m_plane"
+    " relu accumulate"
+)
 
 # One record for the plain twins: x and y are the maps of fprop, or their gradients.
 PLAIN_CONV = record(
@@ -56,18 +66,24 @@ PLAIN_CONV = record(
     " stride_h stride_w pad_h pad_w relu accumulate"
 )
 
+# Pooling: x is the map of H W (the input or its gradient), y that of P Q; argmax is contiguous.
 POOL = record(
-    "x x_n x_h x_w y y_n y_h y_w argmax a_n a_h a_w N H W C P Q R S"
+    "x x_n x_h x_w y y_n y_h y_w argmax zero N H W C P Q R S"
     " stride_h stride_w pad_h pad_w count_include_pad accumulate"
 )
-LRN = record("x x_n x_h x_w gy gy_n gy_h gy_w y y_n y_h y_w N H W C size", "alpha beta k zero")
+# scale = alpha / size, slope = 2 alpha beta / size. Backward: y is gx.
+LRN = record("x x_n x_h x_w gy gy_n gy_h gy_w y y_n y_h y_w N H W C size", "scale beta k slope")
+# Backward: logits is glogits.
 SOFTMAX = record("logits l_n labels loss probs p_n g N K")
+# partial: two rows of C floats per chunk of chunk_rows image rows. y is the mask of the backward.
 BATCH_NORM = record(
     "x x_n x_h x_w y y_n y_h y_w gy gy_n gy_h gy_w gx gx_n gx_h gx_w gamma beta mean var"
-    " ggamma gbeta partial N H W C chunks relu",
-    "eps zero",
+    " ggamma gbeta partial N H W C chunks chunk_rows relu",
+    "eps unused",
 )
-DROPOUT = record("x x_n y y_n N E seed step layer first_sample threshold", "scale zero")
+DROPOUT = record(
+    "x x_n x_h x_w y y_n y_h y_w N H W C seed step layer first_sample threshold", "divisor unused"
+)
 
 RECORDS = {
     "Source": SOURCE,
@@ -75,6 +91,7 @@ RECORDS = {
     "ConvArgs": CONV,
     "WgradArgs": WGRAD,
     "PackArgs": PACK,
+    "WinogradArgs": WINOGRAD,
     "PlainConvArgs": PLAIN_CONV,
     "PoolArgs": POOL,
     "LrnArgs": LRN,

@@ -153,6 +153,7 @@ void register_conv(py::module_& m) {
                    std::string level, int threads) {
       Array w("pack", "w", w_), out("pack", "out", out_, true);
       Options o(algorithm, level, threads);
+      o.c.launches = nullptr;  // packing is done once, now, also while a list is being recorded
       run([&] { return pyi_pack(w, out, direction.c_str(), &o.c); });
     }, py::arg("w"), py::arg("out"), py::arg("direction") = "fprop", algorithm_arg, level_arg,
     threads_arg);

@@ -1,6 +1,7 @@
 // The extension module pyinception._C: registers only.
+#include <algorithm>
+
 #include "bind.h"
-#include "core.h"
 
 namespace py = pybind11;
 using pyi_bind::LaunchList;
@@ -15,24 +16,24 @@ struct Recorder {
 
 py::list kernels() {
   py::list rows;
-  for (const pyi::ProgramRow& row : pyi::programs()) {
-    for (const pyi::Level& level : pyi::levels()) {
-      if (std::string(level.name) != row.level) continue;
-      py::dict d;
-      d["name"] = row.name, d["level"] = row.level;
-      d["MR"] = level.mr, d["NR"] = level.nr(), d["VL"] = level.vl;
-      d["wgrad_MR"] = level.wgrad_mr, d["wgrad_NR"] = level.wgrad_nv * level.vl;
-      d["runs_here"] = pyi::runs_here(level);
-      rows.append(d);
-    }
+  pyi_program_info info;
+  for (int i = 0; pyi_program(i, &info); ++i) {
+    py::dict d;
+    d["name"] = info.name, d["level"] = info.level;
+    d["MR"] = info.mr, d["NR"] = info.nr, d["VL"] = info.vl;
+    d["wgrad_MR"] = info.wgrad_mr, d["wgrad_NR"] = info.wgrad_nr;
+    d["runs_here"] = info.runs_here != 0;
+    rows.append(d);
   }
   return rows;
 }
 
 std::vector<std::string> usable_levels() {
   std::vector<std::string> names;
-  for (const pyi::Level& level : pyi::levels()) {
-    if (pyi::runs_here(level)) names.emplace_back(level.name);
+  pyi_program_info info;
+  for (int i = 0; pyi_program(i, &info); ++i) {
+    bool listed = std::find(names.begin(), names.end(), info.level) != names.end();
+    if (info.runs_here && !listed) names.emplace_back(info.level);
   }
   return names;
 }
@@ -44,7 +45,7 @@ PYBIND11_MODULE(_C, m) {
   py::class_<LaunchList, std::shared_ptr<LaunchList>>(m, "LaunchList")
       .def(py::init<>())
       .def("run", &LaunchList::run, py::arg("threads") = 0)
-      .def("__len__", [](LaunchList& list) { return list.get()->launches.size(); });
+      .def("__len__", [](LaunchList& list) { return pyi_launches_size(list.get()); });
   py::class_<Recorder>(m, "Recorder")
       .def("__enter__",
            [](Recorder& r) {
@@ -59,7 +60,9 @@ PYBIND11_MODULE(_C, m) {
   m.def("levels", &usable_levels);
   m.def("default_threads", &pyi_default_threads);
   m.def("replace_program", [](std::string level, std::string name, int64_t address) {
-    pyi::replace_program(level.c_str(), name.c_str(), reinterpret_cast<pyi::Program>(address));
+    using Program = void (*)(int64_t, int64_t, int64_t);
+    pyi_bind::raise_for(pyi_replace_program(level.c_str(), name.c_str(),
+                                            reinterpret_cast<Program>(address)));
   });
   pyi_bind::remember_main_thread();
   pyi_bind::register_conv(m);

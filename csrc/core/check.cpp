@@ -165,6 +165,11 @@ float* Check::vector(const DLTensor* t, const char* name, int64_t length, bool o
   return reinterpret_cast<float*>(const_cast<char*>(data_of(t)));
 }
 
+float* Check::needed(const DLTensor* t, const char* name, int64_t length, bool output) {
+  check_kind(function_, t, name, 2, 32, 1);
+  return vector(t, name, length, output);
+}
+
 float* Check::contiguous(const DLTensor* t, const char* name, std::initializer_list<int64_t> shape) {
   check_kind(function_, t, name, 2, 32, static_cast<int>(shape.size()));
   int64_t dense = 1;

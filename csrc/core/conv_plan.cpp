@@ -14,7 +14,10 @@ constexpr int64_t kCoordinates = 16;                  // COORDINATES of kernels/
 constexpr int64_t kListsAt = 64 * kCoordinates;       // bytes of scratch before the row lists
 constexpr double kTileFlops = 4e6;                    // 20-40 us: small beside a barrier's wait
 constexpr int64_t kTilesPerThread = 4;
-constexpr int64_t kChunkPixels = 256;                 // wgrad: x and gy of a chunk fit in L2
+constexpr int64_t kSlack = 64;           // stage_row stores whole registers
+constexpr int64_t kChunkPixels = 160;    // wgrad: a block of 48 lanes of a chunk fits in L1
+constexpr int64_t kWgradChannels = 64;   // channels of a tile: a block of lanes is read 8 times
+constexpr int64_t kWgradTiles = 8;
 
 // Bytes of scratch for the row lists of a record's sources.
 int64_t list_bytes(const Level& level, const std::vector<ConvSource>& sources) {
@@ -57,7 +60,7 @@ static int64_t staged_rows(const ConvSource& s, int64_t pixels, int64_t Q) {
 }
 
 int64_t staged_bytes(const ConvSource& s, bool merged, int64_t pixels, int64_t Q) {
-  return round_up(staged_rows(s, pixels, Q) * staged_width(s, merged, Q) * s.x.C * 4, 64);
+  return round_up(staged_rows(s, pixels, Q) * staged_width(s, merged, Q) * s.x.C * 4, 64) + kSlack;
 }
 
 static void fill_source(Source* to, const ConvSource& s, bool staged, bool merged) {
@@ -108,8 +111,9 @@ ConvArgs* fill_conv(Call& call, const std::vector<ConvSource>& sources,
 
 Filter checked(Check& check, Filter w, const Level& level, int64_t K, int64_t C, const char* name) {
   if (!w.packed) return w;
-  int64_t want = packed_floats(level, K, w.R, w.S, C);
-  if (w.K != want) {
+  int64_t want = packed_floats(level, K, w.R, w.S, C, false);
+  w.winograd = w.R == 3 && w.S == 3 && w.K == packed_floats(level, K, w.R, w.S, C, true);
+  if (w.K != want && !w.winograd) {
     fail(PYI_INVALID_VALUE, check.function(), ": packed ", name, " has ", w.K, " floats, expected ",
          want, " for (K, R, S, C) = (", K, ", ", w.R, ", ", w.S, ", ", C, ") on ", level.name);
   }
@@ -126,10 +130,11 @@ Geometry geometry(Check& check, const pyi_conv_params* p) {
   return {p->stride_h, p->stride_w, p->pad_h, p->pad_w};
 }
 
-int64_t packed_floats(const Level& level, int64_t K, int64_t R, int64_t S, int64_t C) {
+int64_t packed_floats(const Level& level, int64_t K, int64_t R, int64_t S, int64_t C,
+                      bool winograd) {
   int64_t tail = K % level.nr();
   int64_t lanes = K - tail + (tail == 0 ? 0 : tail <= level.vl ? level.vl : level.nr());
-  return lanes * R * S * C;
+  return lanes * C * (winograd ? 36 : R * S);
 }
 
 const float* packed(Call& call, const Filter& w, bool dgrad) {
@@ -142,9 +147,13 @@ const float* packed(Call& call, const Filter& w, bool dgrad) {
   } else {
     *a = {address(w.data), w.k, w.r, w.s, w.c, 0, w.K, w.R, w.S, w.C};
   }
-  float* to = call.list.floats(packed_floats(call.level, a->K, a->R, a->S, a->C));
+  float* to = call.list.floats(packed_floats(call.level, a->K, a->R, a->S, a->C, w.winograd));
   a->packed = address(to);
-  call.list.add(call.level.program("pack"), a, ceil_div(a->K, call.level.nr()), 64);
+  const char* program = !w.winograd         ? "pack"
+                        : call.plain_twin ? "pack_winograd_plain"
+                                          : "pack_winograd";
+  call.list.add(call.level.program(program), a, ceil_div(a->K, call.level.nr()),
+                static_cast<size_t>(9 * call.level.nr() * 4));
   return to;
 }
 
@@ -194,6 +203,8 @@ void add_fprop(Call& call, const Map& x, const Filter& w, const float* packed, c
   if (call.plain) {
     plain_conv(call, "conv_fprop_plain", x, w, const_cast<float*>(bias), y, {}, g, relu, false,
                y.N * y.H);
+  } else if (w.winograd) {
+    add_winograd(call, x, {}, packed, bias, y, g, relu, false);
   } else {
     add_conv(call, {{x, {}, packed, w.R, w.S, g}}, {{y, bias, nullptr}}, relu, false);
   }
@@ -204,6 +215,11 @@ void add_dgrad(Call& call, const Map& gy, const Filter& w, const float* packed, 
   if (call.plain) {
     plain_conv(call, "conv_dgrad_plain", gx, w, nullptr, gy, mask, g, false, accumulate,
                gx.N * gx.H);
+    return;
+  }
+  if (w.winograd) {
+    add_winograd(call, gy, mask, packed, nullptr, gx, {1, 1, w.R - 1 - g.pad_h, w.S - 1 - g.pad_w},
+                 false, accumulate);
     return;
   }
   ConvSource source{gy, mask, packed, w.R, w.S, {1, 1, w.R - 1 - g.pad_h, w.S - 1 - g.pad_w},
@@ -221,20 +237,24 @@ void add_wgrad(Call& call, const Map& x, const Map& gy, const Map& mask, float* 
   }
   auto* a = call.list.record<WgradArgs>();
   // Chunks are a function of the shape alone: they fix the order of the sum.
-  int64_t chunk = std::clamp<int64_t>(kChunkPixels / gy.W, 1, gy.H);
-  int64_t tile_k = std::clamp(round_up(ceil_div(gy.C, 8), level.wgrad_mr), level.wgrad_mr,
-                              int64_t{8} * level.wgrad_mr);
-  int64_t width = std::max((gy.W - 1) * g.stride_w + S, g.pad_w + x.W);
-  int64_t lists = 8 * level.wgrad_mr + level.wgrad_nv * level.vl * 4 + 8 * chunk * gy.W;
-  int64_t staged_gy = round_up(lists, 64);
-  int64_t staged_x = round_up(staged_gy + chunk * gy.W * tile_k * 4, 64);
-  int64_t rows = R * S == 1 ? 0 : std::min((chunk - 1) * g.stride_h + R, x.H);
+  const int64_t chunks = ceil_div(gy.H, std::max<int64_t>(1, kChunkPixels / gy.W));
+  const int64_t chunk = ceil_div(gy.H, chunks), pixels = chunk * gy.W;
+  const int64_t nr = level.wgrad_nv * level.vl, blocks = R * ceil_div(S * x.C, nr);
+  const int64_t tile_k = std::min(kWgradChannels, round_up(gy.C, level.wgrad_mr));
+  const int64_t k_tiles = ceil_div(gy.C, tile_k);
+  const int64_t tile_b = ceil_div(blocks, std::min(blocks, ceil_div(kWgradTiles, k_tiles)));
+  const int64_t width = std::max((gy.W - 1) * g.stride_w + S, g.pad_w + x.W);
+  const int64_t rows_at = round_up(8 * level.wgrad_mr + 4 * nr, 64);
+  const int64_t gy_at = round_up(rows_at + 8 * pixels, 64);
+  const int64_t lanes_at = round_up(gy_at + 4 * pixels * tile_k, 64);
+  const int64_t x_at = round_up(lanes_at + 4 * pixels * nr, 64);
+  const int64_t x_rows = R * S == 1 ? 0 : std::min((chunk - 1) * g.stride_h + R, x.H);
   *a = {x.address(), x.n, x.h, x.w, gy.address(), gy.n, gy.h, gy.w, mask.address(), mask.n, mask.h,
         mask.w, address(gw), address(gb), x.N, x.H, x.W, x.C, gy.C, R, S, gy.H, gy.W, g.stride_h,
-        g.stride_w, g.pad_h, g.pad_w, chunk, tile_k, staged_gy, staged_x,
-        address(zero_row(S * x.C))};
-  call.list.add(level.program("conv_wgrad"), a, ceil_div(gy.C, tile_k),
-                static_cast<size_t>(staged_x + rows * width * x.C * 4));
+        g.stride_w, g.pad_h, g.pad_w, chunk, tile_k, tile_b, ceil_div(blocks, tile_b), rows_at,
+        gy_at, lanes_at, x_at, address(zero_row(S * x.C))};
+  call.list.add(level.program("conv_wgrad"), a, k_tiles * a->b_tiles,
+                static_cast<size_t>(x_at + x_rows * width * x.C * 4 + kSlack));
 }
 
 Map new_map(Call& call, int64_t N, int64_t H, int64_t W, int64_t C) {

@@ -9,9 +9,18 @@ struct Geometry {
   int64_t stride_h = 1, stride_w = 1, pad_h = 0, pad_w = 0;
 };
 
-int64_t packed_floats(const Level& level, int64_t K, int64_t R, int64_t S, int64_t C);
+int64_t packed_floats(const Level& level, int64_t K, int64_t R, int64_t S, int64_t C, bool winograd);
 // Address of the packed filter; appends a pack launch to the current phase if it is not packed yet.
 const float* packed(Call& call, const Filter& w, bool dgrad);
+
+// Winograd, a choice of the layer's shape alone. A reason why it cannot, or NULL; `auto`'s rule, by
+// the filter, so that packed filters need no map to know their format; the choice for one call, which
+// fails where algorithm='winograd' cannot be had.
+const char* why_not_winograd(int64_t R, int64_t S, const Geometry& g);
+bool winograd_pays(int64_t K, int64_t R, int64_t S, int64_t C);
+bool choose_winograd(Call& call, const Filter& w, const Geometry& g, bool dgrad);
+void add_winograd(Call& call, const Map& x, const Map& mask, const float* weights,
+                  const float* bias, const Map& y, const Geometry& g, bool relu, bool accumulate);
 
 struct ConvSource {
   Map x, mask;         // mask.data NULL: none
@@ -39,10 +48,6 @@ void add_dgrad(Call& call, const Map& gy, const Filter& w, const float* packed, 
                const Map& gx, const Geometry& g, bool accumulate);
 void add_wgrad(Call& call, const Map& x, const Map& gy, const Map& mask, float* gw, float* gb,
                int64_t R, int64_t S, const Geometry& g);
-void add_max_pool(Call& call, const Map& x, const Map& y, uint8_t* argmax, int64_t R, int64_t S,
-                  const Geometry& g);
-void add_max_pool_dgrad(Call& call, const Map& gy, const uint8_t* argmax, const Map& gx, int64_t R,
-                        int64_t S, const Geometry& g);
 Map new_map(Call& call, int64_t N, int64_t H, int64_t W, int64_t C);
 Geometry geometry(Check& check, const pyi_conv_params* params);
 // Extents of a packed filter, which has none of its own, from its neighbours; checks its size.

@@ -53,7 +53,6 @@ const std::vector<Level>& levels();              // compiled in, best first
 const std::vector<ProgramRow>& programs();       // every level's programs
 bool runs_here(const Level& level);              // CPU and operating system have its features
 const Level& pick_level(const char* name);       // "" or NULL: best that runs here
-void replace_program(const char* level, const char* name, Program program);
 
 // ---- Checked operands ----------------------------------------------------------------------------
 
@@ -72,6 +71,7 @@ struct Filter {
   int64_t K = 0, R = 0, S = 0, C = 0;
   int64_t k = 0, r = 0, s = 0, c = 0;
   bool packed = false;
+  bool winograd = false;  // the format it is packed in, or is to be packed in
 };
 
 // Checks of one call, in the order kind, dtype, rank, shape, strides, alignment, overlap.
@@ -83,6 +83,8 @@ class Check {
   Map matrix(const DLTensor* t, const char* name, bool output = false);  // (N, C) as (1, 1, N, C)
   Filter filter(const DLTensor* t, const char* name, int64_t R, int64_t S);
   float* vector(const DLTensor* t, const char* name, int64_t length, bool output = false);
+  // A vector that may not be missing.
+  float* needed(const DLTensor* t, const char* name, int64_t length, bool output = false);
   uint8_t* bytes(const DLTensor* t, const char* name, const Map& like, bool output);
   const int64_t* labels(const DLTensor* t, const char* name, int64_t N, int64_t K);
   // An output of exactly this shape, C-contiguous.
@@ -171,7 +173,8 @@ struct Call {
   pyi_launches& list;
   const Level& level;
   int threads;
-  bool plain, winograd;
+  bool plain, winograd;       // winograd: asked for, or allowed by auto
+  bool automatic, plain_twin;  // plain_twin: the plain programs of Winograd
 };
 
 int default_threads();

@@ -69,16 +69,6 @@ Program Level::program(const char* wanted) const {
   fail(PYI_UNSUPPORTED, "no program ", wanted, " for ", name, " in this build");
 }
 
-void replace_program(const char* level, const char* name, Program program) {
-  for (ProgramRow& row : program_table()) {
-    if (is(row.level, level) && is(row.name, name)) {
-      row.program = program;
-      return;
-    }
-  }
-  fail(PYI_INVALID_VALUE, "replace_program: no program ", name, " for ", level);
-}
-
 bool runs_here(const Level& level) {
   __builtin_cpu_init();
   if (is(level.name, "x86-64-v4")) return __builtin_cpu_supports("x86-64-v4");
@@ -149,9 +139,9 @@ pyi_status enter(const char* function, const pyi_options* options, void (*body)(
   try {
     const char* algorithm = o.algorithm && *o.algorithm ? o.algorithm : "auto";
     if (!is(algorithm, "auto") && !is(algorithm, "direct") && !is(algorithm, "winograd") &&
-        !is(algorithm, "plain")) {
+        !is(algorithm, "plain") && !is(algorithm, "winograd_plain")) {
       fail(PYI_INVALID_VALUE, function, ": algorithm is '", algorithm,
-           "', expected one of auto, direct, winograd, plain");
+           "', expected one of auto, direct, winograd, plain, winograd_plain");
     }
     if (o.threads < 0) {
       fail(PYI_INVALID_VALUE, function, ": threads is ", o.threads, ", expected 0 or more");
@@ -160,7 +150,8 @@ pyi_status enter(const char* function, const pyi_options* options, void (*body)(
     if (!o.launches) list.clear();
     int threads = o.threads ? o.threads : default_threads();
     Call call{Check(function), list,  pick_level(o.level), threads, is(algorithm, "plain"),
-              is(algorithm, "auto") || is(algorithm, "winograd")};
+              !is(algorithm, "direct") && !is(algorithm, "plain"), is(algorithm, "auto"),
+              is(algorithm, "winograd_plain")};
     // A call that fails half-way must leave a recorded list as it was.
     const size_t before = list.launches.size();
     try {
@@ -197,6 +188,32 @@ const char* pyi_host_level(void) {
 }
 
 int pyi_default_threads(void) { return pyi::default_threads(); }
+
+int pyi_program(int index, pyi_program_info* info) {
+  const auto& rows = pyi::programs();
+  if (index < 0 || static_cast<size_t>(index) >= rows.size()) return 0;
+  for (const pyi::Level& level : pyi::levels()) {
+    if (!pyi::is(level.name, rows[index].level)) continue;
+    *info = {rows[index].name, level.name, level.vl, level.mr, level.nr(), level.wgrad_mr,
+             level.wgrad_nv * level.vl, pyi::runs_here(level)};
+  }
+  return 1;
+}
+
+pyi_status pyi_replace_program(const char* level, const char* name, pyi::Program program) {
+  for (pyi::ProgramRow& row : pyi::program_table()) {
+    if (pyi::is(row.level, level) && pyi::is(row.name, name)) {
+      row.program = program;
+      return PYI_OK;
+    }
+  }
+  pyi::last_error() = pyi::text("replace_program: no program ", name, " for ", level);
+  return PYI_INVALID_VALUE;
+}
+
+int64_t pyi_launches_size(const pyi_launches* launches) {
+  return static_cast<int64_t>(launches->launches.size());
+}
 
 pyi_launches* pyi_launches_create(void) { return new pyi_launches; }
 

@@ -10,6 +10,7 @@
 #include <algorithm>
 
 #include "conv_plan.h"
+#include "pool.h"
 
 namespace pyi {
 namespace {
@@ -26,24 +27,35 @@ struct Weights {
   int64_t offset[6] = {};  // first channel of the branch in y
 };
 
-// Filter extents the module needs; the reduced and output widths are the filters' own.
-void check_weights(Check& check, Weights& m, int64_t C) {
-  const int64_t kernel[6] = {1, 1, 3, 1, 5, 1};
-  const int64_t inputs[6] = {C, C, m.w[kReduce3].K, C, m.w[kReduce5].K, C};
+constexpr int64_t kKernel[6] = {1, 1, 3, 1, 5, 1};
+
+// Filters, packed or not, and biases. A packed filter has no extents of its own: its bias tells K.
+Weights check_weights(Call& call, const DLTensor* const weights[12], int64_t C, bool biases) {
+  Check& check = call.check;
+  Weights m;
   for (int i = 0; i < 6; ++i) {
-    const Filter& w = m.w[i];
+    Filter w = check.filter(weights[2 * i], kFilterNames[i], kKernel[i], kKernel[i]);
+    const int64_t inputs = i == k3x3 ? m.w[kReduce3].K : i == k5x5 ? m.w[kReduce5].K : C;
     if (w.packed) {
-      fail(PYI_UNSUPPORTED, check.function(), ": ", kFilterNames[i], " is packed, expected (K, R, S, C)");
+      const DLTensor* b = biases ? weights[2 * i + 1] : nullptr;
+      if (b == nullptr || b->ndim != 1) {
+        fail(PYI_UNSUPPORTED, check.function(), ": ", kFilterNames[i],
+             " is packed, expected (K, R, S, C) where no bias tells K");
+      }
+      w = checked(check, w, call.level, b->shape[0], inputs, kFilterNames[i]);
     }
-    if (w.R != kernel[i] || w.S != kernel[i] || w.C != inputs[i]) {
-      int64_t actual[4] = {w.K, w.R, w.S, w.C}, want[4] = {w.K, kernel[i], kernel[i], inputs[i]};
+    if (w.R != kKernel[i] || w.S != kKernel[i] || w.C != inputs) {
+      int64_t actual[4] = {w.K, w.R, w.S, w.C}, want[4] = {w.K, kKernel[i], kKernel[i], inputs};
       fail(PYI_INVALID_VALUE, check.function(), ": ", kFilterNames[i], " has shape ",
            shape_text(actual, 4), ", expected (K, R, S, C) = ", shape_text(want, 4));
     }
+    m.w[i] = w;
+    if (biases) m.b[i] = check.vector(weights[2 * i + 1], kBiasNames[i], w.K);
   }
   m.offset[k3x3] = m.w[k1x1].K;
   m.offset[k5x5] = m.offset[k3x3] + m.w[k3x3].K;
   m.offset[kPool] = m.offset[k5x5] + m.w[k5x5].K;
+  return m;
 }
 
 int64_t output_channels(const Weights& m) { return m.offset[kPool] + m.w[kPool].K; }
@@ -115,12 +127,7 @@ pyi_status pyi_inception_fprop(const DLTensor* x_, const DLTensor* const weights
                                const pyi_options* options) {
   return entry("inception_fprop", options, [&](Call& call) {
     Map x = call.check.map(x_, "x");
-    Weights m;
-    for (int i = 0; i < 6; ++i) m.w[i] = call.check.filter(weights[2 * i], kFilterNames[i], 0, 0);
-    check_weights(call.check, m, x.C);
-    for (int i = 0; i < 6; ++i) {
-      m.b[i] = call.check.vector(weights[2 * i + 1], kBiasNames[i], m.w[i].K);
-    }
+    Weights m = check_weights(call, weights, x.C, true);
     Map y = call.check.map(y_, "y", true);
     call.check.extents("y", y, x.N, x.H, x.W, output_channels(m), "(N, H, W, K1 + K3 + K5 + Kp)");
     Saved s;
@@ -150,9 +157,7 @@ pyi_status pyi_inception_backward(const DLTensor* gy_, const DLTensor* x_,
                                   const DLTensor* const grads[12], const pyi_options* options) {
   return entry("inception_backward", options, [&](Call& call) {
     Map gy = call.check.map(gy_, "gy"), x = call.check.map(x_, "x");
-    Weights m;
-    for (int i = 0; i < 6; ++i) m.w[i] = call.check.filter(weights[2 * i], kFilterNames[i], 0, 0);
-    check_weights(call.check, m, x.C);
+    Weights m = check_weights(call, weights, x.C, false);
     Map y = call.check.map(y_, "y"), gx;
     const int64_t K = output_channels(m);
     call.check.extents("y", y, x.N, x.H, x.W, K, "(N, H, W, K1 + K3 + K5 + Kp)");

@@ -14,12 +14,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#define PYI_API __attribute__((visibility("default")))
+
 #ifdef __cplusplus
 extern "C" {
 #endif
 
 /* The DLPack ABI, for callers that do not include its header. */
-#ifndef DLPACK_VERSION
+#if !defined(DLPACK_MAJOR_VERSION) && !defined(DLPACK_VERSION)
 #ifndef PYI_DLPACK
 #define PYI_DLPACK
 typedef struct {
@@ -70,105 +72,117 @@ typedef struct {
   int accumulate;             /* dgrad: gx += instead of gx = */
 } pyi_conv_params;
 
-const char* pyi_last_error(void);
-const char* pyi_host_level(void);
-int pyi_default_threads(void);
+PYI_API const char* pyi_last_error(void);
+PYI_API const char* pyi_host_level(void);
+PYI_API int pyi_default_threads(void);
 
-pyi_launches* pyi_launches_create(void);
-pyi_status pyi_launches_run(pyi_launches* launches, const pyi_options* options);
-void pyi_launches_destroy(pyi_launches* launches);
+/* The tile programs linked in. index 0, 1, ...; returns 0 beyond the last. */
+typedef struct {
+  const char *name, *level;
+  int64_t vl, mr, nr, wgrad_mr, wgrad_nr; /* tile sizes of the level, in floats and pixels */
+  int runs_here;                          /* this CPU has the level's features */
+} pyi_program_info;
+PYI_API int pyi_program(int index, pyi_program_info* info);
+/* Exchanges a program, for one compiled live: program(args, tile, scratch), all addresses. */
+PYI_API pyi_status pyi_replace_program(const char* level, const char* name,
+                                       void (*program)(int64_t, int64_t, int64_t));
+
+PYI_API pyi_launches* pyi_launches_create(void);
+PYI_API int64_t pyi_launches_size(const pyi_launches* launches);
+PYI_API pyi_status pyi_launches_run(pyi_launches* launches, const pyi_options* options);
+PYI_API void pyi_launches_destroy(pyi_launches* launches);
 
 /* y = relu(conv(x, w) + b).   x (N,H,W,C)  w (K,R,S,C)  b (K)  y (N,P,Q,K) */
-pyi_status pyi_conv_fprop(const DLTensor* x, const DLTensor* w, const DLTensor* b,
+PYI_API pyi_status pyi_conv_fprop(const DLTensor* x, const DLTensor* w, const DLTensor* b,
                           const DLTensor* y, const pyi_conv_params* params,
                           const pyi_options* options);
 /* gx (+)= conv_transpose(g, w), g = gy where y > 0, else 0 (y NULL: g = gy). */
-pyi_status pyi_conv_dgrad(const DLTensor* gy, const DLTensor* w, const DLTensor* y,
+PYI_API pyi_status pyi_conv_dgrad(const DLTensor* gy, const DLTensor* w, const DLTensor* y,
                           const DLTensor* gx, const pyi_conv_params* params,
                           const pyi_options* options);
 /* gw = sum of g x, gb = sum of g (gb may be NULL). */
-pyi_status pyi_conv_wgrad(const DLTensor* x, const DLTensor* gy, const DLTensor* y,
+PYI_API pyi_status pyi_conv_wgrad(const DLTensor* x, const DLTensor* gy, const DLTensor* y,
                           const DLTensor* gw, const DLTensor* gb, const pyi_conv_params* params,
                           const pyi_options* options);
 
 /* r = relu(conv1x1(x, wr) + br);  y = relu(conv(r, w) + b), in one pass.
  * r NULL: the reduced map stays in cache; else it is written, for the backward. */
-pyi_status pyi_reduce_conv_fprop(const DLTensor* x, const DLTensor* wr, const DLTensor* br,
+PYI_API pyi_status pyi_reduce_conv_fprop(const DLTensor* x, const DLTensor* wr, const DLTensor* br,
                                  const DLTensor* w, const DLTensor* b, const DLTensor* y,
                                  const DLTensor* r, const pyi_conv_params* params,
                                  const pyi_options* options);
 /* All gradients of it from gy and the saved r, y. gx NULL: not wanted. */
-pyi_status pyi_reduce_conv_backward(const DLTensor* gy, const DLTensor* x, const DLTensor* wr,
+PYI_API pyi_status pyi_reduce_conv_backward(const DLTensor* gy, const DLTensor* x, const DLTensor* wr,
                                     const DLTensor* w, const DLTensor* r, const DLTensor* y,
                                     const DLTensor* gx, const DLTensor* gwr, const DLTensor* gbr,
                                     const DLTensor* gw, const DLTensor* gb,
                                     const pyi_conv_params* params, const pyi_options* options);
 
 /* Floats of a packed filter. direction: "fprop" or "dgrad". */
-pyi_status pyi_packed_size(int64_t K, int64_t R, int64_t S, int64_t C, const char* direction,
+PYI_API pyi_status pyi_packed_size(int64_t K, int64_t R, int64_t S, int64_t C, const char* direction,
                            const pyi_options* options, int64_t* floats);
-pyi_status pyi_pack(const DLTensor* w, const DLTensor* packed, const char* direction,
+PYI_API pyi_status pyi_pack(const DLTensor* w, const DLTensor* packed, const char* direction,
                     const pyi_options* options);
 
 /* GoogLeNet's module, y = [1x1 | 3x3 | 5x5 | pool proj] along channels, ReLU everywhere.
  * weights: w1 b1 wr3 br3 w3 b3 wr5 br5 w5 b5 wp bp.  saved: r3, r5, pooled, argmax (uint8) or NULL. */
-pyi_status pyi_inception_fprop(const DLTensor* x, const DLTensor* const weights[12],
+PYI_API pyi_status pyi_inception_fprop(const DLTensor* x, const DLTensor* const weights[12],
                                const DLTensor* y, const DLTensor* const saved[4],
                                const pyi_options* options);
 /* grads: in the order of weights. gx NULL: not wanted. */
-pyi_status pyi_inception_backward(const DLTensor* gy, const DLTensor* x,
+PYI_API pyi_status pyi_inception_backward(const DLTensor* gy, const DLTensor* x,
                                   const DLTensor* const weights[12], const DLTensor* y,
                                   const DLTensor* const saved[4], const DLTensor* gx,
                                   const DLTensor* const grads[12], const pyi_options* options);
 
 /* Max pool: windows clipped to the image, first maximum wins, NaN wins; argmax (uint8, tap r S + s)
  * may be NULL. Average pool: the divisor counts padded cells up to H + pad, or valid cells only. */
-pyi_status pyi_max_pool_fprop(const DLTensor* x, const DLTensor* y, const DLTensor* argmax,
+PYI_API pyi_status pyi_max_pool_fprop(const DLTensor* x, const DLTensor* y, const DLTensor* argmax,
                               const pyi_conv_params* params, const pyi_options* options);
-pyi_status pyi_max_pool_dgrad(const DLTensor* gy, const DLTensor* argmax, const DLTensor* gx,
+PYI_API pyi_status pyi_max_pool_dgrad(const DLTensor* gy, const DLTensor* argmax, const DLTensor* gx,
                               const pyi_conv_params* params, const pyi_options* options);
-pyi_status pyi_avg_pool_fprop(const DLTensor* x, const DLTensor* y, int count_include_pad,
+PYI_API pyi_status pyi_avg_pool_fprop(const DLTensor* x, const DLTensor* y, int count_include_pad,
                               const pyi_conv_params* params, const pyi_options* options);
-pyi_status pyi_avg_pool_dgrad(const DLTensor* gy, const DLTensor* gx, int count_include_pad,
+PYI_API pyi_status pyi_avg_pool_dgrad(const DLTensor* gy, const DLTensor* gx, int count_include_pad,
                               const pyi_conv_params* params, const pyi_options* options);
 
 /* y = x (k + alpha / size sum of x^2 over `size` channels)^-beta. */
-pyi_status pyi_lrn_fprop(const DLTensor* x, const DLTensor* y, int64_t size, float alpha,
+PYI_API pyi_status pyi_lrn_fprop(const DLTensor* x, const DLTensor* y, int64_t size, float alpha,
                          float beta, float k, const pyi_options* options);
-pyi_status pyi_lrn_dgrad(const DLTensor* gy, const DLTensor* x, const DLTensor* gx, int64_t size,
+PYI_API pyi_status pyi_lrn_dgrad(const DLTensor* gy, const DLTensor* x, const DLTensor* gx, int64_t size,
                          float alpha, float beta, float k, const pyi_options* options);
 
 /* y = relu(x w^T + b).   x (N,C)  w (K,C)  b (K)  y (N,K) */
-pyi_status pyi_linear_fprop(const DLTensor* x, const DLTensor* w, const DLTensor* b,
+PYI_API pyi_status pyi_linear_fprop(const DLTensor* x, const DLTensor* w, const DLTensor* b,
                             const DLTensor* y, int relu, const pyi_options* options);
-pyi_status pyi_linear_dgrad(const DLTensor* gy, const DLTensor* w, const DLTensor* y,
+PYI_API pyi_status pyi_linear_dgrad(const DLTensor* gy, const DLTensor* w, const DLTensor* y,
                             const DLTensor* gx, const pyi_options* options);
-pyi_status pyi_linear_wgrad(const DLTensor* x, const DLTensor* gy, const DLTensor* y,
+PYI_API pyi_status pyi_linear_wgrad(const DLTensor* x, const DLTensor* gy, const DLTensor* y,
                             const DLTensor* gw, const DLTensor* gb, const pyi_options* options);
 
 /* loss[n] = -log softmax(logits[n])[labels[n]], probs = softmax(logits). labels int64 (N). */
-pyi_status pyi_softmax_cross_entropy_fprop(const DLTensor* logits, const DLTensor* labels,
+PYI_API pyi_status pyi_softmax_cross_entropy_fprop(const DLTensor* logits, const DLTensor* labels,
                                            const DLTensor* loss, const DLTensor* probs,
                                            const pyi_options* options);
 /* glogits = g (probs - onehot(labels)).   g (N) */
-pyi_status pyi_softmax_cross_entropy_dgrad(const DLTensor* probs, const DLTensor* labels,
+PYI_API pyi_status pyi_softmax_cross_entropy_dgrad(const DLTensor* probs, const DLTensor* labels,
                                            const DLTensor* g, const DLTensor* glogits,
                                            const pyi_options* options);
 
 /* Batch normalisation over all axes but the last, with its ReLU; mean and biased variance out. */
-pyi_status pyi_batch_norm_fprop(const DLTensor* x, const DLTensor* gamma, const DLTensor* beta,
+PYI_API pyi_status pyi_batch_norm_fprop(const DLTensor* x, const DLTensor* gamma, const DLTensor* beta,
                                 const DLTensor* y, const DLTensor* mean, const DLTensor* var,
                                 float eps, int relu, const pyi_options* options);
-pyi_status pyi_batch_norm_inference(const DLTensor* x, const DLTensor* gamma, const DLTensor* beta,
+PYI_API pyi_status pyi_batch_norm_inference(const DLTensor* x, const DLTensor* gamma, const DLTensor* beta,
                                     const DLTensor* mean, const DLTensor* var, const DLTensor* y,
                                     float eps, int relu, const pyi_options* options);
-pyi_status pyi_batch_norm_dgrad(const DLTensor* gy, const DLTensor* x, const DLTensor* gamma,
+PYI_API pyi_status pyi_batch_norm_dgrad(const DLTensor* gy, const DLTensor* x, const DLTensor* gamma,
                                 const DLTensor* mean, const DLTensor* var, const DLTensor* y,
                                 const DLTensor* gx, const DLTensor* ggamma, const DLTensor* gbeta,
                                 float eps, const pyi_options* options);
 
 /* y = x keep / (1 - p); keep where the Philox4x32-10 word is at least round(p 2^32). */
-pyi_status pyi_dropout(const DLTensor* x, const DLTensor* y, double p, uint64_t seed, uint32_t step,
+PYI_API pyi_status pyi_dropout(const DLTensor* x, const DLTensor* y, double p, uint64_t seed, uint32_t step,
                        uint32_t layer, uint32_t first_sample, const pyi_options* options);
 
 #ifdef __cplusplus

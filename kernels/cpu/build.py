@@ -4,15 +4,13 @@
 
 Run by CMake, once per level. Numba gives the optimised LLVM module of each program; everything but
 the entry is made internal, the module is optimised once more (that drops what became unreachable)
-and emitted as position-independent code. The object may refer to memcpy, memset and memmove, and
-to nothing else. OUTPUT.inc lists the programs as C macros for the core's table.
+and emitted as position-independent code. `gates` says what it must satisfy. OUTPUT.inc lists the
+programs as C macros for the core's table.
 """
 
 import os
 import sys
 from pathlib import Path
-
-ALLOWED_UNDEFINED = {"memcpy", "memset", "memmove"}
 
 
 def select_target(level: str) -> None:
@@ -27,6 +25,7 @@ def emit(programs: dict[str, object], level: str, symbol: str):
     """One LLVM module with an entry `pyi_<symbol>_<name>` per program; returns (module, machine)."""
     import llvmlite.binding as llvm
 
+    from . import gates
     from .target import TARGETS
 
     llvm.initialize_native_target()
@@ -40,15 +39,16 @@ def emit(programs: dict[str, object], level: str, symbol: str):
         text = program.inspect_llvm().replace(program.native_name, entry)
         module = llvm.parse_assembly(text)
         for item in [*module.functions, *module.global_variables]:
-            if not item.is_declaration and item.name != entry:
+            if item.name == entry:
+                item.visibility = "hidden"
+            elif not item.is_declaration:
                 item.linkage = "internal"
         builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(3))
         builder.getModulePassManager().run(module, builder)
-        undefined = {
-            f.name for f in module.functions if f.is_declaration and not f.name.startswith("llvm.")
-        }
-        if undefined - ALLOWED_UNDEFINED:
-            raise SystemExit(f"{name}: the object would need {sorted(undefined)}")
+        symbols = {f.name for f in module.functions if f.is_declaration}
+        symbols = {name for name in symbols if not name.startswith("llvm.")}
+        if failure := gates.check(symbols, machine.emit_assembly(module)):
+            raise SystemExit(f"{name} for {level}: {failure}")
         if linked is None:
             linked = module
         else:

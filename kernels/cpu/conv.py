@@ -22,6 +22,7 @@ from numba import carray, cfunc, njit
 from ..args import CONV, PANEL, SOURCE
 from .memory import MINUS_INFINITY, OPTIONS, PROGRAM, ZERO, floats, integers, pointer
 from .register_tile import conv_tile
+from .staging import stage_row
 from .target import Target
 
 # Scratch: pixel coordinates and output addresses first, then the lists of the sources.
@@ -56,21 +57,14 @@ def clear_borders(staged, rows, width, left, W, C):
 @njit(**OPTIONS)
 def stage_copy(src, n, low, high, staged, width):
     """staged[h - low, pad_w + w, :] = x[n, h, w, :], zero where the mask is not positive."""
-    C = src.C
     left = src.pad_w if src.merged != 0 else 0
-    clear_borders(staged, high - low, width, left, src.W, C)
     for h in range(low, high):
-        for w in range(src.W):
-            to = floats(staged + ((h - low) * width + left + w) * C * 4, C)
-            x = floats(src.x + (n * src.x_n + h * src.x_h + w * src.x_w) * 4, C)
-            if src.mask != 0:
-                y = floats(src.mask + (n * src.m_n + h * src.m_h + w * src.m_w) * 4, C)
-                for c in range(C):
-                    # Written so that a NaN in the saved output blocks the gradient, as `y > 0` does.
-                    to[c] = x[c] if y[c] > ZERO else ZERO
-            else:
-                for c in range(C):
-                    to[c] = x[c]
+        y = src.mask
+        if y != 0:
+            y += (n * src.m_n + h * src.m_h) * 4
+        x = src.x + (n * src.x_n + h * src.x_h) * 4
+        to = staged + (h - low) * width * src.C * 4
+        stage_row(to, x, y, src.W, src.C, src.x_w, src.m_w, left, width)
 
 
 @njit(**OPTIONS)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from . import conv, conv_plain, wgrad
+from . import batch_norm, conv, conv_plain, dropout, lrn, pool, softmax, wgrad, winograd
 from .target import Target
 
 PROGRAMS: dict[str, Callable] = {
@@ -13,6 +13,37 @@ PROGRAMS: dict[str, Callable] = {
     "conv_fprop_plain": conv_plain.conv_fprop_plain,
     "conv_dgrad_plain": conv_plain.conv_dgrad_plain,
     "conv_wgrad_plain": conv_plain.conv_wgrad_plain,
+    "winograd": winograd.winograd,
+    "pack_winograd": winograd.pack_winograd,
+    "winograd_plain": winograd.winograd_plain,
+    "pack_winograd_plain": winograd.pack_winograd_plain,
+    "max_pool_fprop": pool.max_pool_fprop,
+    "max_pool_dgrad": pool.max_pool_dgrad,
+    "avg_pool_fprop": pool.avg_pool_fprop,
+    "avg_pool_dgrad": pool.avg_pool_dgrad,
+    "max_pool_fprop_plain": pool.max_pool_fprop_plain,
+    "max_pool_dgrad_plain": pool.max_pool_dgrad_plain,
+    "avg_pool_fprop_plain": pool.avg_pool_fprop_plain,
+    "avg_pool_dgrad_plain": pool.avg_pool_dgrad_plain,
+    "lrn_fprop": lrn.lrn_fprop,
+    "lrn_dgrad": lrn.lrn_dgrad,
+    "lrn_fprop_plain": lrn.lrn_fprop_plain,
+    "lrn_dgrad_plain": lrn.lrn_dgrad_plain,
+    "softmax_cross_entropy_fprop": softmax.softmax_cross_entropy_fprop,
+    "softmax_cross_entropy_dgrad": softmax.softmax_cross_entropy_dgrad,
+    "softmax_cross_entropy_fprop_plain": softmax.softmax_cross_entropy_fprop_plain,
+    "softmax_cross_entropy_dgrad_plain": softmax.softmax_cross_entropy_dgrad_plain,
+    "batch_norm_statistics": batch_norm.batch_norm_statistics,
+    "batch_norm_merge": batch_norm.batch_norm_merge,
+    "batch_norm_inference": batch_norm.batch_norm_inference,
+    "batch_norm_gradient_sums": batch_norm.batch_norm_gradient_sums,
+    "batch_norm_gradient_merge": batch_norm.batch_norm_gradient_merge,
+    "batch_norm_gradient": batch_norm.batch_norm_gradient,
+    "batch_norm_statistics_plain": batch_norm.batch_norm_statistics_plain,
+    "batch_norm_inference_plain": batch_norm.batch_norm_inference_plain,
+    "batch_norm_dgrad_plain": batch_norm.batch_norm_dgrad_plain,
+    "dropout": dropout.dropout,
+    "dropout_plain": dropout.dropout_plain,
 }
 
 

@@ -190,50 +190,49 @@ def conv_tile(MR: int, NV: int, VL: int):
 
 
 def wgrad_tile(MR: int, NV: int, VL: int):
-    """Intrinsic tile(rows, offset, pixels, gy, ld, out, lanes).
+    """Intrinsic tile(x, gy, pixels, out, lanes).
 
-    out[i][0:lanes] += sum over pixels p of gy[p, i] * (rows[p] + offset)[0:lanes]
+    out[i][0:lanes] += sum over pixels p of gy[p, i] x[p, 0:lanes]
 
-    rows: address of `pixels` row addresses (int64), `offset` bytes are added to each; gy: address of
-    (pixels, >= MR) float32, `ld` elements a pixel; out: address of MR output addresses. The sum of
-    the call starts at zero and is added to out at the end: it is short, which keeps its error small.
+    x: (pixels, NV VL) float32, gy: (pixels, MR) float32, out: address of MR output addresses
+    (int64). The sum of a call starts at zero and is added to out at the end, so the sums stay
+    short and their error small. pixels >= 1.
     """
 
     @intrinsic
-    def tile(typingctx, rows, offset, pixels, gy, ld, out, lanes):
-        signature = types.void(*[types.int64] * 7)
+    def tile(typingctx, x, gy, pixels, out, lanes):
+        signature = types.void(*[types.int64] * 5)
 
         def codegen(context, b, sig, values):
-            rows, offset, pixels, gy, ld, out, lanes = values
+            x, gy, pixels, out, lanes = values
             e, grid = _Emit(b, VL), [(i, j) for i in range(MR) for j in range(NV)]
             entry = b.block
             loop, end = b.append_basic_block("pixel"), b.append_basic_block("end")
-            masks = [e.lane_mask(lanes, j) for j in range(NV)]
-            g_step = b.mul(ld, e.const(4))
             b.branch(loop)
 
             b.position_at_end(loop)
-            p, g_at = b.phi(I64), b.phi(I64)
+            p, x_at, g_at = b.phi(I64), b.phi(I64), b.phi(I64)
             acc = {ij: b.phi(e.vector) for ij in grid}
-            p.add_incoming(e.const(0), entry)
-            g_at.add_incoming(gy, entry)
+            for phi, start in ((p, e.const(0)), (x_at, x), (g_at, gy)):
+                phi.add_incoming(start, entry)
             for ij in grid:
                 acc[ij].add_incoming(ir.Constant(e.vector, [0.0] * VL), entry)
-            row = b.add(e.scalar(b.add(rows, b.mul(p, e.const(8))), I64), offset)
-            x = [e.masked_load(b.add(row, e.const(4 * VL * j)), masks[j]) for j in range(NV)]
+            lane = [e.load(b.add(x_at, e.const(4 * VL * j))) for j in range(NV)]
             new = {}
             for i in range(MR):
                 g = e.broadcast(e.scalar(b.add(g_at, e.const(4 * i))))
                 for j in range(NV):
-                    new[i, j] = e.fma(g, x[j], acc[i, j])
+                    new[i, j] = e.fma(g, lane[j], acc[i, j])
             p_next = b.add(p, e.const(1))
             p.add_incoming(p_next, loop)
-            g_at.add_incoming(b.add(g_at, g_step), loop)
+            x_at.add_incoming(b.add(x_at, e.const(4 * VL * NV)), loop)
+            g_at.add_incoming(b.add(g_at, e.const(4 * MR)), loop)
             for ij in grid:
                 acc[ij].add_incoming(new[ij], loop)
             b.cbranch(b.icmp_signed("<", p_next, pixels), loop, end)
 
             b.position_at_end(end)
+            masks = [e.lane_mask(lanes, j) for j in range(NV)]
             for i in range(MR):
                 out_row = e.scalar(b.add(out, e.const(8 * i)), I64)
                 for j in range(NV):
@@ -245,3 +244,29 @@ def wgrad_tile(MR: int, NV: int, VL: int):
         return signature, codegen
 
     return tile
+
+
+def copy_lanes(width: int, gated: bool = False):
+    """Intrinsic copy(to, x, y, count): to[0:width] = x[0:count], zeros after.
+
+    gated: a lane is zero too where y is not positive (NaN included). count in 0..width.
+    """
+
+    @intrinsic
+    def copy(typingctx, to, x, y, count):
+        signature = types.void(*[types.int64] * 4)
+
+        def codegen(context, b, sig, values):
+            to, x, y, count = values
+            e = _Emit(b, width)
+            mask = e.lane_mask(count, 0)
+            value = e.masked_load(x, mask)
+            if gated:
+                zero = ir.Constant(e.vector, [0.0] * width)
+                value = b.select(b.fcmp_ordered(">", e.masked_load(y, mask), zero), value, zero)
+            e.store(value, to)
+            return context.get_dummy_value()
+
+        return signature, codegen
+
+    return copy

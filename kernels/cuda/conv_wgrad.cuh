@@ -1,0 +1,87 @@
+// The filter gradient of a convolution, in chunks of pixels, and the ordered sum of the chunks.
+#pragma once
+#include "tile.cuh"
+
+// A block makes 64 output channels x kColumns input channels of one tap, from one chunk of pixels:
+// gw[k][tap][c] = sum over (n, p, q) of gy[n][p][q][k] x[n][p sh - ph + r][q sw - pw + s][c].
+// Used for the KxK (x is the reduced map) and for the 1x1 (gy is gr, unmasked).
+template <class T>
+__device__ __forceinline__ void wgrad(const ConvWgradCudaArgs& a) {
+  const float* __restrict__ gy = a.gy;
+  const float* __restrict__ y = a.y;
+  const float* __restrict__ x = a.x;
+  float *gw = a.gw, *gb = a.gb;
+  extern __shared__ __align__(16) float shared[];
+  float *panel_a = shared, *panel_b = shared + 2 * T::kPanelA;
+
+  const int k_tile = divide(blockIdx.x, a.column_tiles), tap = blockIdx.y, chunk = blockIdx.z;
+  const int k0 = k_tile * T::kRows;
+  const int c0 = (blockIdx.x - k_tile * a.column_tiles.value) * T::kColumns;
+  const int tap_r = divide(tap, a.filter_w), tap_s = tap - tap_r * a.filter_w.value;
+  const int begin = chunk * a.chunk_pixels, end = min(begin + a.chunk_pixels, a.pixels);
+
+  float acc[T::kThreadRows][4], va[T::kRows / 8], vb[T::kColumns / 8], bias = 0.f;
+  start<T>(acc, nullptr, 0, 0);
+  // one block of a row of tiles sums the bias, a thread per output channel
+  const bool sums_bias = gb && tap == 0 && c0 == 0 && threadIdx.x < T::kRows;
+  int m = begin + threadIdx.x / 8;  // the pixel this thread fetches
+  pipeline(
+      ceil_div(end - begin, T::kStep),
+      [&] {
+        const int n = divide(m, a.map_pixels), pixel = m - n * a.map_pixels.value;
+        const int p = divide(pixel, a.map_w), q = pixel - p * a.map_w.value;
+        const int h = halo_origin(p, a.stride_h, a.pad_h) + tap_r;
+        const int column = halo_origin(q, a.stride_w, a.pad_w) + tap_s;
+        const bool in = m < end && inside(h, a.H) && inside(column, a.W);
+        const int from_gy = offset_of(a.gy_strides, n, p, q) + k0;
+        const int from_y = offset_of(a.y_strides, n, p, q) + k0;
+        const int from_x = offset_of(a.x_strides, n, h, column) + c0;
+        fetch_columns<T::kRows>(va, [&](int k) {
+          const bool in_k = m < end && k0 + k < a.K;
+          const float value = in_k ? gy[from_gy + k] : 0.f;
+          const float mask = in_k && y ? y[from_y + k] : 1.f;
+          return mask > 0.f ? value : 0.f;
+        });
+        fetch_columns<T::kColumns>(vb,
+                                   [&](int c) { return in && c0 + c < a.C ? x[from_x + c] : 0.f; });
+        m += T::kStep;
+      },
+      [&](int buffer) {
+        store_columns<T::kRows>(va, panel_a + buffer * T::kPanelA, T::kColumnsPitchA, 1);
+        store_columns<T::kColumns>(vb, panel_b + buffer * T::kPanelB, 1, T::kColumnsPitchB);
+      },
+      [&](int buffer) {
+        const float* rows = panel_a + buffer * T::kPanelA;
+        const float* mine = rows + lane_y<T>() * T::kColumnsPitchA;
+        multiply<T>(
+            acc, [&](int i) { return mine + i * (T::kLanesY * T::kColumnsPitchA); },
+            panel_b + buffer * T::kPanelB, T::kColumnsPitchB);
+        if (sums_bias)
+#pragma unroll
+          for (int i = 0; i < T::kStep; i++) bias += rows[threadIdx.x * T::kColumnsPitchA + i];
+      });
+
+  const int c = c0 + lane_x<T>() * 4;
+  const bool vector_gw = is_vector(gw, {a.chunk_stride, a.C, a.C});
+#pragma unroll
+  for (int i = 0; i < T::kThreadRows; i++) {
+    const int k = k0 + lane_y<T>() + i * T::kLanesY;
+    float* out = gw + chunk * a.chunk_stride + (k * a.R * a.S + tap) * a.C + c;
+    if (k < a.K) store4(out, acc[i], a.C - c, vector_gw);
+  }
+  if (sums_bias && k0 + threadIdx.x < a.K) gb[chunk * a.chunk_stride + k0 + threadIdx.x] = bias;
+}
+
+// An element a thread; the chunks of one element are added in ascending order.
+__device__ __forceinline__ void sum_chunks_body(const SumChunksCudaArgs& a) {
+  const float* __restrict__ partial = a.partial;  // (chunks, count)
+  float *gw = a.gw, *gb = a.gb;
+  const int i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (i >= a.count) return;
+  float sum = partial[i];
+  for (int chunk = 1; chunk < a.chunks; chunk++) sum += partial[chunk * a.chunk_stride + i];
+  if (i < a.filter_count)
+    gw[i] = sum;
+  else if (gb)
+    gb[i - a.filter_count] = sum;
+}

@@ -1,0 +1,102 @@
+// reduce_conv, fp32 on CUDA cores, any GPU from sm_75:
+//
+//   fprop     r = relu(x wr^T + br)          1x1, (N, H, W, C) -> (N, H, W, Cr)
+//             y = relu(conv(r, w) + b)       KxK, (N, H, W, Cr) -> (N, P, Q, K)
+//   backward  gr = conv^T(gy [y > 0], w) [r > 0],   gx = gr wr
+//             gw = (gy [y > 0])^T r,  gb = sum gy [y > 0],   gwr = gr^T x,  gbr = sum gr
+//
+// Layout: maps NHWC with unit channel stride, any image, row and pixel stride (a branch writes its
+// slice of the module's output); filters KRSC, contiguous; nothing is packed. Every result is `=`
+// but gx, which is `+=` where accumulate is set: the first branch of a module writes gx, the others
+// add to it. r may be null in fprop: then the reduced map exists on chip only.
+//
+// Sums: fprop starts at the bias and goes over taps (r, s), then channels; dgrad over taps, then
+// output channels; wgrad over the pixels of a chunk, then over chunks: always ascending, one fmaf a
+// term, no atomics. The bits of y, r and gx do not depend on tile, batch or device; those of the
+// filter gradients on the split into chunks, which is a function of shape and batch.
+//
+// This is the first rung. It pays the recomputed halo of the 1x1, and in dgrad of a strided
+// convolution it multiplies the zeros between the samples. Lost: a kernel per convolution (two more
+// launches, r through memory); summing Cr in slices for a smaller resident tile (another order of
+// the sum); packed filters (one more format for a rung whose staging transposes them anyway).
+#include "conv_wgrad.cuh"
+#include "reduce_conv.cuh"
+
+// ---- entries -----------------------------------------------------------------------------------
+// (128, 3) allows 168 registers, (128, 4) allows 128: there the wide forms, with 32 accumulators,
+// staged values and addresses, spill up to 96 bytes (ptxas 13.0).
+#define PYI_ENTRY(NAME, BODY, ARGS, BLOCKS)                                                        \
+  extern "C" __global__ void __launch_bounds__(128, BLOCKS) NAME(const __grid_constant__ ARGS a) { \
+    BODY(a);                                                                                       \
+  }
+PYI_ENTRY(reduce_conv_fprop_wide, fprop<WideTile>, ReduceConvCudaArgs, 3)
+PYI_ENTRY(reduce_conv_fprop_narrow, fprop<NarrowTile>, ReduceConvCudaArgs, 4)
+PYI_ENTRY(reduce_conv_dgrad_wide, dgrad<WideTile>, ReduceConvCudaArgs, 3)
+PYI_ENTRY(reduce_conv_dgrad_narrow, dgrad<NarrowTile>, ReduceConvCudaArgs, 4)
+PYI_ENTRY(conv_wgrad_wide, wgrad<WideTile>, ConvWgradCudaArgs, 3)
+PYI_ENTRY(conv_wgrad_narrow, wgrad<NarrowTile>, ConvWgradCudaArgs, 4)
+
+extern "C" __global__ void __launch_bounds__(256, 4)
+    sum_chunks(const __grid_constant__ SumChunksCudaArgs a) {
+  sum_chunks_body(a);
+}
+
+// ---- launchers ---------------------------------------------------------------------------------
+// The caller brings the record, a stream and, for backward, the workspace; nothing is allocated and
+// nothing waited for. Returns 0, a negative CudaStatus (nothing launched) or a cudaError_t.
+#ifndef __CUDACC_RTC__
+#include "reduce_conv_plan.h"
+
+static_assert(kBlockThreads == WideTile::kThreads && kTileRows == WideTile::kRows,
+              "the plan's tile is the kernels' tile");
+static_assert(kPanelFloats == 2 * WideTile::kPanelA &&
+                  WideTile::kPanels - kPanelFloats == 2 * kChannelStep * (64 + 8) &&
+                  NarrowTile::kPanels - kPanelFloats == 2 * kChannelStep * (32 + 8),
+              "panel_bytes() counts the shared memory the kernels carve");
+
+static int run(const ReduceConvPlan& plan, void* stream) {
+  static const void* const kEntries[kEntryCount] = {(const void*)reduce_conv_fprop_wide,
+                                                    (const void*)reduce_conv_fprop_narrow,
+                                                    (const void*)reduce_conv_dgrad_wide,
+                                                    (const void*)reduce_conv_dgrad_narrow,
+                                                    (const void*)conv_wgrad_wide,
+                                                    (const void*)conv_wgrad_narrow,
+                                                    (const void*)sum_chunks};
+  for (int i = 0; i < plan.count; i++) {
+    const CudaLaunch& launch = plan.launches[i];
+    const void* entry = kEntries[launch.entry];
+    cudaError_t error = cudaSuccess;
+    if (launch.shared_bytes > 48 * 1024)  // more than 48 KB must be asked for
+      error = cudaFuncSetAttribute(entry, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                   (int)launch.shared_bytes);
+    void* params[] = {const_cast<void*>(launch.params)};
+    if (error == cudaSuccess)
+      error =
+          cudaLaunchKernel(entry, dim3(launch.grid_x, launch.grid_y, launch.grid_z),
+                           dim3(launch.block), params, launch.shared_bytes, (cudaStream_t)stream);
+    if (error != cudaSuccess) return (int)error;
+  }
+  return kCudaOk;
+}
+
+extern "C" int pyi_cuda_reduce_conv_fprop(const ReduceConvCudaArgs* args, void* stream) {
+  ReduceConvPlan plan;
+  const int status = plan_reduce_conv_fprop(*args, plan);
+  return status ? status : run(plan, stream);
+}
+
+extern "C" int pyi_cuda_reduce_conv_backward(const ReduceConvCudaArgs* args, void* stream) {
+  ReduceConvPlan plan;
+  const int status = plan_reduce_conv_backward(*args, false, plan);
+  return status ? status : run(plan, stream);
+}
+
+// Bytes the backward of this shape needs, or a negative CudaStatus. Pointers are not looked at.
+extern "C" long long pyi_cuda_reduce_conv_workspace(const ReduceConvCudaArgs* args) {
+  ReduceConvPlan plan;
+  const int status = plan_reduce_conv_backward(*args, true, plan);
+  return status ? status : plan.workspace_bytes;
+}
+
+extern "C" const char* pyi_cuda_status_text(int status) { return cuda_status_text(status); }
+#endif

@@ -1,0 +1,278 @@
+// The device code of reduce_conv, fprop and dgrad. The contract stands at the head of
+// reduce_conv.cu.
+#pragma once
+#include "tile.cuh"
+
+// ---- fprop -------------------------------------------------------------------------------------
+// A block makes tile_p x tile_q outputs of one image, all K. First the reduced tile with its halo
+// into shared memory, 64 pixels x kColumns channels at a time, then the KxK reading it tap by tap.
+template <class T>
+__device__ __forceinline__ void fprop(const ReduceConvCudaArgs& a) {
+  const float* __restrict__ x = a.x;    // (N, H, W, C)
+  const float* __restrict__ wr = a.wr;  // (Cr, C)
+  const float* __restrict__ br = a.br;  // (Cr) or null
+  const float* __restrict__ w = a.w;    // (K, R, S, Cr)
+  const float* __restrict__ b = a.b;    // (K) or null
+  float* y = a.y;                       // (N, P, Q, K)
+  float* r = a.r;                       // (N, H, W, Cr) or null
+  extern __shared__ __align__(16) float shared[];
+  float *panel_a = shared, *panel_b = shared + 2 * T::kPanelA;
+  float* reduced = shared + T::kPanels;  // (halo_h, halo_w, pitch)
+  const int pitch = resident_pitch(a.Cr), resident_channels = pitch - 4;
+
+  const int n = divide(blockIdx.x, a.image_tiles), tile = blockIdx.x - n * a.image_tiles.value;
+  const int tile_row = divide(tile, a.tiles_q), tile_column = tile - tile_row * a.tiles_q.value;
+  const int p0 = tile_row * a.tile_p, q0 = tile_column * a.tile_q.value;
+  const int h0 = halo_origin(p0, a.stride_h, a.pad_h), w0 = halo_origin(q0, a.stride_w, a.pad_w);
+  const int halo_pixels = a.halo_h * a.halo_w.value;
+
+  // 1x1
+  const bool vector_r = is_vector(r, a.r_strides);
+  const int lead_h = owned_lead(a.R, a.stride_h, a.pad_h);
+  const int lead_w = owned_lead(a.S, a.stride_w, a.pad_w);
+  for (int m0 = 0; m0 < halo_pixels; m0 += T::kRows) {
+    int source[T::kRows / 16];  // where the rows this thread fetches begin in x; -1 outside the map
+#pragma unroll
+    for (int i = 0; i < T::kRows / 16; i++) {
+      const int m = m0 + threadIdx.x / 8 + 16 * i, row = divide(m, a.halo_w);
+      const int h = h0 + row, column = w0 + m - row * a.halo_w.value;
+      const bool in = m < halo_pixels && inside(h, a.H) && inside(column, a.W);
+      source[i] = in ? offset_of(a.x_strides, n, h, column) : -1;
+    }
+    for (int n0 = 0; n0 < a.Cr; n0 += T::kColumns) {
+      const int cr = n0 + lane_x<T>() * 4;
+      float acc[T::kThreadRows][4], va[T::kRows / 8], vb[T::kColumns / 8];
+      start<T>(acc, br, cr, a.Cr);
+      int c0 = 0;
+      pipeline(
+          ceil_div(a.C, T::kStep),
+          [&] {
+            fetch_rows<T::kRows>(va, [&](int i, int c) {
+              return source[i] >= 0 && c0 + c < a.C ? x[source[i] + c0 + c] : 0.f;
+            });
+            fetch_rows<T::kColumns>(vb, [&](int i, int c) {
+              const int k = n0 + threadIdx.x / 8 + 16 * i;
+              return k < a.Cr && c0 + c < a.C ? wr[k * a.C + c0 + c] : 0.f;
+            });
+            c0 += T::kStep;
+          },
+          [&](int buffer) {
+            store_rows<T::kRows>(va, panel_a + buffer * T::kPanelA, T::kRowsPitchA, 1);
+            store_rows<T::kColumns>(vb, panel_b + buffer * T::kPanelB, 1, T::kRowsPitchB);
+          },
+          [&](int buffer) {
+            const float* rows = panel_a + buffer * T::kPanelA + lane_y<T>() * T::kRowsPitchA;
+            multiply<T>(
+                acc, [&](int i) { return rows + i * (T::kLanesY * T::kRowsPitchA); },
+                panel_b + buffer * T::kPanelB, T::kRowsPitchB);
+          });
+#pragma unroll
+      for (int i = 0; i < T::kThreadRows; i++) {
+        const int m = m0 + lane_y<T>() + i * T::kLanesY, row = divide(m, a.halo_w);
+        const int column = m - row * a.halo_w.value;
+        const bool in = inside(h0 + row, a.H) && inside(w0 + column, a.W);
+        if (m < halo_pixels && cr < resident_channels) {
+#pragma unroll
+          for (int j = 0; j < 4; j++)  // the halo outside the map is zero, not relu(br)
+            acc[i][j] = in && cr + j < a.Cr ? relu(acc[i][j]) : 0.f;
+          store4(reduced + m * pitch + cr, acc[i], 4, true);
+          if (r && in && owns(row, lead_h, a.tile_p, a.stride_h) &&
+              owns(column, lead_w, a.tile_q.value, a.stride_w))
+            store4(r + offset_of(a.r_strides, n, h0 + row, w0 + column) + cr, acc[i], a.Cr - cr,
+                   vector_r);
+        }
+      }
+    }
+  }
+  if (p0 >= a.P || q0 >= a.Q) return;  // a tile that only owns pixels of r
+
+  // KxK
+  const bool vector_y = is_vector(y, a.y_strides);
+  const int tile_outputs = a.tile_p * a.tile_q.value, steps_per_tap = ceil_div(a.Cr, T::kStep);
+  for (int m0 = 0; m0 < tile_outputs; m0 += T::kRows) {
+    int base[T::kThreadRows];  // of the output's first tap in the reduced tile
+#pragma unroll
+    for (int i = 0; i < T::kThreadRows; i++) {
+      int m = m0 + lane_y<T>() + i * T::kLanesY;
+      m = m < tile_outputs ? m : 0;  // computed, not stored
+      const int row = divide(m, a.tile_q), column = m - row * a.tile_q.value;
+      base[i] = (row * a.stride_h * a.halo_w.value + column * a.stride_w) * pitch;
+    }
+    for (int n0 = 0; n0 < a.K; n0 += T::kColumns) {
+      const int k = n0 + lane_x<T>() * 4;
+      float acc[T::kThreadRows][4], vb[T::kColumns / 8];
+      start<T>(acc, b, k, a.K);
+      int fetch_tap = 0, fetch_c = 0, tap_s = 0, tap = 0, c0 = 0;  // fetch runs a step ahead
+      pipeline(
+          a.R * a.S * steps_per_tap,
+          [&] {
+            fetch_rows<T::kColumns>(vb, [&](int i, int c) {
+              const int column = n0 + threadIdx.x / 8 + 16 * i;
+              return column < a.K && fetch_c + c < a.Cr
+                         ? w[(column * a.R * a.S + fetch_tap) * a.Cr + fetch_c + c]
+                         : 0.f;
+            });
+            fetch_c += T::kStep;
+            if (fetch_c >= a.Cr) fetch_c = 0, fetch_tap++;
+          },
+          [&](int buffer) {
+            store_rows<T::kColumns>(vb, panel_b + buffer * T::kPanelB, 1, T::kRowsPitchB);
+          },
+          [&](int buffer) {
+            const float* rows = reduced + tap * pitch + c0;  // tap: its pixel in the halo
+            multiply<T>(
+                acc, [&](int i) { return rows + base[i]; }, panel_b + buffer * T::kPanelB,
+                T::kRowsPitchB);
+            c0 += T::kStep;
+            if (c0 >= a.Cr) {
+              c0 = 0, tap++;
+              if (++tap_s == a.S) tap_s = 0, tap += a.halo_w.value - a.S;
+            }
+          });
+#pragma unroll
+      for (int i = 0; i < T::kThreadRows; i++) {
+        const int m = m0 + lane_y<T>() + i * T::kLanesY, row = divide(m, a.tile_q);
+        const int p = p0 + row, q = q0 + m - row * a.tile_q.value;
+        if (m < tile_outputs && p < a.P && q < a.Q) {
+#pragma unroll
+          for (int j = 0; j < 4; j++) acc[i][j] = relu(acc[i][j]);
+          store4(y + offset_of(a.y_strides, n, p, q) + k, acc[i], a.K - k, vector_y);
+        }
+      }
+    }
+  }
+}
+
+// ---- dgrad -------------------------------------------------------------------------------------
+// A block makes tile_pixels (at most 64) consecutive pixels of (N, H, W). The KxK comes first, so
+// the second step, the 1x1, needs no halo: gr of the same pixels stays in shared memory, and goes
+// to the workspace for wgrad as well. gx null: only gr.
+template <class T>
+__device__ __forceinline__ void dgrad(const ReduceConvCudaArgs& a) {
+  const float* __restrict__ gy = a.gy;  // (N, P, Q, K)
+  const float* __restrict__ y = a.y;    // (N, P, Q, K), mask
+  const float* __restrict__ r = a.r;    // (N, H, W, Cr), mask
+  const float* __restrict__ w = a.w;    // (K, R, S, Cr)
+  const float* __restrict__ wr = a.wr;  // (Cr, C)
+  float* gr = a.gr;                     // (N, H, W, Cr), contiguous
+  float* gx = a.gx;                     // (N, H, W, C) or null
+  extern __shared__ __align__(16) float shared[];
+  float *panel_a = shared, *panel_b = shared + 2 * T::kPanelA;
+  float* reduced = shared + T::kPanels;  // (tile_pixels, pitch)
+  const int pitch = resident_pitch(a.Cr), resident_channels = pitch - 4;
+
+  const int m0 = blockIdx.x * a.tile_pixels, pixels = a.N * a.map_pixels.value;
+  const int end = min(m0 + a.tile_pixels, pixels);
+
+  // KxK
+  const int steps_per_tap = ceil_div(a.K, T::kStep);
+  for (int n0 = 0; n0 < a.Cr; n0 += T::kColumns) {
+    const int cr = n0 + lane_x<T>() * 4;
+    float acc[T::kThreadRows][4], va[T::kRows / 8], vb[T::kColumns / 8];
+    start<T>(acc, nullptr, 0, 0);
+    int tap_r = 0, tap_s = 0, k0 = 0;
+    int from_gy[T::kRows / 16], from_y[T::kRows / 16];  // where the tap's rows begin; -1: nowhere
+    pipeline(
+        a.R * a.S * steps_per_tap,
+        [&] {
+          if (k0 == 0)
+#pragma unroll
+            for (int i = 0; i < T::kRows / 16; i++) {
+              const int m = m0 + threadIdx.x / 8 + 16 * i, n = divide(m, a.map_pixels);
+              const int pixel = m - n * a.map_pixels.value, h = divide(pixel, a.map_w);
+              const int column = pixel - h * a.map_w.value;
+              const int p = gradient_source(h, tap_r, a.pad_h, a.step_h, a.P);
+              const int q = gradient_source(column, tap_s, a.pad_w, a.step_w, a.Q);
+              const bool in = m < end && p >= 0 && q >= 0;
+              from_gy[i] = in ? offset_of(a.gy_strides, n, p, q) : -1;
+              from_y[i] = in ? offset_of(a.y_strides, n, p, q) : -1;
+            }
+          fetch_rows<T::kRows>(va, [&](int i, int c) {
+            const bool in = from_gy[i] >= 0 && k0 + c < a.K;
+            const float value = in ? gy[from_gy[i] + k0 + c] : 0.f;
+            const float mask = in ? y[from_y[i] + k0 + c] : 0.f;
+            return mask > 0.f ? value : 0.f;  // both loads in flight, and no gy behind a zero
+          });
+          const int k = k0 + threadIdx.x / 8, row = (k * a.R + tap_r) * a.S + tap_s;
+          fetch_columns<T::kColumns>(
+              vb, [&](int c) { return k < a.K && n0 + c < a.Cr ? w[row * a.Cr + n0 + c] : 0.f; });
+          k0 += T::kStep;
+          if (k0 >= a.K) {
+            k0 = 0;
+            if (++tap_s == a.S) tap_s = 0, tap_r++;
+          }
+        },
+        [&](int buffer) {
+          store_rows<T::kRows>(va, panel_a + buffer * T::kPanelA, T::kRowsPitchA, 1);
+          store_columns<T::kColumns>(vb, panel_b + buffer * T::kPanelB, 1, T::kColumnsPitchB);
+        },
+        [&](int buffer) {
+          const float* rows = panel_a + buffer * T::kPanelA + lane_y<T>() * T::kRowsPitchA;
+          multiply<T>(
+              acc, [&](int i) { return rows + i * (T::kLanesY * T::kRowsPitchA); },
+              panel_b + buffer * T::kPanelB, T::kColumnsPitchB);
+        });
+    const bool vector_gr = (a.Cr & 3) == 0;
+#pragma unroll
+    for (int i = 0; i < T::kThreadRows; i++) {
+      const int row = lane_y<T>() + i * T::kLanesY, m = m0 + row;
+      if (row < a.tile_pixels && cr < resident_channels) {
+        const int n = divide(m, a.map_pixels), pixel = m - n * a.map_pixels.value;
+        const int h = divide(pixel, a.map_w);
+        const int mask = offset_of(a.r_strides, n, h, pixel - h * a.map_w.value) + cr;
+#pragma unroll
+        for (int j = 0; j < 4; j++)
+          acc[i][j] = m < end && cr + j < a.Cr && r[mask + j] > 0.f ? acc[i][j] : 0.f;
+        store4(reduced + row * pitch + cr, acc[i], 4, true);
+        if (m < end) store4(gr + m * a.Cr + cr, acc[i], a.Cr - cr, vector_gr);
+      }
+    }
+  }
+  if (!gx) return;
+
+  // 1x1
+  const bool vector_gx = is_vector(gx, a.gx_strides);
+  for (int n0 = 0; n0 < a.C; n0 += T::kColumns) {
+    const int c = n0 + lane_x<T>() * 4;
+    float acc[T::kThreadRows][4], vb[T::kColumns / 8];
+    start<T>(acc, nullptr, 0, 0);
+    int fetch_cr = 0, cr0 = 0;
+    pipeline(
+        ceil_div(a.Cr, T::kStep),
+        [&] {
+          const int cr = fetch_cr + threadIdx.x / 8;
+          fetch_columns<T::kColumns>(vb, [&](int column) {
+            return cr < a.Cr && n0 + column < a.C ? wr[cr * a.C + n0 + column] : 0.f;
+          });
+          fetch_cr += T::kStep;
+        },
+        [&](int buffer) {
+          store_columns<T::kColumns>(vb, panel_b + buffer * T::kPanelB, 1, T::kColumnsPitchB);
+        },
+        [&](int buffer) {
+          multiply<T>(
+              acc,
+              [&](int i) {
+                const int row = lane_y<T>() + i * T::kLanesY;
+                return reduced + (row < a.tile_pixels ? row : 0) * pitch + cr0;
+              },
+              panel_b + buffer * T::kPanelB, T::kColumnsPitchB);
+          cr0 += T::kStep;
+        });
+#pragma unroll
+    for (int i = 0; i < T::kThreadRows; i++) {
+      const int m = m0 + lane_y<T>() + i * T::kLanesY;
+      if (m < end) {
+        const int n = divide(m, a.map_pixels), pixel = m - n * a.map_pixels.value;
+        const int h = divide(pixel, a.map_w);
+        float* out = gx + offset_of(a.gx_strides, n, h, pixel - h * a.map_w.value) + c;
+        if (a.accumulate) {
+#pragma unroll
+          for (int j = 0; j < 4; j++)
+            if (c + j < a.C) acc[i][j] = out[j] + acc[i][j];
+        }
+        store4(out, acc[i], a.C - c, vector_gx);
+      }
+    }
+  }
+}

@@ -1,0 +1,284 @@
+// From what is asked (ReduceConvCudaArgs) to launches as data: entry, grid, block, shared bytes and
+// the address of the record. Plain C++, no CUDA header: the launchers of reduce_conv.cu run the
+// list on a stream, whoever executes kernels otherwise runs the same list.
+//
+// A plan declines with a negative status and launches nothing; cuda_status_text() is its reason.
+#pragma once
+#include "index.cuh"
+
+enum CudaStatus {
+  kCudaOk = 0,
+  kCudaBadExtent = -1,
+  kCudaBadGeometry = -2,
+  kCudaNoOutput = -3,
+  kCudaBadStrides = -4,
+  kCudaTooLarge = -5,
+  kCudaSharedMemory = -6,
+  kCudaMissingArray = -7,
+  kCudaWorkspace = -8,
+};
+
+inline const char* cuda_status_text(int status) {
+  switch (status) {
+    case kCudaOk:
+      return "ok";
+    case kCudaBadExtent:
+      return "an extent is not positive (only N may be 0)";
+    case kCudaBadGeometry:
+      return "filter and stride must be 1..64, padding 0..63";
+    case kCudaNoOutput:
+      return "the filter is larger than the padded image";
+    case kCudaBadStrides:
+      return "a stride is negative";
+    case kCudaTooLarge:
+      return "an array spans about 2^31 elements, beyond 32-bit indices";
+    case kCudaSharedMemory:
+      return "not even the smallest tile fits the shared memory of a block";
+    case kCudaMissingArray:
+      return "a required array is null";
+    case kCudaWorkspace:
+      return "the workspace is null, misaligned or too small";
+  }
+  return status > 0 ? "an error of the CUDA runtime" : "unknown status";
+}
+
+// ---- tile choices ------------------------------------------------------------------------------
+constexpr int kBlockThreads = 128, kTileRows = 64;
+constexpr int kPanelFloats = 2 * kTileRows * (kChannelStep + 8);  // A in both buffers, without B
+// Wanted for a block: three blocks on the 227 KB of sm_90, two on the 163 KB of sm_80. A larger
+// tile recomputes less halo but leaves four warps alone with their latencies; unmeasured so far.
+constexpr int kSharedWanted = 72 * 1024;
+constexpr int kMaxTile = 16;
+static_assert(kMaxTile >= 14,
+              "14x14 and 7x7 maps must be among the tiles whole; a whole 28x28 lost: 360 KB at "
+              "Cr = 96");
+// Less than 2^31 by the room that lanes beyond the end of an extent need for their unused index.
+constexpr long long kMaxElements = (1ll << 31) - (1ll << 24);
+
+enum CudaEntry {
+  kFpropWide,
+  kFpropNarrow,
+  kDgradWide,
+  kDgradNarrow,
+  kWgradWide,
+  kWgradNarrow,
+  kSumChunks,
+  kEntryCount
+};
+
+struct CudaLaunch {
+  int entry;
+  unsigned grid_x, grid_y, grid_z, block, shared_bytes;
+  const void* params;
+};
+
+// launches[i].params points into the plan itself: a plan is filled in place and not copied.
+struct ReduceConvPlan {
+  ReduceConvCudaArgs args;
+  ConvWgradCudaArgs wgrad[2];
+  SumChunksCudaArgs sum[2];
+  CudaLaunch launches[5];
+  int count;
+  long long workspace_bytes;
+};
+
+inline int panel_bytes(int columns) {
+  return 4 * (kPanelFloats + 2 * kChannelStep * (columns + 8));
+}
+
+// A narrow tile makes a third more shared loads per multiply-add: it must save a fifth of them.
+inline bool prefer_narrow(double wide, double narrow) { return narrow < 0.8 * wide; }
+
+// ---- checks ------------------------------------------------------------------------------------
+inline bool fits(const CudaStrides& s, int n, int h, int w, int c) {
+  const long long last = (n - 1ll) * s.image + (h - 1ll) * s.row + (w - 1ll) * s.pixel + c;
+  return n == 0 || last <= kMaxElements;
+}
+inline bool fits(long long a, long long b) { return b == 0 || a <= kMaxElements / b; }
+inline bool negative(const CudaStrides& s) { return s.image < 0 || s.row < 0 || s.pixel < 0; }
+
+// Checks what forward and backward share and derives the extents.
+inline int complete(ReduceConvCudaArgs& a) {
+  if (a.N < 0 || a.H < 1 || a.W < 1 || a.C < 1 || a.Cr < 1 || a.K < 1) return kCudaBadExtent;
+  const int geometry[] = {a.R, a.S, a.stride_h, a.stride_w, a.pad_h + 1, a.pad_w + 1};
+  for (int v : geometry)
+    if (v < 1 || v > 64) return kCudaBadGeometry;
+  if (!fits(a.N + 1ll, (a.H + 128ll) * (a.W + 128))) return kCudaTooLarge;
+  a.P = output_extent(a.H, a.R, a.stride_h, a.pad_h);
+  a.Q = output_extent(a.W, a.S, a.stride_w, a.pad_w);
+  if (a.P == 0 || a.Q == 0) return kCudaNoOutput;
+  if (!fits(a.Cr, a.C) || !fits((long long)a.K * a.Cr, a.R * a.S)) return kCudaTooLarge;
+  a.map_pixels = make_divisor(a.H * a.W), a.map_w = make_divisor(a.W);
+  a.step_h = make_divisor(a.stride_h), a.step_w = make_divisor(a.stride_w);
+  return kCudaOk;
+}
+
+// ---- fprop -------------------------------------------------------------------------------------
+// The tile with the least padded multiply-adds, recomputed halo included, that fits `limit` bytes.
+// Returns them, or 0 where none fits.
+inline double choose_tile(ReduceConvCudaArgs& a, int columns, int limit, int& shared_bytes) {
+  double best = 0;
+  for (int tp = 1; tp <= kMaxTile && tp <= a.P; tp++)
+    for (int tq = 1; tq <= kMaxTile && tq <= a.Q; tq++) {
+      const int hh = halo_extent(tp, a.R, a.stride_h), hw = halo_extent(tq, a.S, a.stride_w);
+      const double bytes = panel_bytes(columns) + 4.0 * hh * hw * resident_pitch(a.Cr);
+      if (bytes > limit) break;
+      const double tiles = (double)tiles_along(a.P, a.H, tp, a.R, a.stride_h, a.pad_h, a.r) *
+                           tiles_along(a.Q, a.W, tq, a.S, a.stride_w, a.pad_w, a.r);
+      const double reduce = (double)round_up(hh * hw, kTileRows) * round_up(a.Cr, columns) * a.C;
+      const double conv = (double)round_up(tp * tq, kTileRows) * round_up(a.K, columns) * a.R *
+                          a.S * round_up(a.Cr, kChannelStep);
+      const double cost = tiles * (reduce + conv);
+      if (best > 0 && (cost > best || (cost == best && bytes >= shared_bytes))) continue;
+      best = cost, shared_bytes = (int)bytes;
+      a.tile_p = tp, a.halo_h = hh, a.tile_q = make_divisor(tq), a.halo_w = make_divisor(hw);
+    }
+  return best;
+}
+
+inline int plan_reduce_conv_fprop(const ReduceConvCudaArgs& asked, ReduceConvPlan& plan) {
+  plan = ReduceConvPlan{};
+  ReduceConvCudaArgs& a = plan.args;
+  a = asked;
+  if (const int status = complete(a)) return status;
+  if (negative(a.x_strides) || negative(a.y_strides) || (a.r && negative(a.r_strides)))
+    return kCudaBadStrides;
+  if (!fits(a.x_strides, a.N, a.H, a.W, a.C) || !fits(a.y_strides, a.N, a.P, a.Q, a.K) ||
+      (a.r && !fits(a.r_strides, a.N, a.H, a.W, a.Cr)))
+    return kCudaTooLarge;
+
+  int entry = kFpropWide, shared_bytes = 0, narrow_bytes = 0, limit = kSharedWanted;
+  if (limit > a.shared_limit) limit = a.shared_limit;
+  double wide = choose_tile(a, 64, limit, shared_bytes);
+  if (wide == 0) wide = choose_tile(a, 64, limit = a.shared_limit, shared_bytes);
+  ReduceConvCudaArgs other = a;
+  const double narrow = choose_tile(other, 32, limit, narrow_bytes);
+  if (narrow > 0 && (wide == 0 || prefer_narrow(wide, narrow)))
+    a = other, entry = kFpropNarrow, shared_bytes = narrow_bytes;
+  else if (wide == 0)
+    return kCudaSharedMemory;
+
+  const int rows = tiles_along(a.P, a.H, a.tile_p, a.R, a.stride_h, a.pad_h, a.r);
+  const int columns = tiles_along(a.Q, a.W, a.tile_q.value, a.S, a.stride_w, a.pad_w, a.r);
+  a.tiles_q = make_divisor(columns), a.image_tiles = make_divisor(rows * columns);
+  if (!fits(a.N, rows * columns)) return kCudaTooLarge;
+  if (a.N == 0) return kCudaOk;
+  if (!a.x || !a.wr || !a.w || !a.y) return kCudaMissingArray;
+  plan.launches[plan.count++] = {entry,         (unsigned)(a.N * rows * columns), 1,         1,
+                                 kBlockThreads, (unsigned)shared_bytes,           &plan.args};
+  return kCudaOk;
+}
+
+// ---- backward ----------------------------------------------------------------------------------
+// Carves the caller's workspace; with base 0 the same lines only count.
+struct CudaArena {
+  unsigned long long base, used;
+  float* take(long long floats) {
+    const unsigned long long at = base + used;
+    used += ((unsigned long long)floats * 4 + 255) / 256 * 256;
+    return base ? (float*)at : nullptr;
+  }
+};
+
+// One wgrad and, where the pixels are split, the sum of its chunks. Fields of g that the split
+// does not decide are set by the caller; gw and gb are where the result goes.
+inline int plan_wgrad(ReduceConvPlan& plan, int i, int N, int P, int Q, float* gw, float* gb,
+                      CudaArena& arena) {
+  ConvWgradCudaArgs& g = plan.wgrad[i];
+  const int taps = g.R * g.S, rows = ceil_div(g.K, kTileRows);
+  const bool is_narrow = prefer_narrow(round_up(g.C, 64), round_up(g.C, 32));
+  const int columns = is_narrow ? 32 : 64, column_tiles = ceil_div(g.C, columns);
+  const long long filter_count = (long long)g.K * taps * g.C, count = filter_count + g.K;
+  const long long chunk_stride = (count + 3) / 4 * 4;  // chunks begin on 16 bytes
+  if (!fits(g.K, (long long)taps * round_up(g.C, 64)) || count > kMaxElements) return kCudaTooLarge;
+  g.pixels = N * P * Q;
+  g.chunk_pixels = chunk_extent(g.pixels, rows * taps * column_tiles);
+  const int chunks = g.pixels > g.chunk_pixels ? ceil_div(g.pixels, g.chunk_pixels) : 1;
+  if (!fits(chunk_stride, chunks)) return kCudaTooLarge;
+  g.map_pixels = make_divisor(P * Q), g.map_w = make_divisor(Q);
+  g.column_tiles = make_divisor(column_tiles), g.filter_w = make_divisor(g.S);
+  g.chunk_stride = (int)chunk_stride, g.gw = gw, g.gb = gb;
+  if (chunks > 1) {
+    float* partial = arena.take(chunks * chunk_stride);
+    g.gw = partial, g.gb = partial ? partial + filter_count : nullptr;
+    plan.sum[i] = {partial, gw, gb, chunks, (int)chunk_stride, (int)filter_count, (int)count};
+  }
+  plan.launches[plan.count++] = {is_narrow ? kWgradNarrow : kWgradWide,
+                                 (unsigned)(rows * column_tiles),
+                                 (unsigned)taps,
+                                 (unsigned)chunks,
+                                 kBlockThreads,
+                                 (unsigned)panel_bytes(columns),
+                                 &g};
+  if (chunks > 1)
+    plan.launches[plan.count++] = {kSumChunks,  (unsigned)ceil_div((int)count, 256), 1, 1, 256, 0,
+                                   &plan.sum[i]};
+  return kCudaOk;
+}
+
+// Set size_only for the dry run: pointers may be null (null results count as wanted), and
+// plan.workspace_bytes is the answer.
+inline int plan_reduce_conv_backward(const ReduceConvCudaArgs& asked, bool size_only,
+                                     ReduceConvPlan& plan) {
+  plan = ReduceConvPlan{};
+  ReduceConvCudaArgs& a = plan.args;
+  a = asked;
+  if (const int status = complete(a)) return status;
+  const bool wants_gw = size_only || a.gw, wants_gwr = size_only || a.gwr;
+  const bool wants_gr = wants_gwr || a.gx;
+  const CudaStrides strides[] = {a.x_strides, a.y_strides, a.r_strides, a.gy_strides, a.gx_strides};
+  for (const CudaStrides& s : strides)
+    if (negative(s)) return kCudaBadStrides;
+  if (!fits(a.x_strides, a.N, a.H, a.W, a.C) || !fits(a.y_strides, a.N, a.P, a.Q, a.K) ||
+      !fits(a.r_strides, a.N, a.H, a.W, a.Cr) || !fits(a.gy_strides, a.N, a.P, a.Q, a.K) ||
+      !fits(a.gx_strides, a.N, a.H, a.W, a.C) || !fits((long long)a.N * a.H * a.W, a.Cr) ||
+      !fits((long long)a.N * a.P, a.Q))
+    return kCudaTooLarge;
+  if (!size_only) {
+    if ((a.gb && !a.gw) || (a.gbr && !a.gwr)) return kCudaMissingArray;
+    if (a.N > 0 && (!a.gy || !a.y || !a.r || !a.w)) return kCudaMissingArray;
+    if (a.N > 0 && ((a.gx && !a.wr) || (a.gwr && !a.x))) return kCudaMissingArray;
+    if ((unsigned long long)a.workspace & 15) return kCudaWorkspace;
+  }
+
+  CudaArena arena{size_only ? 0 : (unsigned long long)a.workspace, 0};
+  if (wants_gr && a.N > 0) {
+    a.gr = arena.take((long long)a.N * a.H * a.W * a.Cr);
+    const double conv = (double)a.R * a.S * round_up(a.K, kChannelStep);
+    const double reduce = a.gx || size_only ? round_up(a.Cr, kChannelStep) : 0;
+    const bool is_narrow = prefer_narrow(conv * round_up(a.Cr, 64) + reduce * round_up(a.C, 64),
+                                         conv * round_up(a.Cr, 32) + reduce * round_up(a.C, 32));
+    const int panels = panel_bytes(is_narrow ? 32 : 64), pitch = resident_pitch(a.Cr);
+    // fewer pixels leave the register tile part empty; only a wide Cr on a small chip needs it
+    a.tile_pixels = kTileRows;
+    while (a.tile_pixels > 1 && panels + 4.0 * a.tile_pixels * pitch > a.shared_limit)
+      a.tile_pixels /= 2;
+    if (panels + 4.0 * a.tile_pixels * pitch > a.shared_limit) return kCudaSharedMemory;
+    plan.launches[plan.count++] = {is_narrow ? kDgradNarrow : kDgradWide,
+                                   (unsigned)ceil_div(a.N * a.H * a.W, a.tile_pixels),
+                                   1,
+                                   1,
+                                   kBlockThreads,
+                                   (unsigned)(panels + 4 * a.tile_pixels * pitch),
+                                   &plan.args};
+  }
+  if (wants_gw) {
+    ConvWgradCudaArgs& g = plan.wgrad[0];
+    g.gy = a.gy, g.y = a.y, g.x = a.r;
+    g.H = a.H, g.W = a.W, g.C = a.Cr, g.K = a.K, g.R = a.R, g.S = a.S;
+    g.stride_h = a.stride_h, g.stride_w = a.stride_w, g.pad_h = a.pad_h, g.pad_w = a.pad_w;
+    g.gy_strides = a.gy_strides, g.y_strides = a.y_strides, g.x_strides = a.r_strides;
+    if (const int status = plan_wgrad(plan, 0, a.N, a.P, a.Q, a.gw, a.gb, arena)) return status;
+  }
+  if (wants_gwr) {  // a 1x1 from x to gr, which carries its mask already
+    ConvWgradCudaArgs& g = plan.wgrad[1];
+    g.gy = a.gr, g.x = a.x;
+    g.H = a.H, g.W = a.W, g.C = a.C, g.K = a.Cr, g.R = g.S = g.stride_h = g.stride_w = 1;
+    g.gy_strides = g.y_strides = {a.H * a.W * a.Cr, a.W * a.Cr, a.Cr}, g.x_strides = a.x_strides;
+    if (const int status = plan_wgrad(plan, 1, a.N, a.H, a.W, a.gwr, a.gbr, arena)) return status;
+  }
+  plan.workspace_bytes = (long long)arena.used;
+  if (!size_only && arena.used > 0 && (!a.workspace || plan.workspace_bytes > a.workspace_bytes))
+    return kCudaWorkspace;
+  return kCudaOk;
+}
