@@ -12,7 +12,10 @@ from pyinception.kernels.cpu import gates
 core = pytest.importorskip("pyinception._C", reason="the compiled core is not built")
 LIBRARY = Path(core.__file__).with_name("libpyinception.so")
 
-LOOP = "\n".join(["\tvfmadd231ps\t%zmm1, %zmm2, %zmm3"] * gates.TILE_FMAS)
+LOOP = "\n".join(
+    ["\tvbroadcastss\t(%rbp), %zmm1"] * gates.TILE_BROADCASTS
+    + ["\tvfmadd231ps\t%zmm1, %zmm2, %zmm3"] * gates.TILE_FMAS
+)
 
 
 def test_gates_pass_a_clean_loop():

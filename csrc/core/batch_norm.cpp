@@ -7,8 +7,8 @@
 namespace pyi {
 namespace {
 
-constexpr int64_t kBlock = 64;                // BLOCK of kernels/cpu/batch_norm.py
-constexpr int64_t kChunkBytes = 128 << 10;    // a chunk is read twice: the second time from L2
+constexpr int64_t kBlock = 64;              // BLOCK of kernels/cpu/batch_norm.py
+constexpr int64_t kChunkBytes = 128 << 10;  // a chunk is read twice: the second time from L2
 
 // A map, or a matrix as rows of one pixel.
 Map pixels(Check& check, const DLTensor* t, const char* name, bool output = false) {
@@ -24,7 +24,8 @@ void same(Check& check, const char* name, const Map& m, const Map& x) {
 
 float checked_eps(Check& check, float eps) {
   if (!(eps >= 0) || std::isinf(eps)) {
-    fail(PYI_INVALID_VALUE, check.function(), ": eps is ", eps, ", expected a number of at least 0");
+    fail(PYI_INVALID_VALUE, check.function(), ": eps is ", eps,
+         ", expected a number of at least 0");
   }
   return eps;
 }

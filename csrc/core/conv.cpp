@@ -12,7 +12,7 @@ pyi_status pyi_packed_size(int64_t K, int64_t R, int64_t S, int64_t C, const cha
     bool dgrad = std::strcmp(direction, "dgrad") == 0;
     Filter w;
     w.K = K, w.R = R, w.S = S, w.C = C;
-    bool winograd = choose_winograd(call, w, {}, dgrad);
+    bool winograd = choose_winograd_format(call, w);
     *floats = packed_floats(call.level, dgrad ? C : K, R, S, dgrad ? K : C, winograd);
   });
 }
@@ -26,7 +26,7 @@ pyi_status pyi_pack(const DLTensor* w_, const DLTensor* packed_, const char* dir
     }
     Filter w = call.check.filter(w_, "w", 0, 0);
     if (w.packed) fail(PYI_INVALID_VALUE, "pack: w is packed already, expected (K, R, S, C)");
-    w.winograd = choose_winograd(call, w, {}, dgrad);
+    w.winograd = choose_winograd_format(call, w);
     int64_t size =
         packed_floats(call.level, dgrad ? w.C : w.K, w.R, w.S, dgrad ? w.K : w.C, w.winograd);
     float* to = call.check.vector(packed_, "packed", size, true);
@@ -49,7 +49,7 @@ pyi_status pyi_conv_fprop(const DLTensor* x_, const DLTensor* w_, const DLTensor
     w = checked(call.check, w, call.level, y.C, x.C, "w");
     const float* b = call.check.vector(b_, "b", w.K);
     check_conv(call.check, x, w, y, g);
-    w.winograd = choose_winograd(call, w, g, false);
+    w.winograd = choose_winograd(call, w, g);
     call.check.disjoint();
     if (x.empty()) return;
     const float* weights = call.plain ? nullptr : packed(call, w, false);
@@ -76,7 +76,7 @@ pyi_status pyi_conv_dgrad(const DLTensor* gy_, const DLTensor* w_, const DLTenso
       std::swap(w.K, w.C);
     }
     check_conv(call.check, gx, w, gy, g);
-    w.winograd = choose_winograd(call, w, g, true);
+    w.winograd = choose_winograd(call, w, g);
     call.check.disjoint();
     if (gx.empty()) return;
     const float* weights = call.plain ? nullptr : packed(call, w, true);

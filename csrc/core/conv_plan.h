@@ -13,12 +13,14 @@ int64_t packed_floats(const Level& level, int64_t K, int64_t R, int64_t S, int64
 // Address of the packed filter; appends a pack launch to the current phase if it is not packed yet.
 const float* packed(Call& call, const Filter& w, bool dgrad);
 
-// Winograd, a choice of the layer's shape alone. A reason why it cannot, or NULL; `auto`'s rule, by
-// the filter, so that packed filters need no map to know their format; the choice for one call, which
-// fails where algorithm='winograd' cannot be had.
+// Winograd: a reason why it cannot, or NULL; `auto`'s rule, by the filter alone, so that a packed
+// filter needs no map to know its format; the choice for one call, which fails where
+// algorithm='winograd' cannot be had.
 const char* why_not_winograd(int64_t R, int64_t S, const Geometry& g);
 bool winograd_pays(int64_t K, int64_t R, int64_t S, int64_t C);
-bool choose_winograd(Call& call, const Filter& w, const Geometry& g, bool dgrad);
+bool choose_winograd(const Call& call, const Filter& w, const Geometry& g);
+// The same for packing, which knows no map: what is not 3x3 is packed for direct, as modules need it.
+bool choose_winograd_format(const Call& call, const Filter& w);
 void add_winograd(Call& call, const Map& x, const Map& mask, const float* weights,
                   const float* bias, const Map& y, const Geometry& g, bool relu, bool accumulate);
 

@@ -49,10 +49,25 @@ pyi_status pyi_dropout(const DLTensor* x_, const DLTensor* y_, double p, uint64_
     if (!in_place) call.check.disjoint();
     if (dense(x) && dense(y)) x = flat(x), y = flat(y);
     auto* a = call.list.record<DropoutArgs>();
-    *a = {x.address(), x.n, x.h, x.w, y.address(), y.n, y.h, y.w, x.N, x.H, x.W, x.C,
-          static_cast<Int>(seed), step, layer, first_sample,
+    *a = {x.address(),
+          x.n,
+          x.h,
+          x.w,
+          y.address(),
+          y.n,
+          y.h,
+          y.w,
+          x.N,
+          x.H,
+          x.W,
+          x.C,
+          static_cast<Int>(seed),
+          step,
+          layer,
+          first_sample,
           static_cast<Int>(std::nearbyint(std::ldexp(p, 32))),  // half to even
-          static_cast<float>(1 - p), 0};
+          static_cast<float>(1 - p),
+          0};
     const int64_t tiles = call.plain ? 1 : ceil_div(x.H * x.W * x.C, kTile);
     call.list.add(call.level.program(call.plain ? "dropout_plain" : "dropout"), a, x.N * tiles,
                   4 * kTile + 64);

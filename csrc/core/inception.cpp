@@ -60,12 +60,13 @@ Weights check_weights(Call& call, const DLTensor* const weights[12], int64_t C, 
 
 int64_t output_channels(const Weights& m) { return m.offset[kPool] + m.w[kPool].K; }
 
+constexpr Geometry pad(int64_t p) { return {1, 1, p, p}; }
+
 void pack_all(Call& call, Weights& m, bool dgrad) {
   if (call.plain) return;
+  m.w[k3x3].winograd = choose_winograd(call, m.w[k3x3], pad(1));
   for (int i = 0; i < 6; ++i) m.packed[i] = packed(call, m.w[i], dgrad);
 }
-
-constexpr Geometry pad(int64_t p) { return {1, 1, p, p}; }
 
 // The maps that a forward leaves for its backward.
 struct Saved {

@@ -23,8 +23,8 @@ void add_lrn(Call& call, const char* program, const Map& x, const Map& gy, const
   const float slope = 2 * alpha * beta / static_cast<float>(size);
   size = clipped_size(size, x.C);
   auto* a = call.list.record<LrnArgs>();
-  *a = {x.address(), x.n, x.h, x.w, gy.address(), gy.n, gy.h, gy.w, y.address(), y.n, y.h, y.w,
-        x.N, x.H, x.W, x.C, size, scale, beta, k, slope};
+  *a = {x.address(), x.n, x.h, x.w, gy.address(), gy.n, gy.h,  gy.w, y.address(), y.n,  y.h,
+        y.w,         x.N, x.H, x.W, x.C,          size, scale, beta, k,           slope};
   // Five rows of row_bytes in kernels/cpu/lrn.py.
   call.list.add(call.level.program(program), a, x.N * x.H,
                 static_cast<size_t>(5 * ceil_div(x.C + size, 16) * 64));

@@ -14,9 +14,30 @@ void add_pool(Call& call, const char* program, const char* plain, const Map& x, 
               const void* argmax, int64_t R, int64_t S, const Geometry& g, bool count_include_pad,
               bool accumulate, int64_t tiles) {
   auto* a = call.list.record<PoolArgs>();
-  *a = {x.address(), x.n,  x.h,  x.w,  y.address(), y.n,        y.h,        y.w,
-        address(argmax), address(zero_row(x.C)), x.N, x.H, x.W, x.C, y.H, y.W, R, S,
-        g.stride_h, g.stride_w, g.pad_h, g.pad_w, count_include_pad, accumulate};
+  *a = {x.address(),
+        x.n,
+        x.h,
+        x.w,
+        y.address(),
+        y.n,
+        y.h,
+        y.w,
+        address(argmax),
+        address(zero_row(x.C)),
+        x.N,
+        x.H,
+        x.W,
+        x.C,
+        y.H,
+        y.W,
+        R,
+        S,
+        g.stride_h,
+        g.stride_w,
+        g.pad_h,
+        g.pad_w,
+        count_include_pad,
+        accumulate};
   call.list.add(call.level.program(call.plain ? plain : program), a, tiles,
                 static_cast<size_t>(kEntryBytes * (R * S + kGroup)));
 }
@@ -65,7 +86,8 @@ void check_pool(Check& check, const Map& x, const char* name, const Map& y, cons
   int mode = y.H == P[1] && y.W == Q[1] ? 1 : 0;
   std::string letters = "(N, P, Q, C)";
   if (P[0] != P[1] || Q[0] != Q[1]) {
-    letters += text(" with (P, Q) = (", P[1], ", ", Q[1], ") by the ceil rule, or by the floor rule");
+    letters +=
+        text(" with (P, Q) = (", P[1], ", ", Q[1], ") by the ceil rule, or by the floor rule");
   }
   check.extents(name, y, x.N, P[mode], Q[mode], x.C, letters.c_str());
 }

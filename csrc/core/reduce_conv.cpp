@@ -1,12 +1,15 @@
 // Entry points of reduce_conv: 1x1 -> ReLU -> KxK -> ReLU, forward and backward.
 //
 // Forward without a saved reduced map is the fused program; with one, two launches over that map
-// (the backward needs it in memory anyway). Both give the same bits.
+// (the backward needs it in memory anyway). Both give the same bits. A 3x3 by Winograd reads the
+// reduced map tile by tile across images, so it is two launches too, over groups of images.
 #include <algorithm>
 
 #include "conv_plan.h"
 
 namespace pyi {
+
+constexpr int64_t kGroupBytes = 2 << 20;  // reduced maps of a group of images: in L2 and L3
 
 // The fused program: one source, computed tile by tile by the 1x1 of `first`.
 static void add_reduce_conv(Call& call, const Map& x, const Filter& wr, const float* packed_r,
@@ -72,20 +75,32 @@ pyi_status pyi_reduce_conv_fprop(const DLTensor* x_, const DLTensor* wr_, const 
     Map reduced = x;
     reduced.C = wr.K;
     check_conv(call.check, reduced, w, y, g);
+    w.winograd = choose_winograd(call, w, g);
     if (r_ != nullptr) call.check.extents("r", r, x.N, x.H, x.W, wr.K, "(N, H, W, Cr)");
     call.check.disjoint();
     if (x.empty()) return;
     const float* packed_r = call.plain ? nullptr : packed(call, wr, false);
     const float* packed_w = call.plain ? nullptr : packed(call, w, false);
     call.list.barrier();
-    if (r_ == nullptr && !call.plain) {
+    if (r_ == nullptr && !call.plain && !w.winograd) {
       add_reduce_conv(call, x, wr, packed_r, br, w, packed_w, b, y, g);
       return;
     }
-    if (r_ == nullptr) r = new_map(call, x.N, x.H, x.W, wr.K);
-    add_fprop(call, x, wr, packed_r, br, r, {}, true);
-    call.list.barrier();
-    add_fprop(call, r, w, packed_w, b, y, g, true);
+    // Without a saved map the batch goes through in groups whose reduced maps stay in cache.
+    int64_t group = x.N;
+    if (r_ == nullptr) {
+      group = std::clamp<int64_t>(kGroupBytes / (x.H * x.W * wr.K * 4),
+                                  std::min<int64_t>(call.threads, x.N), x.N);
+      r = new_map(call, group, x.H, x.W, wr.K);
+    }
+    for (int64_t n = 0; n < x.N; n += group) {
+      const int64_t count = std::min(group, x.N - n);
+      const Map part = images(r, r_ == nullptr ? 0 : n, count);
+      add_fprop(call, images(x, n, count), wr, packed_r, br, part, {}, true);
+      call.list.barrier();
+      add_fprop(call, part, w, packed_w, b, images(y, n, count), g, true);
+      call.list.barrier();
+    }
   });
 }
 
@@ -109,6 +124,7 @@ pyi_status pyi_reduce_conv_backward(const DLTensor* gy_, const DLTensor* x_, con
     call.check.extents("r", r, x.N, x.H, x.W, wr.K, "(N, H, W, Cr)");
     check_conv(call.check, x, wr, r, {});
     check_conv(call.check, r, w, gy, g);
+    w.winograd = choose_winograd(call, w, g);
     call.check.extents("y", y, gy.N, gy.H, gy.W, gy.C, "(N, P, Q, K)");
     float* gwr = call.check.contiguous(gwr_, "gwr", {wr.K, 1, 1, wr.C});
     float* gw = call.check.contiguous(gw_, "gw", {w.K, w.R, w.S, w.C});

@@ -18,7 +18,7 @@ void add_softmax(Call& call, const char* program, const Map& logits, const Map& 
   const int64_t N = logits.N * logits.W;
   auto* a = call.list.record<SoftmaxArgs>();
   *a = {logits.address(), logits.w, address(labels), address(loss), probs.address(), probs.w,
-        address(g), N, logits.C};
+        address(g),       N,        logits.C};
   call.list.add(call.level.program(program), a, N, kLaneBytes);
 }
 
@@ -40,7 +40,8 @@ pyi_status pyi_softmax_cross_entropy_fprop(const DLTensor* logits_, const DLTens
     Map probs = call.check.matrix(probs_, "probs", true);
     check_rows(call.check, "probs", probs, logits);
     call.check.disjoint();
-    add_softmax(call, call.plain ? "softmax_cross_entropy_fprop_plain" : "softmax_cross_entropy_fprop",
+    add_softmax(call,
+                call.plain ? "softmax_cross_entropy_fprop_plain" : "softmax_cross_entropy_fprop",
                 logits, probs, labels, loss, nullptr);
   });
 }
@@ -56,7 +57,8 @@ pyi_status pyi_softmax_cross_entropy_dgrad(const DLTensor* probs_, const DLTenso
     Map glogits = call.check.matrix(glogits_, "glogits", true);
     check_rows(call.check, "glogits", glogits, probs);
     call.check.disjoint();
-    add_softmax(call, call.plain ? "softmax_cross_entropy_dgrad_plain" : "softmax_cross_entropy_dgrad",
+    add_softmax(call,
+                call.plain ? "softmax_cross_entropy_dgrad_plain" : "softmax_cross_entropy_dgrad",
                 glogits, probs, labels, nullptr, g);
   });
 }

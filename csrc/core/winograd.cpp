@@ -26,7 +26,7 @@ bool winograd_pays(int64_t K, int64_t R, int64_t S, int64_t C) {
   return R == kFilter && S == kFilter && K * C >= 2048;
 }
 
-bool choose_winograd(Call& call, const Filter& w, const Geometry& g, bool dgrad) {
+bool choose_winograd(const Call& call, const Filter& w, const Geometry& g) {
   if (call.plain) return false;
   const char* reason = why_not_winograd(w.R, w.S, g);
   const char* function = call.check.function();
@@ -36,7 +36,7 @@ bool choose_winograd(Call& call, const Filter& w, const Geometry& g, bool dgrad)
   }
   if (!w.packed) {
     if (!call.automatic) return call.winograd;
-    return reason == nullptr && winograd_pays(dgrad ? w.C : w.K, w.R, w.S, dgrad ? w.K : w.C);
+    return reason == nullptr && winograd_pays(w.K, w.R, w.S, w.C);
   }
   // A packed filter says by its size what it was packed for.
   if (w.winograd && reason != nullptr) {
@@ -48,6 +48,11 @@ bool choose_winograd(Call& call, const Filter& w, const Geometry& g, bool dgrad)
          "', but algorithm is '", call.winograd ? "winograd" : "direct", "'");
   }
   return w.winograd;
+}
+
+bool choose_winograd_format(const Call& call, const Filter& w) {
+  if (call.automatic) return winograd_pays(w.K, w.R, w.S, w.C);
+  return call.winograd && why_not_winograd(w.R, w.S, {}) == nullptr;
 }
 
 void add_winograd(Call& call, const Map& x, const Map& mask, const float* weights,

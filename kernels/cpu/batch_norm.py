@@ -24,7 +24,7 @@ import numpy as np
 from numba import carray, cfunc, njit
 
 from ..args import BATCH_NORM
-from .elementary import square_root
+from .elementary import divide, square_root
 from .memory import ONE, OPTIONS, PROGRAM, ZERO, clear, floats, fma, pointer, relu
 from .target import Target
 
@@ -71,14 +71,6 @@ def correct(C, count, mean_at, sums_at, squares_at):
         squares[c] = fma(-left, sums[c], squares[c])
 
 
-@njit(**OPTIONS)
-def divide(C, count, mean_at):
-    """mean /= count."""
-    mean = floats(mean_at, C)
-    for c in range(C):
-        mean[c] /= count
-
-
 def batch_norm_statistics(target: Target):
     """partial[chunk] = (mean of the chunk, sum of squared deviations from it); tile = chunk."""
 
@@ -94,7 +86,7 @@ def batch_norm_statistics(target: Target):
         for row in range(first, last):
             x = a.x + (row // a.H * a.x_n + row % a.H * a.x_h) * 4
             add_row(x, a.x_w, a.W, a.C, mean)
-        divide(a.C, count, mean)
+        divide(mean, a.C, count)
         for row in range(first, last):
             x = a.x + (row // a.H * a.x_n + row % a.H * a.x_h) * 4
             add_deviations(x, a.x_w, a.W, a.C, mean, scratch, squares)

@@ -12,7 +12,7 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .memory import MINUS_INFINITY, ONE, OPTIONS, ZERO, fma
+from .memory import MINUS_INFINITY, ONE, OPTIONS, ZERO, floats, fma
 
 F = np.float32
 HALF, INFINITY, NAN = F(0.5), F(np.inf), F(np.nan)
@@ -77,7 +77,7 @@ def from_bits(typingctx, value):
 
 @njit(**OPTIONS)
 def exp(x):
-    """e^x within 1 ulp (2 where the result is denormal); overflow is inf, NaN stays NaN.
+    """e^x within 1 ulp, of the least where the result is denormal; overflow is inf, NaN stays NaN.
 
     x = n ln 2 + r, |r| <= ln 2 / 2; e^r = 1 + r + r^2 P(r); times 2^n in two factors, so that
     denormal results round once.
@@ -122,3 +122,11 @@ def log(x):
 def power(x, exponent):
     """x^exponent for x > 0, within 3 + 2 |exponent ln x| ulps: e^(exponent ln x)."""
     return exp(exponent * log(x))
+
+
+@njit(**OPTIONS)
+def divide(at, C, divisor):
+    """Divide C floats."""
+    y = floats(at, C)
+    for c in range(C):
+        y[c] /= divisor

@@ -11,8 +11,11 @@ _DOUBLE = r"^\s+v?(?:add|sub|mul|div|sqrt|min|max|fn?m(?:add|sub)\d+)[sp]d\s.*$"
 _FMA = r"vfmadd\d+ps\s.*%[yz]mm"
 # rsp is never a data pointer, so a vector beside it is one that did not fit the registers.
 _SPILL = r"^.*(?:%[xyz]mm\d+.*\(%rsp\)|\(%rsp\).*%[xyz]mm\d+).*$"
-# An inner loop of a register tile multiplies and adds at least this many vectors.
-TILE_FMAS = 6
+# A scalar out of memory; constants, which lie beside the code (%rip), are those of a transform.
+_BROADCAST = r"(?m)^(?!.*%rip).*(?:vbroadcastss\s|\{1to\d+\})"
+# An inner loop of a register tile multiplies and adds at least this many vectors, and broadcasts at
+# least this many scalars to do so (which tells it from the loops of a transform).
+TILE_FMAS, TILE_BROADCASTS = 6, 3
 
 
 def undefined(symbols: set[str]) -> list[str]:
@@ -27,8 +30,14 @@ def double_arithmetic(assembly: str) -> list[str]:
 
 def tile_loops(assembly: str) -> list[str]:
     """Basic blocks that hold the inner loop of a register tile."""
-    blocks = re.split(r"^\.LBB\w+:.*$", assembly, flags=re.M)
-    return [block for block in blocks if len(re.findall(_FMA, block)) >= TILE_FMAS]
+    # From a label to the first jump: what follows the loop is not the loop.
+    blocks = re.split(r"^(?:\.LBB\w+:.*|\s+j\w+\s.*)$", assembly, flags=re.M)
+    return [
+        block
+        for block in blocks
+        if len(re.findall(_FMA, block)) >= TILE_FMAS
+        and len(re.findall(_BROADCAST, block)) >= TILE_BROADCASTS
+    ]
 
 
 def tile_spills(assembly: str) -> list[str]:

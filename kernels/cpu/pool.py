@@ -21,6 +21,7 @@ import numpy as np
 from numba import carray, cfunc, njit
 
 from ..args import POOL
+from .elementary import divide
 from .memory import OPTIONS, PROGRAM, ZERO, clear, floats, integers, pointer
 from .target import Target
 
@@ -225,9 +226,8 @@ def fold_max_gradient(first: bool):
     return fold
 
 
-def max_pool_dgrad(target: Target):
-    """Tile program of the maximum's gradient; tile = one input row (n, h)."""
-    first, more = fold_max_gradient(True), fold_max_gradient(False)
+def gather(first, more, filler: int):
+    """Tile program of a gradient by its two folds; tile = one input row (n, h)."""
 
     @cfunc(PROGRAM, **OPTIONS)
     def program(args, tile, scratch):
@@ -239,7 +239,7 @@ def max_pool_dgrad(target: Target):
             count = list_windows(a, n, h, w, taps)
             if count == 0 and a.accumulate == 0:
                 clear(gx, a.C)
-            count = fill_up(taps, count, a.zero, NO_TAP, a.zero)
+            count = fill_up(taps, count, a.zero, filler, a.zero)
             i = 0
             if count > 0 and a.accumulate == 0:
                 first(scratch, gx, a.C)
@@ -249,6 +249,11 @@ def max_pool_dgrad(target: Target):
                 i += GROUP
 
     return program
+
+
+def max_pool_dgrad(target: Target):
+    """Tile program of the maximum's gradient; no pixel is the filler's tap."""
+    return gather(fold_max_gradient(True), fold_max_gradient(False), NO_TAP)
 
 
 def max_pool_dgrad_plain(target: Target):
@@ -290,14 +295,6 @@ def fold_sum(first: bool):
             y[c] = (((ZERO if first else y[c]) + x0[c]) + x1[c]) + x2[c]
 
     return fold
-
-
-@njit(**OPTIONS)
-def divide(at, C, divisor):
-    """Divide C floats."""
-    y = floats(at, C)
-    for c in range(C):
-        y[c] /= divisor
 
 
 def avg_pool_fprop(target: Target):
@@ -363,29 +360,8 @@ def fold_shares(first: bool):
 
 
 def avg_pool_dgrad(target: Target):
-    """Tile program of the average's gradient; tile = one input row (n, h)."""
-    first, more = fold_shares(True), fold_shares(False)
-
-    @cfunc(PROGRAM, **OPTIONS)
-    def program(args, tile, scratch):
-        a = carray(pointer(args), (1,), POOL)[0]
-        n, h = tile // a.H, tile % a.H
-        taps = integers(scratch, ENTRY * (a.R * a.S + GROUP))
-        for w in range(a.W):
-            gx = map_pixel(a.x, a.x_n, a.x_h, a.x_w, n, h, w)
-            count = list_windows(a, n, h, w, taps)
-            if count == 0 and a.accumulate == 0:
-                clear(gx, a.C)
-            count = fill_up(taps, count, a.zero, 1, 0)
-            i = 0
-            if count > 0 and a.accumulate == 0:
-                first(scratch, gx, a.C)
-                i = GROUP
-            while i < count:
-                more(scratch + 8 * ENTRY * i, gx, a.C)
-                i += GROUP
-
-    return program
+    """Tile program of the average's gradient; the filler adds 0 / 1."""
+    return gather(fold_shares(True), fold_shares(False), 1)
 
 
 def avg_pool_dgrad_plain(target: Target):

@@ -1,0 +1,361 @@
+"""Measure the rivals on an NVIDIA GPU: resumable, most valuable rows first, raw JSON after each.
+
+    python benchmarks/gpu_session.py --budget-seconds 540      # run it again to go on
+    python benchmarks/gpu_session.py --list                    # what would run, what is done
+    python benchmarks/gpu_session.py --dry-run                 # rehearse on the CPU, no GPU needed
+
+Stages need no kernel of ours: the machine's record, bandwidth and launch gap, cuDNN per layer and
+module, torch eager and compiled. A stage whose library is missing is skipped with the reason.
+A row whose result is wrong shows its error and no time; see docs/gpu_session.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import gpu_probes as probes
+from gpu_device import Cuda, CudaError
+from gpu_store import Store, StoreError
+from gpu_timing import MODULES
+
+FORMS = ("stacked", "inplace", "chain")  # of gpu_modules, named here so that --list stays light
+CASES = ("net", *MODULES)
+PRECISIONS = ("bf16", "tf32", "fp32")
+FP32_STAGES = ("cudnn", "torch_eager")
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """`tier` orders stages within a precision; `guess` is seconds per row before one was timed."""
+
+    name: str
+    tier: int
+    guess: float
+    needs: tuple[str, ...]
+    mode: str | None = None
+    train: bool = False
+
+
+STAGES = {
+    stage.name: stage
+    for stage in (
+        Stage("bandwidth", 0, 3, ("cuda",)),
+        Stage("launch_gap", 0, 3, ("cuda",)),
+        Stage("cudnn", 1, 10, ("cuda", "cudnn")),
+        Stage("torch_eager", 1, 8, ("torch",)),
+        Stage("torch_compile", 1, 40, ("torch",), "default"),
+        Stage("torch_train_eager", 2, 15, ("torch",), None, True),
+        Stage("torch_train_compile", 2, 60, ("torch",), "default", True),
+        Stage("torch_max_autotune", 3, 120, ("torch",), "max_autotune"),
+        Stage("torch_train_max_autotune", 3, 150, ("torch",), "max_autotune", True),
+    )
+}
+
+
+@dataclass
+class Task:
+    """One row to measure."""
+
+    stage: Stage
+    key: str
+    case: dict[str, Any]
+    order: tuple[int, ...]
+
+
+@dataclass
+class Machine:
+    """What is here, looked for once; `reasons` says why something is not."""
+
+    rehearsal: bool
+    cuda: Cuda | None = None
+    cudnn: Any = None
+    rivals: Any = None
+    reasons: dict[str, str] = field(default_factory=dict)
+    libraries: dict[str, Any] = field(default_factory=dict)
+
+    def look(self, plans: int) -> None:
+        try:
+            import gpu_rivals  # torch first: it brings the CUDA libraries that it was built with
+
+            self.libraries |= gpu_rivals.versions()
+        except (ImportError, OSError) as error:
+            self.reasons["torch"] = f"torch cannot be imported: {error}"
+        if self.rehearsal:
+            self.reasons["cuda"] = "rehearsal on the CPU"
+        else:
+            try:
+                self.cuda = Cuda()
+            except CudaError as error:
+                self.reasons["cuda"] = str(error)
+        if "torch" not in self.reasons:
+            if not self.rehearsal and self.cuda is None:
+                self.reasons["torch"] = f"torch rows need a GPU: {self.reasons['cuda']}"
+            elif not self.rehearsal and not gpu_rivals.torch.cuda.is_available():
+                self.reasons["torch"] = "this torch sees no GPU (a CPU build, or another CUDA)"
+            else:
+                self.rivals = gpu_rivals
+        self._look_for_cudnn(plans)
+
+    def _look_for_cudnn(self, plans: int) -> None:
+        try:
+            if self.cuda is None:
+                raise CudaError(f"cuDNN needs a GPU: {self.reasons['cuda']}")
+            from gpu_cudnn import Cudnn
+
+            self.cudnn = Cudnn(self.cuda, plans=plans)
+            self.libraries |= self.cudnn.versions()
+        except CudaError as error:
+            self.reasons["cudnn"] = str(error)
+
+    def missing(self, stage: Stage) -> str | None:
+        here = {"cuda": self.cuda, "cudnn": self.cudnn, "torch": self.rivals}
+        for need in stage.needs:
+            if here[need] is None:
+                return self.reasons[need]
+        return None
+
+    def measure(self, task: Task) -> dict[str, Any]:
+        """The fields of a row: status, error, times, sizes."""
+        case = task.case
+        if task.stage.name == "bandwidth":
+            return probes.bandwidth_row(_present(self.cuda), case["kind"], case["mib"])
+        if task.stage.name == "launch_gap":
+            return probes.launch_gap_row(_present(self.cuda), case["blocks"])
+        N, precision = case["batch"], case["precision"]
+        if task.stage.name == "cudnn":
+            from gpu_modules import cudnn_row
+
+            return cudnn_row(self.cudnn, MODULES[case["case"]], case["form"], N, precision)
+        row: dict[str, Any] = self.rivals.torch_row(
+            case["case"],
+            N,
+            precision,
+            mode=task.stage.mode,
+            train=task.stage.train,
+            cuda=not self.rehearsal,
+        )
+        return row
+
+
+def _present(cuda: Cuda | None) -> Cuda:
+    if cuda is None:
+        raise CudaError("no CUDA device")
+    return cuda
+
+
+def plan(
+    stages: list[str], cases: list[str], batches: list[int], precisions: list[str]
+) -> list[Task]:
+    """Every row asked for, in the order: precision, tier, batch, stage, case."""
+    tasks = []
+    for place, name in enumerate(stages):
+        stage = STAGES[name]
+        for serial, case in enumerate(_cases(stage, cases, batches, precisions)):
+            key = "/".join([name, *(f"{letter}{value}" for letter, value in _labels(case))])
+            first = precisions.index(case["precision"]) if "precision" in case else -1
+            batch = batches.index(case["batch"]) if "batch" in case else -1
+            tasks.append(Task(stage, key, case, (first, stage.tier, batch, place, serial)))
+    return sorted(tasks, key=lambda task: task.order)
+
+
+def _labels(case: dict[str, Any]) -> list[tuple[str, Any]]:
+    letters = {"batch": "b", "mib": "mib", "blocks": "blocks"}
+    return [(letters.get(name, ""), value) for name, value in case.items()]
+
+
+def _cases(
+    stage: Stage, cases: list[str], batches: list[int], precisions: list[str]
+) -> Iterator[dict[str, Any]]:
+    if stage.name == "bandwidth":
+        for kind in ("read", "copy"):
+            for mib in probes.BANDWIDTH_MIB:
+                yield {"kind": kind, "mib": mib}
+        yield {"kind": "memcpy", "mib": max(probes.BANDWIDTH_MIB)}
+    elif stage.name == "launch_gap":
+        for blocks in (1, 128, 1024):
+            yield {"blocks": blocks}
+    else:
+        for precision in precisions:
+            few = precision == "fp32"  # a math problem on ordinary cores: cheap rows only
+            if few and stage.name not in FP32_STAGES:
+                continue
+            for batch in ([32] if 32 in batches else batches[:1]) if few else batches:
+                for case in cases:
+                    if stage.name != "cudnn":
+                        yield {"case": case, "batch": batch, "precision": precision}
+                    elif case != "net":
+                        for form in FORMS[:1] if few else FORMS:
+                            names = {"form": form, "case": case}
+                            yield names | {"batch": batch, "precision": precision}
+
+
+class RowTooLong(BaseException):
+    """A row ran past its limit. Not an `Exception`, so that no retry inside a row swallows it."""
+
+
+def _with_limit(seconds: float, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise RowTooLong(f"the row ran longer than --row-seconds {seconds:g}")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        return work()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Carry out a session; returns the exit status (3: the CUDA context is lost, start again)."""
+    started = time.monotonic()
+    store = Store(options.out, rehearsal=options.dry_run)
+    machine = Machine(rehearsal=options.dry_run)
+    machine.look(options.plans)
+    store.use(probes.environment(machine.cuda, machine.libraries, options.commit))
+    tasks = plan(options.stages, options.cases, options.batches, options.precisions)
+    if options.list:
+        for task in tasks:
+            reason = machine.missing(task.stage)
+            state = "done" if store.finished(task.key) else "skipped" if reason else "pending"
+            _say(f"{task.key:60} {state}{f': {reason}' if reason and state != 'done' else ''}")
+        return 0
+    for name in options.stages:
+        reason = machine.missing(STAGES[name])
+        if reason:
+            row = {"key": f"{name}/all", "stage": name, "status": "skipped", "reason": reason}
+            store.put(row)
+            _say(f"{name}: skipped: {reason}")
+    todo = [task for task in tasks if machine.missing(task.stage) is None]
+    if not options.rerun:
+        todo = [task for task in todo if not store.finished(task.key)]
+    todo = todo[: options.limit] if options.limit is not None else todo
+    monitor = probes.Monitor() if machine.cuda else None
+    passed = 0
+    for task in todo:
+        left = options.budget_seconds - (time.monotonic() - started)
+        if left < (store.slowest(task.stage.name) or task.stage.guess):
+            passed += 1  # a shorter row further down may still fit
+            continue
+        limit = min(options.row_seconds, left)
+        row = _row(machine, task, limit, monitor)
+        if limit < options.row_seconds and str(row.get("reason")).startswith(RowTooLong.__name__):
+            passed += 1  # the budget cut it off, which says nothing against the row
+            continue
+        row = store.put(row)
+        _say(_line(row))
+        if row["status"] == "failed" and machine.cuda is not None:
+            try:
+                machine.cuda.synchronize()
+            except CudaError as error:
+                _say(f"the CUDA context is lost ({error}): start again, finished rows are kept")
+                return 3
+    store.document["stopped"] = f"budget: {passed} rows left" if passed else None
+    store.save()
+    left_over = f"budget spent, {passed} rows left, run again to go on"
+    _say(f"{left_over if passed else 'all rows asked for are finished'}: {options.out}")
+    return 0
+
+
+def _row(
+    machine: Machine, task: Task, seconds: float, monitor: probes.Monitor | None
+) -> dict[str, Any]:
+    start = time.monotonic()
+    row: dict[str, Any] = {"key": task.key, "stage": task.stage.name, "case": task.case}
+    try:
+        row |= _with_limit(seconds, lambda: machine.measure(task))
+    except (Exception, RowTooLong) as error:  # a rival may fail in any way: the row says how
+        reason = f"{type(error).__name__}: {str(error)[:600]}"
+        row |= {"status": "failed", "reason": reason, "times": None}
+    row["seconds"] = time.monotonic() - start
+    row["card"] = monitor.read() if monitor else None
+    if machine.rehearsal:  # a host clock is not a device figure: it stands under another name
+        status = "rehearsed" if row["status"] == "ok" else row["status"]
+        host = row.get("times")
+        row |= {"rehearsal": True, "status": status, "host_times": host, "times": None}
+        row["rates"] = None
+    return row
+
+
+def _line(row: dict[str, Any]) -> str:
+    times = row.get("times") or row.get("host_times") or {}
+    shown = [
+        f"{mode} {entry['median_us']:.2f} us"
+        for mode, entry in times.items()
+        if entry.get("median_us") is not None
+    ]
+    error = row.get("error") or {}
+    worst = error.get("max_rel") if error.get("max_rel") is not None else error.get("l2_rel")
+    tail = row.get("reason") or ", ".join(shown)
+    size = f" error {worst:.1e}" if isinstance(worst, float) else ""
+    return f"{row['key']:60} {row['status']}{size} {tail} [{row['seconds']:.1f} s]"
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _words(known: tuple[str, ...]) -> Callable[[str], list[str]]:
+    def parse(text: str) -> list[str]:
+        words = list(known) if text == "all" else [word for word in text.split(",") if word]
+        wrong = [word for word in words if word not in known]
+        if wrong or not words:
+            raise argparse.ArgumentTypeError(f"got {text!r}, expected a list of {', '.join(known)}")
+        return words
+
+    return parse
+
+
+def _sizes(text: str) -> list[int]:
+    try:
+        sizes = [int(word) for word in text.split(",")]
+    except ValueError:
+        sizes = [0]
+    if min(sizes) < 1:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected positive integers with commas")
+    return sizes
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    add = parser.add_argument
+    add("--stages", type=_words(tuple(STAGES)), default=list(STAGES), help="comma list, in order")
+    add("--cases", type=_words(CASES), default=None, help="net and modules; 'all'")
+    add("--batches", type=_sizes, default=None, help="default 128,32,1,256 (rehearsal: 1)")
+    add("--precisions", type=_words(PRECISIONS), default=list(PRECISIONS))
+    add("--budget-seconds", type=float, default=1500.0, help="stop before a row that would not fit")
+    add("--row-seconds", type=float, default=300.0, help="longest time for one row")
+    add("--plans", type=int, default=12, help="cuDNN plans timed per convolution")
+    add("--limit", type=int, default=None, help="at most this many rows")
+    add("--rerun", action="store_true", help="measure finished rows again")
+    add("--list", action="store_true", help="print the rows and their state, measure nothing")
+    add("--dry-run", action="store_true", help="rehearse the torch rows on the CPU's clock")
+    add("--commit", default=None, help="commit to record where there is no git")
+    add("--out", type=Path, default=None, help="the JSON file")
+    options = parser.parse_args(arguments)
+    options.cases = options.cases or (["5a"] if options.dry_run else list(CASES))
+    options.batches = options.batches or ([1] if options.dry_run else [128, 32, 1, 256])
+    name = "gpu_rehearsal.json" if options.dry_run else "gpu_session.json"
+    options.out = options.out or RESULTS / name
+    return options
+
+
+def main(arguments: list[str] | None = None) -> int:
+    try:
+        return run(parse(arguments))
+    except StoreError as error:
+        print(f"gpu_session: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,108 @@
+"""Where arrays live and what can run here: array modules, the compiled core, the reference.
+
+A backend that is missing has a cause and a remedy, in one sentence each; nothing here raises at
+import. The array decides the device: NumPy arrays run on cpu, emulated or reference, CuPy arrays
+on cuda.
+"""
+
+import importlib
+import importlib.util
+import sys
+from dataclasses import dataclass
+from functools import cache
+from types import ModuleType
+from typing import Any, TypeAlias
+
+import numpy as np
+
+Array: TypeAlias = Any  # numpy.ndarray or cupy.ndarray: CuPy is optional, so no type can name both
+
+NAMES = ("auto", "cpu", "cuda", "emulated", "reference")
+HOST = ("cpu", "emulated", "reference")
+
+
+class BackendError(RuntimeError):
+    """A backend was asked for that cannot run here; the message gives the cause and the remedy."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a plan is to run: memory of the arrays, dtype, CPU level ("" = the host's best)."""
+
+    memory: str  # "host" or "cuda"
+    dtype: str
+    level: str = ""
+
+
+def array_module(array: Array) -> ModuleType:
+    """NumPy, or CuPy for one of its arrays."""
+    if isinstance(array, np.ndarray):
+        return np
+    if type(array).__module__.partition(".")[0] == "cupy":
+        return sys.modules["cupy"]
+    raise TypeError(f"an array of NumPy or CuPy was expected, not a {type(array).__name__}")
+
+
+def memory_of(array: Array) -> str:
+    """ "host" for NumPy arrays, "cuda" for CuPy arrays."""
+    return "host" if array_module(array) is np else "cuda"
+
+
+@cache
+def _load_core() -> tuple[Any, str | None]:
+    try:
+        return importlib.import_module("pyinception._C"), None
+    except ImportError as error:
+        built = importlib.util.find_spec("pyinception._C") is not None
+        cause = f"failed to load ({error})" if built else "is not built here"
+        remedy = 'install from the repository (pip install .) or use backend="reference"'
+        return None, f"the compiled core pyinception._C {cause}; {remedy}"
+
+
+def core() -> Any:
+    """The module ``pyinception._C``; BackendError with cause and remedy where it is missing."""
+    module, reason = _load_core()
+    if module is None:
+        raise BackendError(f'backend "cpu": {reason}')
+    return module
+
+
+@cache
+def reference() -> Any:
+    """The NumPy reference of every op (``pyinception.kernels.reference``)."""
+    return importlib.import_module("pyinception.kernels.reference")
+
+
+@cache
+def _cupy_reason() -> str | None:
+    if importlib.util.find_spec("cupy") is None:
+        return "CuPy is not installed; pip install 'pyinception[cuda13]' or [cuda12]"
+    return None
+
+
+def why_not(name: str) -> str | None:
+    """None where backend ``name`` can run, else the cause and the remedy."""
+    if name == "cpu":
+        return _load_core()[1]
+    if name == "cuda":
+        return _cupy_reason() or _core_lacks("cuda_arch", "CUDA kernels")
+    if name == "emulated":
+        return _core_lacks("emulate", "emulator of the CUDA kernels")
+    return None
+
+
+def _core_lacks(attribute: str, what: str) -> str | None:
+    module, reason = _load_core()
+    if module is None:
+        return reason
+    if not hasattr(module, attribute):
+        return f"this build of the core has no {what}; rebuild with it or choose another backend"
+    return None
+
+
+def level_reason(level: str) -> str | None:
+    """None where the core has kernels for CPU level ``level`` that this host can run."""
+    levels = core().levels()
+    if level and level not in levels:
+        return f"CPU level {level} cannot run here; levels that can: {', '.join(levels)}"
+    return None

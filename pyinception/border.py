@@ -1,0 +1,209 @@
+"""The border: arrays of any library come in here and results leave in the caller's own type.
+
+``layout`` names the order of the axes in the *shape*; strides describe memory; neither is guessed.
+An input that does not fit (channel stride other than 1, stride 0 or negative, misaligned) is
+copied once and counted; an output that does not fit raises. Nothing is written here.
+"""
+
+import sys
+from typing import Any
+
+import numpy as np
+
+from pyinception import workspace
+from pyinception.backend import Array, array_module
+from pyinception.dispatch import check
+from pyinception.prepack import Packed
+from pyinception.tensor import Tensor
+
+_CPU_DEVICES = (1, 3)  # kDLCPU, kDLCUDAHost
+_TO_NHWC, _TO_NCHW = (0, 2, 3, 1), (0, 3, 1, 2)
+
+
+def intake(function: str, argument: str, value: Any) -> Array:
+    """``value`` as a NumPy or CuPy array without a copy; TypeError if it is neither nor DLPack."""
+    if type(value) is np.ndarray or type(value).__module__.partition(".")[0] == "cupy":
+        return value
+    name = type(value).__name__
+    if isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray):
+        return np.asarray(value)
+    if isinstance(value, Tensor):
+        text = "is a Tensor; pass tensor.data, or use layers and ops, which record gradients"
+        raise TypeError(f"{function}: {argument} {text}")
+    if isinstance(value, np.ma.MaskedArray) or not hasattr(value, "__dlpack__"):
+        text = "expected an array (NumPy, CuPy or anything with __dlpack__)"
+        raise TypeError(f"{function}: {argument} is a {name}, {text}")
+    try:
+        if value.__dlpack_device__()[0] in _CPU_DEVICES:
+            return np.from_dlpack(value)
+        import cupy
+
+        return cupy.from_dlpack(value)
+    except ImportError:
+        text = "is in CUDA memory, which needs CuPy: pip install 'pyinception[cuda13]'"
+        raise TypeError(f"{function}: {argument} {text}") from None
+    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+        text = f"is a {name} that does not export its memory ({error})"
+        raise TypeError(f"{function}: {argument} {text}") from error
+
+
+def give_back(array: Array, caller: Any) -> Any:
+    """``array`` in the type of ``caller``, sharing its memory."""
+    if isinstance(caller, np.ndarray) or type(caller) is type(array):
+        return array
+    library = type(caller).__module__.partition(".")[0]
+    module = sys.modules[library]
+    if library in ("jax", "jaxlib"):
+        module = sys.modules["jax.numpy"]
+    elif not hasattr(module, "from_dlpack"):
+        module = caller.__array_namespace__()
+    return module.from_dlpack(array)
+
+
+def operand(function: str, argument: str, array: Array) -> Array:
+    """``array`` with unit stride along its last axis and positive ones elsewhere.
+
+    One that is not so already is copied once; `workspace.copies` counts it.
+    """
+    if array.size == 0:
+        return array_module(array).ascontiguousarray(array)
+    strides = _natural(array)
+    if strides is None:
+        workspace.count_copy(function, argument, array.nbytes)
+        copy = workspace.empty(tuple(array.shape), array)
+        copy[...] = array
+        return copy
+    if strides != array.strides:  # axes of extent 1, whose strides mean nothing
+        tricks = array_module(array).lib.stride_tricks
+        return tricks.as_strided(array, array.shape, strides)
+    return array
+
+
+def _natural(array: Array) -> tuple[int, ...] | None:
+    """The strides of ``array`` with those of extent-1 axes made regular; None if it misfits."""
+    item = array.itemsize
+    if not getattr(array.flags, "aligned", True):
+        return None
+    strides: list[int] = []
+    inner = item
+    for axis in reversed(range(array.ndim)):
+        extent, stride = array.shape[axis], array.strides[axis]
+        if extent == 1:
+            stride = inner
+        elif stride <= 0 or stride % item or (axis == array.ndim - 1 and stride != item):
+            return None
+        strides.insert(0, stride)
+        inner = max(inner, stride * extent)
+    return tuple(strides)
+
+
+def _overlaps_itself(array: Array) -> bool:
+    """Whether two elements may share memory: each stride must clear all the smaller axes."""
+    reach = array.itemsize
+    pairs = zip(array.strides, array.shape, strict=True)
+    for stride, extent in sorted((stride, extent) for stride, extent in pairs if extent > 1):
+        if stride < reach:
+            return True
+        reach += stride * (extent - 1)
+    return False
+
+
+def _share(a: Array, b: Array) -> bool:
+    module = array_module(a)
+    if module is not array_module(b):
+        return False
+    if module is not np:
+        return bool(module.shares_memory(a, b))
+    try:
+        return np.shares_memory(a, b, max_work=10_000)  # type: ignore[arg-type]
+    except np.exceptions.TooHardError:
+        return True  # not proved apart
+
+
+class Border:
+    """The arrays of one call of ``function`` on their way in and out.
+
+    Parameters
+    ----------
+    layout : "NHWC" (x NHWC, w KRSC) or "NCHW" (x NCHW, w KCRS, as PyTorch has them). None means
+        NHWC, but raises for another framework's tensor that could be read either way.
+    x : the map whose type the results take.
+    w : the filters that x meets first, None where there are none.
+    """
+
+    def __init__(self, function: str, layout: str | None, x: Any, w: Any = None) -> None:
+        if layout not in (None, "NHWC", "NCHW"):
+            raise ValueError(f'{function}: layout is {layout!r}, expected "NHWC" or "NCHW"')
+        self.function, self.caller = function, x
+        self.channels_first = layout == "NCHW"
+        self.inputs: list[Array] = []
+        if layout is None and _is_foreign(x):
+            self._refuse_ambiguous(tuple(x.shape), None if w is None else tuple(w.shape))
+
+    def _refuse_ambiguous(self, x: tuple[int, ...], w: tuple[int, ...] | None) -> None:
+        if len(x) != 4 or (w is not None and len(w) != 4):
+            return  # the rank check names it
+        nhwc, nchw = (w is None or x[i] == w[i] for i in (3, 1))
+        if nhwc and nchw:
+            fits = "fits" if w is None else f"with w {w} fits"
+            raise ValueError(
+                f"{self.function}: x {x} {fits} both NHWC and NCHW; pass layout= "
+                f'("NHWC" or "NCHW"), or call pyinception.interop.torch, which is always NCHW'
+            )
+        if nchw:
+            raise ValueError(
+                f"{self.function}: x {x} with w {w} fits NCHW only, expected NHWC; pass "
+                f'layout="NCHW", or call pyinception.interop.torch, which is always NCHW'
+            )
+
+    def _turn(self, array: Array) -> Array:
+        return array.transpose(_TO_NHWC) if self.channels_first and array.ndim == 4 else array
+
+    def shape(self, x_shape: Any) -> tuple[int, ...]:
+        """A shape given in the caller's layout, as (N, H, W, C)."""
+        extents = tuple(x_shape)
+        turned = self.channels_first and len(extents) == 4
+        return tuple(extents[axis] for axis in _TO_NHWC) if turned else extents
+
+    def take(self, argument: str, value: Any) -> Any:
+        """One input, as NHWC or KRSC; None and packed weights pass."""
+        if value is None or isinstance(value, Packed):
+            return value
+        array = intake(self.function, argument, value)
+        if array.dtype.kind not in "fiub":
+            text = f"has dtype {array.dtype}, expected float32"
+            raise TypeError(f"{self.function}: {argument} {text}")
+        array = operand(self.function, argument, self._turn(array))
+        self.inputs.append(array)
+        return array
+
+    def out(self, value: Any, shape: tuple[int, ...], like: Array, letters: str) -> Array | None:
+        """``out=`` as an array that may be written in place; None stays None."""
+        if value is None:
+            return None
+        array = self._turn(intake(self.function, "out", value))
+        check(self.function, "out", array, letters, shape, like=like)
+        if not getattr(array.flags, "writeable", True):
+            raise ValueError(f"{self.function}: out is read-only, expected a writable array")
+        strides = _natural(array) if array.size else tuple(array.strides)
+        if strides is None or _overlaps_itself(array):
+            text = f"out has strides {tuple(array.strides)} bytes for shape {tuple(array.shape)}"
+            wanted = "expected unit channel stride, positive others and no element twice"
+            raise ValueError(f"{self.function}: {text}, {wanted}")
+        for given in self.inputs:
+            if array.size and _share(array, given):
+                raise ValueError(f"{self.function}: out overlaps an input, expected memory apart")
+        return array
+
+    def back(self, array: Array, out: Any = None) -> Any:
+        """A result in the caller's layout and type; ``out`` itself where it was given."""
+        if out is not None:
+            return out
+        turned = self.channels_first and array.ndim == 4
+        return give_back(array.transpose(_TO_NCHW) if turned else array, self.caller)
+
+
+def _is_foreign(value: Any) -> bool:
+    library = type(value).__module__.partition(".")[0]
+    known = isinstance(value, np.ndarray) or library == "cupy"
+    return not known and hasattr(value, "__dlpack__") and hasattr(value, "shape")

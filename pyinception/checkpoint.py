@@ -1,0 +1,207 @@
+"""A file is data: safetensors with a JSON record in its metadata, written whole or not at all.
+
+Model tensors stand under their dotted names, optimiser tensors under "optimizer/" + name, so any
+safetensors reader can use the weights. The metadata entry "pyinception" is JSON: format version,
+CRC-32 of every tensor, and the caller's record. Loading runs no code and opens no other file.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import stat
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+
+from pyinception.backend import Array
+
+FORMAT = 1
+_PREFIX = "optimizer/"
+_PathLike = str | os.PathLike[str]
+
+
+class CheckpointError(ValueError):
+    """A file that is no whole checkpoint; the message names the file and what is wrong."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file held: model tensors, optimiser tensors, and the record saved beside them."""
+
+    model: dict[str, Array]
+    optimizer: dict[str, Array]
+    record: Any
+
+
+def check_state(function: str, own: Mapping[str, Array], given: Mapping[str, Any]) -> None:
+    """Raise ValueError unless ``given`` has the names, shapes and dtypes of ``own``."""
+    missing, extra = sorted(own.keys() - given.keys()), sorted(given.keys() - own.keys())
+    if missing or extra:
+        text = f"missing {_some(missing)}, unexpected {_some(extra)}"
+        raise ValueError(f"{function}: names differ: {text}")
+    for name, array in own.items():
+        actual = tuple(given[name].shape), np.dtype(given[name].dtype)
+        wanted = tuple(array.shape), np.dtype(array.dtype)
+        if actual != wanted:
+            text = f"{name} has shape {actual[0]}, dtype {actual[1]}"
+            raise ValueError(f"{function}: {text}, expected {wanted[0]}, {wanted[1]}")
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(names[:4]) or "none"
+    return f"{shown} and {len(names) - 4} more" if len(names) > 4 else shown
+
+
+def _state(value: Any) -> Mapping[str, Array]:
+    state: Mapping[str, Array] = value.state_dict() if hasattr(value, "state_dict") else value
+    return state
+
+
+def save(path: _PathLike, model: Any, optimizer: Any = None, record: Any = None) -> None:
+    """Write a checkpoint: a unique temporary file, fsync, rename, fsync of the folder.
+
+    Parameters
+    ----------
+    model, optimizer : state dicts, or objects that have ``state_dict()``.
+    record : anything JSON can hold (configuration, epoch, metrics).
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written (disk full, read-only): names the file, the bytes needed and
+        errno; the old file stays whole and the temporary one is removed.
+    """
+    from safetensors.numpy import save as serialise
+
+    tensors = {name: _host(array) for name, array in _state(model).items()}
+    wrong = [name for name in tensors if name.startswith(_PREFIX)]
+    if wrong:
+        raise ValueError(f'save: model has a tensor "{wrong[0]}", but "{_PREFIX}" is reserved')
+    if optimizer is not None:
+        tensors |= {_PREFIX + name: _host(array) for name, array in _state(optimizer).items()}
+    checks = {name: crc32(array.tobytes()) for name, array in tensors.items()}
+    try:
+        text = json.dumps({"format": FORMAT, "crc32": checks, "record": record}, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"save: record is not JSON: {error}") from None
+    _write(Path(path), serialise(tensors, metadata={"pyinception": text}))
+
+
+def _host(array: Array) -> Array:
+    return np.asarray(array.get() if hasattr(array, "get") else array, order="C")
+
+
+def _write(path: Path, content: bytes) -> None:
+    temporary = None
+    try:
+        handle, temporary = tempfile.mkstemp(
+            prefix=f".{path.name}.", suffix=".tmp", dir=path.parent
+        )
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fchmod(file.fileno(), _permissions(path))
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        temporary = None
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        name = errno.errorcode.get(error.errno or 0, "unknown")
+        text = f"save: cannot write {path} ({len(content)} bytes): {error.strerror} ({name})"
+        raise OSError(error.errno, text, str(path)) from error
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+
+
+def _permissions(path: Path) -> int:
+    """The mode of the file to be replaced, or what open() would give a new one."""
+    if path.exists():
+        return stat.S_IMODE(path.stat().st_mode)
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask
+
+
+def load(path: _PathLike) -> Checkpoint:
+    """Read a checkpoint of `save`, or any safetensors file (then the record is None).
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    CheckpointError
+        If it is truncated, damaged (CRC-32), or of another format; pickles are never opened.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load as parse
+
+    file = Path(path)
+    if file.exists() and not file.is_file():
+        raise CheckpointError(f"load: {file} is not a regular file")
+    content = file.read_bytes()
+    try:
+        tensors = parse(content)
+        length = int.from_bytes(content[:8], "little")
+        metadata = json.loads(content[8 : 8 + length]).get("__metadata__", {})
+    except (SafetensorError, ValueError, KeyError, TypeError, OverflowError) as error:
+        raise CheckpointError(f"load: {file} {_diagnosis(content)} ({error})") from None
+    try:
+        note = json.loads(metadata.get("pyinception", "{}"))
+        checks, record = note.get("crc32", {}), note.get("record")
+        version = int(note.get("format", FORMAT))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"load: {file} has a damaged record ({error})") from None
+    if version > FORMAT:
+        text = f"has format {version}, this version reads up to {FORMAT}"
+        raise CheckpointError(f"load: {file} {text}")
+    for name, array in tensors.items():
+        if name in checks and crc32(array.tobytes()) != checks[name]:
+            raise CheckpointError(f"load: {file} is damaged: CRC-32 of {name} differs")
+    cut = len(_PREFIX)
+    return Checkpoint(
+        {name: array for name, array in tensors.items() if not name.startswith(_PREFIX)},
+        {name[cut:]: array for name, array in tensors.items() if name.startswith(_PREFIX)},
+        record,
+    )
+
+
+def _diagnosis(content: bytes) -> str:
+    if content[:4] == b"PK\x03\x04" or content[:1] == b"\x80":
+        return (
+            "is a zip or pickle file (torch.save?), which can run code and is never opened; "
+            "convert it to safetensors first"
+        )
+    length = int.from_bytes(content[:8], "little")
+    if len(content) < 8 or (content[8:9] == b"{" and 8 + length > len(content)):
+        return f"is truncated: {len(content)} bytes"
+    if content[8:9] == b"{":
+        return f"is truncated or damaged: {len(content)} bytes"
+    return "is not a safetensors file"
+
+
+def restore(path: _PathLike, model: Any, optimizer: Any = None) -> Any:
+    """Load ``path`` into a module and an optimiser, all checked before either changes.
+
+    Returns
+    -------
+    The record saved with it.
+    """
+    loaded = load(path)
+    check_state("restore: model", model.state_dict(), loaded.model)
+    if optimizer is not None:
+        check_state("restore: optimizer", optimizer.state_dict(), loaded.optimizer)
+        optimizer.load_state_dict(loaded.optimizer)
+    model.load_state_dict(loaded.model)
+    return loaded.record

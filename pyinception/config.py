@@ -1,0 +1,152 @@
+"""The six switches. An argument wins over `using(...)`, which wins over the environment.
+
+=========  ==========================  ==========  ================================================
+switch     environment                 default     values
+=========  ==========================  ==========  ================================================
+backend    PYINCEPTION_BACKEND         auto        auto cpu cuda emulated reference
+threads    PYINCEPTION_THREADS         0           0 = affinity, quota and OMP_NUM_THREADS decide
+algorithm  PYINCEPTION_ALGORITHM       auto        auto direct winograd plain
+cpu_level  PYINCEPTION_CPU_LEVEL       (empty)     empty = the host's best; x86-64-v3 x86-64-v4 neon
+jit        PYINCEPTION_JIT             0           1 = compile the CPU kernels live (extra ``jit``)
+log        PYINCEPTION_LOG             warning     debug info warning error
+=========  ==========================  ==========  ================================================
+"""
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+logger = logging.getLogger("pyinception")
+
+
+@dataclass(frozen=True)
+class Switch:
+    """One switch: its default and the values it takes."""
+
+    name: str
+    default: Any
+    choices: tuple[str, ...] = ()
+    parse: Callable[[Any], Any] = str
+
+    @property
+    def environment(self) -> str:
+        return f"PYINCEPTION_{self.name.upper()}"
+
+    def read(self, value: Any, source: str) -> Any:
+        """``value`` in the switch's own type; ValueError names the source."""
+        try:
+            parsed = self.parse(value)
+        except (TypeError, ValueError):
+            parsed = None
+        if parsed is None or (self.choices and parsed not in self.choices):
+            expected = "one of " + ", ".join(repr(c) for c in self.choices)
+            expected = expected if self.choices else f"like {self.default!r}"
+            raise ValueError(f"{source}: {self.name} is {value!r}, expected {expected}")
+        return parsed
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _count(value: Any) -> int | None:
+    number = None if isinstance(value, (bool, float)) else int(value)
+    return number if number is not None and 0 <= number <= 4096 else None
+
+
+def _flag(value: Any) -> bool | None:
+    return {"1": True, "0": False, "": False, True: True, False: False}.get(value)
+
+
+SWITCHES: Mapping[str, Switch] = MappingProxyType(
+    {
+        switch.name: switch
+        for switch in (
+            Switch("backend", "auto", ("auto", "cpu", "cuda", "emulated", "reference"), _text),
+            Switch("threads", 0, (), _count),
+            Switch("algorithm", "auto", ("auto", "direct", "winograd", "plain"), _text),
+            Switch("cpu_level", "", ("", "x86-64-v3", "x86-64-v4", "neon"), _text),
+            Switch("jit", False, (), _flag),
+            Switch("log", "warning", ("debug", "info", "warning", "error"), _text),
+        )
+    }
+)
+
+_OVERRIDES: ContextVar[Mapping[str, Any]] = ContextVar(
+    "pyinception_switches", default=MappingProxyType({})
+)
+
+
+def get(name: str, argument: Any = None) -> Any:
+    """The value of a switch here and now: argument, else `using`, else environment, else default.
+
+    Raises
+    ------
+    ValueError
+        For a value that the switch does not take, naming where it came from.
+    """
+    switch = SWITCHES[name]
+    if argument is not None:
+        return switch.read(argument, "argument")
+    overrides = _OVERRIDES.get()
+    if name in overrides:
+        return overrides[name]
+    text = os.environ.get(switch.environment)
+    return switch.default if text is None else switch.read(text, switch.environment)
+
+
+def origin(name: str) -> str:
+    """Where `get` finds a switch: "using", the environment variable's name, or "default"."""
+    if name in _OVERRIDES.get():
+        return "using"
+    variable = SWITCHES[name].environment
+    return variable if variable in os.environ else "default"
+
+
+@contextmanager
+def using(
+    *,
+    backend: str | None = None,
+    threads: int | None = None,
+    algorithm: str | None = None,
+    cpu_level: str | None = None,
+    jit: bool | None = None,
+    log: str | None = None,
+) -> Iterator[None]:
+    """Set switches for the calls inside a ``with`` block (a context variable: per thread and task).
+
+    Parameters that stay None keep their outer value. Values are listed at the head of this file.
+
+    Examples
+    --------
+    >>> with using(backend="reference", threads=1):
+    ...     get("backend")
+    'reference'
+    """
+    given = {
+        "backend": backend,
+        "threads": threads,
+        "algorithm": algorithm,
+        "cpu_level": cpu_level,
+        "jit": jit,
+        "log": log,
+    }
+    chosen = {n: SWITCHES[n].read(v, "using") for n, v in given.items() if v is not None}
+    token = _OVERRIDES.set(MappingProxyType({**_OVERRIDES.get(), **chosen}))
+    try:
+        yield
+    finally:
+        _OVERRIDES.reset(token)
+
+
+def report(level: str, message: str) -> None:
+    """Log ``message`` if the ``log`` switch lets ``level`` through."""
+    number = getattr(logging, level.upper())
+    if number >= getattr(logging, get("log").upper()):
+        # The switch decides, not Python's default threshold, which would drop "info" and "debug".
+        logger.log(max(number, logger.getEffectiveLevel()), message)

@@ -1,0 +1,169 @@
+"""Augmentation: random shifts and mirror images, then normalisation.
+
+    image'[h, w] = image[h + dy, +-w + dx],   (dy, dx, +-) = f(seed, epoch, index, purpose)
+
+What happens to an image depends on its index in the data set and on (seed, epoch), never on
+the batch it stands in, on its neighbours or on how many workers there are.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pyinception import rng
+from pyinception.data.dataset import Dataset
+
+
+def random_crop(
+    images: NDArray[np.float32],
+    indices: NDArray[np.int64],
+    *,
+    padding: int,
+    seed: int,
+    epoch: int,
+) -> NDArray[np.float32]:
+    """out[n, h, w] = padded[n, h + dy, w + dx],  dy, dx uniform in {0, ..., 2 padding}.
+
+    Parameters
+    ----------
+    images : (N, H, W, C) float32
+        Padded by repeating the border pixel, then cropped to its own size again.
+    indices : (N,) int64
+        Each image's index in the data set.
+    padding : int
+        Pixels added on each side; 0 returns a copy.
+
+    Returns
+    -------
+    (N, H, W, C) float32, a new array
+    """
+    _check("random_crop", images, indices)
+    if padding < 0:
+        raise ValueError(f"random_crop: padding is {padding}, expected at least 0")
+    height, width = images.shape[1:3]
+    out = np.empty_like(images)
+    rows, columns = np.arange(-padding, height - padding), np.arange(-padding, width - padding)
+    for n, index in enumerate(indices):
+        draw = rng.generator(seed, epoch, int(index), "crop")
+        dy, dx = draw.integers(0, 2 * padding + 1, size=2)
+        h = np.clip(rows + dy, 0, height - 1)
+        w = np.clip(columns + dx, 0, width - 1)
+        out[n] = images[n][h[:, None], w]
+    return out
+
+
+def mirror(
+    images: NDArray[np.float32], indices: NDArray[np.int64], *, seed: int, epoch: int
+) -> NDArray[np.float32]:
+    """out[n, h, w] = images[n, h, W - 1 - w] with probability 1/2, else images[n, h, w].
+
+    Returns
+    -------
+    (N, H, W, C) float32, a new array
+    """
+    _check("mirror", images, indices)
+    flips = [rng.generator(seed, epoch, int(i), "mirror").integers(0, 2) for i in indices]
+    flipped = np.asarray(flips, dtype=bool)
+    out = images.copy()
+    out[flipped] = images[flipped, :, ::-1]
+    return out
+
+
+def standardise(images: NDArray[np.float32]) -> NDArray[np.float32]:
+    """out = (x - mean(x)) / max(std(x), 1 / sqrt(H W C)), over each image.
+
+    The lower bound keeps a flat image at zero (Zhang et al. 2017, appendix A).
+
+    Parameters
+    ----------
+    images : (N, H, W, C) float32
+
+    Returns
+    -------
+    (N, H, W, C) float32, a new array
+    """
+    axes = (1, 2, 3)
+    mean = images.mean(axis=axes, keepdims=True, dtype=np.float64)
+    centred = images - mean.astype(np.float32)
+    deviation = np.sqrt(np.mean(np.square(centred), axis=axes, keepdims=True, dtype=np.float64))
+    floor = 1.0 / math.sqrt(max(1, math.prod(images.shape[1:])))
+    centred /= np.maximum(deviation, floor).astype(np.float32)
+    return centred
+
+
+def subtract_mean(images: NDArray[np.float32], mean: tuple[float, ...]) -> NDArray[np.float32]:
+    """out[..., c] = x[..., c] - mean[c].
+
+    Raises
+    ------
+    ValueError
+        If `mean` has not one value per channel.
+    """
+    if len(mean) != images.shape[-1]:
+        raise ValueError(
+            f"subtract_mean: mean has {len(mean)} values, expected one per channel "
+            f"({images.shape[-1]})"
+        )
+    return images - np.asarray(mean, dtype=np.float32)
+
+
+def channel_mean(dataset: Dataset, chunk: int = 512) -> tuple[float, ...]:
+    """mean[c] = average of x[n, h, w, c] over all images and pixels of a data set."""
+    total = np.zeros(dataset.shape[2])
+    for first in range(0, len(dataset), chunk):
+        images = dataset.images(np.arange(first, min(first + chunk, len(dataset))))
+        total += images.mean(axis=(1, 2), dtype=np.float64).sum(axis=0)
+    return tuple(float(value) for value in total / len(dataset))
+
+
+@dataclass(frozen=True)
+class Augment:
+    """out = standardise(mirror(crop(x))) - or x - mean -, each part optional, in this order.
+
+    Parameters
+    ----------
+    padding : int
+        Largest shift of `random_crop` in pixels.
+    mirror : bool
+        Mirror half of the images.
+    mean : tuple of float or None
+        Per-channel mean to subtract.
+    standardise : bool
+        Per-image standardisation.
+    """
+
+    padding: int = 0
+    mirror: bool = False
+    mean: tuple[float, ...] | None = None
+    standardise: bool = False
+
+    def __call__(
+        self, images: NDArray[np.float32], indices: NDArray[np.int64], *, seed: int, epoch: int
+    ) -> NDArray[np.float32]:
+        """Return the augmented images: (N, H, W, C) float32; `images` stays as it was."""
+        out = images
+        if self.padding:
+            out = random_crop(out, indices, padding=self.padding, seed=seed, epoch=epoch)
+        if self.mirror:
+            out = mirror(out, indices, seed=seed, epoch=epoch)
+        if self.mean is not None:
+            out = subtract_mean(out, self.mean)
+        if self.standardise:
+            out = standardise(out)
+        return out
+
+    def without_chance(self) -> Augment:
+        """Return the part that applies to test images as well: normalisation only."""
+        return replace(self, padding=0, mirror=False)
+
+
+def _check(function: str, images: NDArray[np.float32], indices: NDArray[np.int64]) -> None:
+    if images.ndim != 4 or len(images) != len(indices):
+        raise ValueError(
+            f"{function}: images has shape {images.shape} and indices {np.shape(indices)}, "
+            "expected (N, H, W, C) and (N,)"
+        )

@@ -1,0 +1,151 @@
+"""One image file to one array of bytes, or one sentence that says why not.
+
+    file -> 8-bit RGB, upright -> shorter side scaled to the wanted size -> centre crop
+
+Every mode that Pillow reads either has a written conversion below or is refused: a picture is
+never trained on garbled. The file's content decides its format, not its name.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pyinception.data.dataset import require
+
+# Raster formats only: PostScript, for one, would start an interpreter.
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+MAX_PIXELS = 2**30 // 12  # 89,478,485: where Pillow starts to warn of decompression bombs
+_ORIENTATION = 0x0112
+_SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
+_ALPHA = ("RGBA", "LA", "PA", "RGBa")
+_PLAIN = ("RGB", "L", "1", "P", "CMYK", "YCbCr")
+# What undoes each EXIF orientation (CIPA DC-008, tag 0x0112); 1 is upright.
+_UPRIGHT = {
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
+}
+
+
+class PictureError(ValueError):
+    """A file is not a picture that can be shown as 8-bit RGB; the text is the reason."""
+
+
+def read_picture(
+    path: Path, size: tuple[int, int], *, max_pixels: int = MAX_PIXELS, background: int = 255
+) -> NDArray[np.uint8]:
+    """pixels = centre crop of the upright RGB picture, its shorter side scaled to fit.
+
+    Parameters
+    ----------
+    path : Path
+        JPEG, PNG, BMP, GIF (first frame), WebP, TIFF (first page) or PNM, whatever its suffix.
+    size : (H, W)
+        Rows and columns of the result.
+    max_pixels : int
+        Refuse a larger picture before decoding it.
+    background : int
+        Grey level that shines through transparent pixels.
+
+    Returns
+    -------
+    (H, W, 3) uint8
+
+    Raises
+    ------
+    PictureError
+        With the reason: truncated, not an image, too large, or a mode without a conversion.
+    ImportError
+        If Pillow is absent (extra ``train``).
+    """
+    pillow = require("PIL.Image", "train", "reading image files")
+    try:
+        with warnings.catch_warnings():
+            # Warnings on odd metadata are no fault; our own limit stands below Pillow's.
+            warnings.simplefilter("ignore")
+            return _read(pillow, path, size, max_pixels, background)
+    except PictureError:
+        raise
+    except pillow.UnidentifiedImageError:
+        raise PictureError(_unidentified(path)) from None
+    except pillow.DecompressionBombError:
+        raise PictureError(f"more than {2 * max_pixels:,} pixels: decompression bomb") from None
+    # Decoders raise whatever their parser stumbled over: OSError, SyntaxError, struct.error ...
+    except Exception as error:
+        raise PictureError(_reason(error)) from error
+
+
+def _read(
+    pillow: Any, path: Path, size: tuple[int, int], max_pixels: int, background: int
+) -> NDArray[np.uint8]:
+    with pillow.open(path, formats=FORMATS) as image:
+        width, height = image.size
+        if width < 1 or height < 1:
+            raise PictureError(f"no pixels: {width} x {height}")
+        if width * height > max_pixels:
+            raise PictureError(
+                f"{width} x {height} = {width * height:,} pixels, the limit is {max_pixels:,}"
+            )
+        image.load()
+        return np.asarray(_fit(pillow, _upright_rgb(pillow, image, background), size))
+
+
+def _upright_rgb(pillow: Any, image: Any, background: int) -> Any:
+    """Return the image as mode RGB with its EXIF orientation applied."""
+    try:
+        orientation = int(image.getexif().get(_ORIENTATION, 1))
+    except Exception:
+        orientation = 1  # unreadable metadata: the pixels are still whole
+    if image.mode in _SIXTEEN_BIT or image.mode == "I":
+        image = _from_sixteen_bits(pillow, image)
+    if image.mode in _ALPHA or "transparency" in image.info:
+        image = image.convert("RGBA")
+        ground = pillow.new("RGBA", image.size, (background,) * 3 + (255,))
+        image = pillow.alpha_composite(ground, image)
+    elif image.mode not in _PLAIN:
+        raise PictureError(f"mode {image.mode} has no conversion to 8-bit RGB")
+    image = image.convert("RGB")
+    turn = _UPRIGHT.get(orientation)
+    return image if turn is None else image.transpose(pillow.Transpose[turn])
+
+
+def _from_sixteen_bits(pillow: Any, image: Any) -> Any:
+    """Return grey levels round(v / 257): Pillow's own conversion would clip at 255."""
+    levels = np.asarray(image).astype(np.int64)
+    if levels.min() < 0 or levels.max() > 65535:
+        raise PictureError(
+            f"32-bit levels [{levels.min()}, {levels.max()}], expected 16-bit ones in [0, 65535]"
+        )
+    return pillow.fromarray(((levels + 128) // 257).astype(np.uint8))
+
+
+def _fit(pillow: Any, image: Any, size: tuple[int, int]) -> Any:
+    """Return the largest centred box of the wanted aspect, resampled to (W, H) in one step."""
+    height, width = size
+    scale = min(image.width / width, image.height / height)
+    left, top = (image.width - scale * width) / 2, (image.height - scale * height) / 2
+    box = (left, top, left + scale * width, top + scale * height)
+    # Pillow's bilinear filter widens with the reduction, so it does not alias.
+    return image.resize((width, height), pillow.Resampling.BILINEAR, box=box)
+
+
+def _unidentified(path: Path) -> str:
+    if path.stat().st_size == 0:
+        return "empty file"
+    with path.open("rb") as file:
+        head = file.read(8)
+    return f"not an image in one of {', '.join(FORMATS)} (begins with {head!r})"
+
+
+def _reason(error: Exception) -> str:
+    text = str(error) or type(error).__name__
+    return text if isinstance(error, OSError) else f"damaged ({type(error).__name__}: {text})"

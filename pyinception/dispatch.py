@@ -1,0 +1,225 @@
+"""From what is asked (a spec) to how it runs (a plan): the first row that does not decline.
+
+Asking for a backend that is not there raises; only ``backend="auto"`` falls back, and says so once.
+An ``algorithm=`` argument is binding; the switch of that name is a wish, applied where it can be.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from pyinception import config, workspace
+from pyinception.backend import HOST, Array, BackendError, Target, memory_of, why_not
+from pyinception.prepack import Format, Packed
+from pyinception.spec import (
+    BatchNormSpec,
+    BranchSpec,
+    ConvSpec,
+    DropoutSpec,
+    InceptionSpec,
+    LinearSpec,
+    LrnSpec,
+    PoolSpec,
+    SoftmaxCrossEntropySpec,
+    Spec,
+)
+from pyinception.table import ROWS, Row, formats, refuse_packed
+
+__all__ = ["Array", "Plan", "check", "choose", "launch", "operations"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one (op, direction, spec) runs on one target, and which rows declined before."""
+
+    op: str
+    direction: str
+    spec: Spec
+    target: Target
+    row: Row
+    declined: tuple[tuple[str, str], ...]
+
+    @property
+    def formats(self) -> tuple[Format, ...]:
+        """The packed format of every weight that this plan takes; empty for unpacked rows."""
+        if self.row.backend != "cpu":
+            return ()
+        level = self.target.level
+        return formats(self.op, self.direction, self.spec, self.row.algorithm, level)
+
+    @property
+    def format(self) -> Format | None:
+        """The packed format of the first weight, None where the row takes unpacked weights."""
+        return self.formats[0] if self.formats else None
+
+
+_MOST_PLANS = 4096  # a server that sees ever new shapes must not grow without end
+_plans: dict[tuple[Any, ...], Plan] = {}
+_said: set[str] = set()
+
+
+def clear() -> None:
+    """Forget all plans and messages (after a backend appeared or went away)."""
+    _plans.clear()
+    _said.clear()
+
+
+def choose(
+    op: str,
+    direction: str,
+    spec: Spec,
+    target: Target,
+    *,
+    backend: str | None = None,
+    algorithm: str | None = None,
+) -> Plan:
+    """The plan for ``spec``: the first row of the table that takes it. Cached.
+
+    Raises
+    ------
+    BackendError
+        If a backend or algorithm asked for cannot run it: cause and remedy in the message.
+    TypeError
+        If float64 arrays are given and the backend is not "reference".
+    """
+    name = config.get("backend", backend)
+    wish = config.get("algorithm", algorithm)
+    binding = algorithm not in (None, "auto")
+    key = (op, direction, spec, target, name, wish, binding)
+    plan = _plans.get(key)
+    if plan is None:
+        if len(_plans) >= _MOST_PLANS:
+            _plans.clear()
+        plan = _plans[key] = _choose(op, direction, spec, target, name, wish, binding)
+    if name == "auto" and plan.row.backend == "reference":
+        _say_once(plan)
+    return plan
+
+
+def _choose(
+    op: str, direction: str, spec: Spec, target: Target, name: str, wish: str, binding: bool
+) -> Plan:
+    function = getattr(spec, "function", op)
+    if name in HOST and target.memory != "host":
+        text = f'backend "{name}" takes NumPy arrays, these are in CUDA memory'
+        raise BackendError(f'{function}: {text}; CuPy arrays run on backend "cuda"')
+    if name == "cuda" and target.memory == "host":
+        text = "these are NumPy arrays; move them with cupy.asarray"
+        raise BackendError(f'{function}: backend "cuda" takes CUDA arrays, {text}')
+    if target.dtype == "float64" and name != "reference":
+        text = 'expected float32 (float64 runs with backend="reference" only)'
+        raise TypeError(f"{function}: arrays have dtype float64, {text}")
+    if name != "auto" and (reason := why_not(name)):
+        raise BackendError(f'{function}: backend "{name}" cannot run: {reason}')
+    rows = [row for row in ROWS[op, direction] if name in ("auto", row.backend)]
+    wished = [row for row in rows if wish in ("auto", row.algorithm)]
+    declined: list[tuple[str, str]] = []
+    for row in wished if binding else wished + [row for row in rows if row not in wished]:
+        reason = row.why_not(spec, target)
+        if reason is None:
+            return Plan(op, direction, spec, target, row, tuple(declined))
+        declined.append((row.name, reason))
+    reasons = "; ".join(f"{row}: {reason}" for row, reason in declined) or "the table has no row"
+    asked = f'backend "{name}", algorithm "{wish}"'
+    raise BackendError(f"{function}: nothing runs {op} {direction} on {asked} ({reasons})")
+
+
+def _say_once(plan: Plan) -> None:
+    reason = plan.declined[0][1] if plan.declined else "no faster row"
+    if reason not in _said:
+        _said.add(reason)
+        text = f"{plan.op} {plan.direction} runs on the NumPy reference, which is slow: {reason}"
+        config.report("warning", text)
+
+
+def target_of(array: Array) -> Target:
+    """The target that ``array`` implies: its memory, its dtype, the ``cpu_level`` switch."""
+    return _target(memory_of(array), array.dtype, config.get("cpu_level"))
+
+
+@cache
+def _target(memory: str, dtype: Any, level: str) -> Target:
+    return Target(memory, np.dtype(dtype).name, level)  # the name takes NumPy microseconds
+
+
+def launch(
+    op: str,
+    direction: str,
+    spec: Spec,
+    *arguments: Any,
+    backend: str | None = None,
+    algorithm: str | None = None,
+) -> None:
+    """Run one row on ``arguments`` (inputs, then outputs), or note it while a module is traced."""
+    target = target_of(arguments[0])
+    plan = choose(op, direction, spec, target, backend=backend, algorithm=algorithm)
+    if reason := refuse_packed(plan.row, arguments):
+        raise BackendError(f"{getattr(spec, 'function', op)}: {reason}")
+    noted = workspace.recording()
+    if noted is None:
+        plan.row.run(spec, *arguments)
+    else:
+        noted.calls.append((plan, arguments))
+
+
+def check(
+    function: str,
+    argument: str,
+    array: Any,
+    letters: str,
+    shape: tuple[int, ...] | None = None,
+    like: Array | None = None,
+    dtype: Any = None,
+) -> None:
+    """Raise unless ``array`` is an array of the right dtype, rank and shape, in that order.
+
+    Parameters
+    ----------
+    letters : the axes, such as "K R S C", for the message and the rank.
+    shape : the extents wanted; None checks the rank alone.
+    like : an array whose memory and dtype this one must share; None wants float32 or float64.
+    dtype : the dtype wanted where it is not that of ``like``.
+    """
+    where = f"{function}: {argument}"
+    if not isinstance(array, Packed):
+        try:
+            memory = memory_of(array)
+        except TypeError:
+            kind = type(array).__name__
+            text = "expected an array of NumPy or CuPy"
+            raise TypeError(f"{where} is a {kind}, {text}") from None
+        if like is not None and memory != memory_of(like):
+            raise TypeError(f"{where} is in {memory} memory, expected {memory_of(like)} memory")
+    wanted = like.dtype if dtype is None and like is not None else dtype
+    if wanted is None:
+        if array.dtype not in (np.float32, np.float64):
+            raise TypeError(f"{where} has dtype {array.dtype}, expected float32")
+    elif array.dtype != wanted:
+        hint = ", as the first array has" if wanted == np.float64 else ""
+        text = f"has dtype {array.dtype}, expected {np.dtype(wanted)}{hint}"
+        raise TypeError(f"{where} {text}")
+    axes = ", ".join(letters.split())
+    actual = tuple(array.shape)
+    if shape is None and len(actual) != len(letters.split()):
+        raise ValueError(f"{where} has shape {actual}, expected ({axes})")
+    if shape is not None and actual != shape:
+        raise ValueError(f"{where} has shape {actual}, expected ({axes}) = {shape}")
+
+
+def operations(spec: Spec) -> Iterator[tuple[str, str]]:
+    """The (op, direction) pairs that serve ``spec``."""
+    names: dict[type, str] = {
+        ConvSpec: "conv",
+        LrnSpec: "lrn",
+        LinearSpec: "linear",
+        BatchNormSpec: "batch_norm",
+        DropoutSpec: "dropout",
+        SoftmaxCrossEntropySpec: "softmax_cross_entropy",
+        BranchSpec: "reduce_conv",
+        InceptionSpec: "inception",
+    }
+    name = f"{spec.kind}_pool" if isinstance(spec, PoolSpec) else names[type(spec)]
+    return (key for key in ROWS if key[0] == name)

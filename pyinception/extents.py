@@ -1,0 +1,114 @@
+"""Checks and counts that all specs share: ints, pairs, padding, windows, work and traffic."""
+
+from collections.abc import Iterable
+from dataclasses import field
+from math import prod
+from operator import index
+from typing import Any
+
+LIMIT = 2**31 - 1  # extents and parameters stay inside int32; products are taken in Python ints
+FLOAT_BYTES = 4
+
+Pair = tuple[int, int]
+Shape = tuple[int, int, int, int]
+
+
+def integer(function: str, argument: str, value: Any, least: int) -> int:
+    """``value`` as an int in [least, 2^31 - 1]; TypeError or ValueError names the argument."""
+    try:
+        number = index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool):
+        kind = type(value).__name__
+        raise TypeError(f"{function}: {argument} is {value!r} ({kind}), expected an int")
+    if not least <= number <= LIMIT:
+        raise ValueError(f"{function}: {argument} is {number}, expected {least} ... {LIMIT}")
+    return number
+
+
+def pair(function: str, argument: str, value: Any, least: int) -> Pair:
+    """An int, meaning both axes, or a pair (rows, columns)."""
+    if isinstance(value, (tuple, list)):
+        if len(value) != 2:
+            raise ValueError(f"{function}: {argument} is {value!r}, expected an int or a pair")
+        rows, columns = value
+        return integer(function, argument, rows, least), integer(function, argument, columns, least)
+    number = integer(function, argument, value, least)
+    return number, number
+
+
+def padding_pair(function: str, value: Any, kernel: Pair) -> Pair:
+    """``padding`` as (ph, pw): an int, a pair, "valid" = 0, or "same" = (kernel - 1) / 2."""
+    if not isinstance(value, str):
+        return pair(function, "padding", value, 0)
+    if value == "valid":
+        return 0, 0
+    if value != "same":
+        text = 'expected an int, a pair, "same" or "valid"'
+        raise ValueError(f"{function}: padding is {value!r}, {text}")
+    if kernel[0] % 2 == 0 or kernel[1] % 2 == 0:
+        raise ValueError(f'{function}: padding is "same", expected an odd kernel, not {kernel}')
+    return kernel[0] // 2, kernel[1] // 2
+
+
+def extents(spec: Any, letters: str) -> None:
+    """Check every extent: at least 1, the batch N at least 0."""
+    for letter in letters.split():
+        integer(spec.function, letter, getattr(spec, letter), int(letter != "N"))
+
+
+def window(spec: Any, kernel: Pair) -> None:
+    """Check stride and padding, and that one window fits the padded image."""
+    pair(spec.function, "stride", spec.stride, 1)
+    pair(spec.function, "padding", spec.padding, 0)
+    padded = spec.H + 2 * spec.padding[0], spec.W + 2 * spec.padding[1]
+    if kernel[0] > padded[0] or kernel[1] > padded[1]:
+        raise ValueError(
+            f"{spec.function}: kernel (R, S) = {kernel} is larger than the padded image "
+            f"(H + 2 ph, W + 2 pw) = {padded}"
+        )
+
+
+def caller(text: str) -> Any:
+    """A field that names the public function in errors and takes no part in comparison."""
+    return field(default=text, compare=False, repr=False)
+
+
+def numbers(*shapes: Iterable[int]) -> int:
+    return sum(prod(shape) for shape in shapes)
+
+
+class Work:
+    """Counts of arithmetic that every spec has."""
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds, counting taps that fall on padding (the usual nominal count)."""
+        return 0
+
+    @property
+    def flops(self) -> int:
+        return 2 * self.macs
+
+
+class Map(Work):
+    """What every spec over one map x (N, H, W, C) shares: no weights unless a subclass has some."""
+
+    N: int
+    H: int
+    W: int
+    C: int
+
+    @property
+    def x_shape(self) -> Shape:
+        return self.N, self.H, self.W, self.C
+
+    @property
+    def y_shape(self) -> Shape:
+        return self.x_shape
+
+    @property
+    def bytes(self) -> int:
+        """Least traffic in float32: operands read once, the result written once."""
+        return FLOAT_BYTES * numbers(self.x_shape, self.y_shape)

@@ -1,0 +1,53 @@
+"""Softmax cross-entropy: loss_n = log sum_k exp(l_nk) - l_n,label; glogits = g (probs - onehot)."""
+
+from typing import Any
+
+import numpy as np
+
+from pyinception import workspace
+from pyinception.dispatch import Array, check, launch
+from pyinception.op import Op
+from pyinception.spec import SoftmaxCrossEntropySpec
+
+
+def check_labels(function: str, labels: Any, n: int, classes: int) -> Array:
+    """``labels`` as C-contiguous int64 of shape (N,), every one in [0, classes)."""
+    if not hasattr(labels, "dtype") or labels.dtype.kind not in "iu":
+        kind = getattr(labels, "dtype", type(labels).__name__)
+        raise TypeError(f"{function}: labels is {kind}, expected an array of integers")
+    if tuple(labels.shape) != (n,):
+        text = f"labels has shape {tuple(labels.shape)}, expected (N,) = {(n,)}"
+        raise ValueError(f"{function}: {text}")
+    wrong = (labels < 0) | (labels >= classes)
+    if wrong.any():
+        place = int(wrong.argmax())
+        text = f"labels[{place}] is {int(labels[place])}, expected 0 ... {classes - 1}"
+        raise ValueError(f"{function}: {text}")
+    return labels.astype(np.int64, order="C")
+
+
+class SoftmaxCrossEntropy(Op):
+    """logits (N, K) -> loss (N,); ``probabilities`` holds softmax(logits) after forward."""
+
+    def __init__(self, labels: Any) -> None:
+        self.labels = labels
+        self.probabilities: Array | None = None
+
+    def forward(self, logits: Array) -> Array:
+        check("cross_entropy", "logits", logits, "N K")
+        n, k = logits.shape
+        self.spec = SoftmaxCrossEntropySpec(n, k, "cross_entropy")
+        labels = check_labels("cross_entropy", self.labels, n, k)
+        loss = workspace.empty((self.spec.N,), logits)
+        probs = workspace.empty(tuple(logits.shape), logits)
+        launch("softmax_cross_entropy", "fprop", self.spec, logits, labels, loss, probs)
+        self.probabilities = probs
+        if self.recording:
+            self.saved = (probs, labels)
+        return loss
+
+    def backward(self, gy: Array) -> Array:
+        probs, labels = self.saved
+        glogits = workspace.empty(tuple(probs.shape), gy)
+        launch("softmax_cross_entropy", "dgrad", self.spec, probs, labels, gy, glogits)
+        return glogits

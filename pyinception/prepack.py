@@ -1,0 +1,98 @@
+"""Packed weights as a value: filters in the order a kernel reads them, made once and reused.
+
+A format is (filter shape, direction, algorithm, CPU level), independent of N, H, W;
+``plan.format`` names the one a plan wants. A `Packed` is accepted wherever weights are.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pyinception import config
+from pyinception.backend import Array, core
+from pyinception.workspace import aligned
+
+packs: Counter[str] = Counter()  # format -> times packed since the start
+
+
+@dataclass(frozen=True)
+class Format:
+    """Filters (K, R, S, C) as one direction of one algorithm reads them at one CPU level."""
+
+    K: int
+    R: int
+    S: int
+    C: int
+    direction: str = "fprop"
+    algorithm: str = "auto"
+    level: str = ""
+
+    @property
+    def size(self) -> int:
+        """Floats of a packed array."""
+        return int(
+            core().packed_size(
+                self.K, self.R, self.S, self.C, self.direction, self.algorithm, self.level
+            )
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """Weights in a packed format: ``data`` is a 1-D float32 array of ``format.size`` numbers."""
+
+    format: Format
+    data: Array
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """The filter shape (K, R, S, C) that was packed."""
+        return self.format.K, self.format.R, self.format.S, self.format.C
+
+    @property
+    def ndim(self) -> int:
+        return 4
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        kind: np.dtype[Any] = self.data.dtype
+        return kind
+
+
+def prepack(weights: Array, format: Format, out: Array | None = None) -> Packed:
+    """Pack filters (K, R, S, C), or a linear layer's (K, C), into ``format``.
+
+    Parameters
+    ----------
+    weights : float32, C-contiguous, of the format's filter shape.
+    format : which order; take ``plan.format`` for the one a plan wants.
+    out : float32 of ``format.size`` numbers, reused if given (a `Session` repacks in place).
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the dtype is not float32; if the shapes differ.
+    BackendError
+        If the compiled core is missing: the reference takes unpacked weights only.
+    """
+    wanted = (format.K, format.R, format.S, format.C)
+    filters = weights[:, None, None, :] if weights.ndim == 2 else weights
+    if tuple(filters.shape) != wanted:
+        text = f"expected (K, R, S, C) = {wanted}"
+        raise ValueError(f"prepack: weights has shape {tuple(weights.shape)}, {text}")
+    if weights.dtype != np.float32:
+        raise TypeError(f"prepack: weights has dtype {weights.dtype}, expected float32")
+    if out is None:
+        out = aligned(4 * format.size).view(np.float32)
+    filters = np.ascontiguousarray(filters)
+    threads = config.get("threads")
+    core().pack(filters, out, format.direction, format.algorithm, format.level, threads)
+    packs[str(format)] += 1
+    return Packed(format, out)
+
+
+def raw(weights: Array | Packed) -> Array:
+    """The array that the core takes for ``weights``."""
+    return weights.data if isinstance(weights, Packed) else weights

@@ -1,0 +1,120 @@
+"""Memory for outputs and scratch: 64-byte-aligned arrays, counted copies, planned lifetimes.
+
+While a `Tape` of calls is being recorded (`Session`), arrays handed out here are noted, so that
+their lifetimes can be planned into one arena afterwards.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from pyinception.backend import Array, array_module
+
+ALIGNMENT = 64  # bytes: a cache line, and one AVX-512 vector
+
+
+@dataclass
+class Recording:
+    """Arrays handed out and calls made while a module was traced, in order."""
+
+    arrays: list[Array] = field(default_factory=list)
+    calls: list[Any] = field(default_factory=list)
+
+
+_RECORDING: ContextVar[Recording | None] = ContextVar("pyinception_recording", default=None)
+
+copies: Counter[str] = Counter()  # "function: argument" -> copies made since the start
+copied_bytes: Counter[str] = Counter()
+
+
+def recording() -> Recording | None:
+    """The recording in force, or None."""
+    return _RECORDING.get()
+
+
+@contextmanager
+def record() -> Iterator[Recording]:
+    """Inside the ``with`` block, `dispatch.launch` notes calls instead of running them."""
+    token = _RECORDING.set(Recording())
+    try:
+        noted = _RECORDING.get()
+        assert noted is not None
+        yield noted
+    finally:
+        _RECORDING.reset(token)
+
+
+def aligned(size: int) -> Array:
+    """``size`` uninitialised bytes on the host, from a 64-byte boundary on."""
+    raw = np.empty(size + ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % ALIGNMENT
+    return raw[start : start + size]
+
+
+def empty(shape: tuple[int, ...], like: Array, dtype: Any = None) -> Array:
+    """An uninitialised C-contiguous array beside ``like``, of its dtype unless one is given."""
+    kind = np.dtype(like.dtype if dtype is None else dtype)
+    if array_module(like) is np:
+        array = aligned(prod(shape) * kind.itemsize).view(kind).reshape(shape)
+    else:
+        array = array_module(like).empty(shape, kind)  # CuPy's pool aligns to 512 bytes
+    noted = _RECORDING.get()
+    if noted is not None:
+        noted.arrays.append(array)
+    return array
+
+
+def count_copy(function: str, argument: str, size: int) -> None:
+    """Note a copy of ``size`` bytes that a caller might have avoided."""
+    copies[f"{function}: {argument}"] += 1
+    copied_bytes[f"{function}: {argument}"] += size
+
+
+def host(function: Callable[..., None], *arrays: Array) -> None:
+    """Run ``function(*arrays)``, a step done by NumPy or CuPy itself, or note it for later."""
+    noted = _RECORDING.get()
+    if noted is None:
+        function(*arrays)
+    else:
+        noted.calls.append((function, arrays))
+
+
+def plan_lifetimes(sizes: Sequence[int], lives: Sequence[tuple[int, int]]) -> tuple[list[int], int]:
+    """Offsets of blocks in one arena so that no two that live at once overlap.
+
+    Parameters
+    ----------
+    sizes : bytes of each block.
+    lives : (first, last) step in which each block is used, inclusive.
+
+    Returns
+    -------
+    offsets, total : bytes, multiples of 64. Greedy: the largest block first, at the lowest offset
+        that is free throughout its life.
+    """
+    offsets = [0] * len(sizes)
+    placed: list[int] = []
+    total = 0
+    for block in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
+        first, last = lives[block]
+        size = -(-sizes[block] // ALIGNMENT) * ALIGNMENT
+        rivals = sorted(
+            (offsets[i], -(-sizes[i] // ALIGNMENT) * ALIGNMENT)
+            for i in placed
+            if lives[i][0] <= last and first <= lives[i][1]
+        )
+        offset = 0
+        for start, length in rivals:
+            if offset + size <= start:
+                break
+            offset = max(offset, start + length)
+        offsets[block] = offset
+        placed.append(block)
+        total = max(total, offset + size)
+    return offsets, total

@@ -1,0 +1,303 @@
+"""Checkpoints: whole or not at all, data and nothing else."""
+
+import errno
+import io
+import json
+import os
+import pickle  # only to make files that must be refused
+import resource
+import signal
+import stat
+import threading
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pyinception import checkpoint, init, layers, optim
+from pyinception.checkpoint import CheckpointError
+from pyinception.module import Sequential
+
+
+def network(seed: int = 1) -> Sequential:
+    net = Sequential(conv=layers.Conv2d(3, 4, 3), norm=layers.BatchNorm(4), fc=layers.Linear(4, 2))
+    init.initialise(net, seed)
+    return net
+
+
+def trained() -> tuple[Sequential, optim.SGD]:
+    net = network()
+    sgd = optim.SGD(net, 0.1)
+    for _ in range(3):
+        for parameter in net.parameters():
+            parameter.grad = np.ones_like(parameter.data)
+        sgd.step()
+    return net, sgd
+
+
+def leftovers(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir() if path.suffix == ".tmp"]
+
+
+def test_round_trip_of_model_optimiser_and_record(tmp_path: Path) -> None:
+    net, sgd = trained()
+    path = tmp_path / "run.safetensors"
+    record = {"epoch": 3, "note": "ä", "loss": [0.5, None]}
+    checkpoint.save(path, net, sgd, record)
+    other, again = network(seed=9), None
+    again = optim.SGD(other, 0.1)
+    assert checkpoint.restore(path, other, again) == record
+    for name, array in net.state_dict().items():
+        np.testing.assert_array_equal(array, other.state_dict()[name])
+    for name, array in sgd.state_dict().items():
+        np.testing.assert_array_equal(array, again.state_dict()[name])
+    assert again.iteration == 3
+    assert network(seed=9).load(path) == record  # a model reads a run's checkpoint
+    assert leftovers(tmp_path) == []
+
+
+def test_any_safetensors_reader_can_use_it(tmp_path: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    net = network()
+    path = tmp_path / "net.safetensors"
+    net.save(path)
+    for name, array in load_file(path).items():
+        np.testing.assert_array_equal(array, net.state_dict()[name])
+    save_file({n: a + 1 for n, a in net.state_dict().items()}, path)
+    other = network()
+    assert other.load(path) is None
+    np.testing.assert_array_equal(other.fc.bias.data, net.fc.bias.data + 1)  # type: ignore[attr-defined]
+
+
+def test_a_view_is_saved_as_it_looks(tmp_path: Path) -> None:
+    wide = np.arange(24, dtype=np.float32).reshape(4, 6)
+    checkpoint.save(tmp_path / "a", {"t": wide[:, ::2].T, "scalar": np.array(5, np.int64)})
+    loaded = checkpoint.load(tmp_path / "a").model
+    np.testing.assert_array_equal(loaded["t"], wide[:, ::2].T)
+    assert (loaded["scalar"].shape, int(loaded["scalar"])) == ((), 5)
+
+
+def test_every_truncation_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "net.safetensors"
+    network().save(path)
+    content = path.read_bytes()
+    for length in range(0, len(content), 37):
+        path.write_bytes(content[:length])
+        with pytest.raises(CheckpointError, match=r"load: .*net\.safetensors is truncated"):
+            checkpoint.load(path)
+    path.write_bytes(content + b"\0")
+    with pytest.raises(CheckpointError, match=r"net\.safetensors"):
+        checkpoint.load(path)
+
+
+def test_every_flipped_data_bit_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "net.safetensors"
+    network().save(path)
+    content = path.read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")
+    for place in range(start, len(content), 11):
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << (place % 8)
+        path.write_bytes(damaged)
+        with pytest.raises(CheckpointError, match=r"CRC-32 of .* differs"):
+            checkpoint.load(path)
+
+
+def test_a_damaged_header_never_loads_silently(tmp_path: Path) -> None:
+    """A flipped header bit either raises or changes a name or the record, never a number."""
+    path = tmp_path / "net.safetensors"
+    net = network()
+    net.save(path)
+    content = path.read_bytes()
+    header = 8 + int.from_bytes(content[:8], "little")
+    for place in range(0, header, 3):
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << (place % 8)
+        path.write_bytes(damaged)
+        try:
+            loaded = checkpoint.load(path).model
+        except CheckpointError as error:
+            assert str(path) in str(error)
+            continue
+        for name, array in net.state_dict().items():
+            if name in loaded and loaded[name].shape == array.shape:
+                np.testing.assert_array_equal(loaded[name], array)
+
+
+class Bomb:
+    def __reduce__(self) -> Any:
+        return os.mkdir, ("exploded",)
+
+
+def zipped() -> bytes:
+    memory = io.BytesIO()
+    with zipfile.ZipFile(memory, "w") as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps(Bomb()))
+    return memory.getvalue()
+
+
+def saved_npy() -> bytes:
+    memory = io.BytesIO()
+    np.save(memory, np.ones(3))
+    return memory.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (pickle.dumps(Bomb()), "pickle file .* never opened; convert it"),
+        (zipped(), "pickle file .* never opened"),
+        (saved_npy(), "is not a safetensors file"),
+        (b"\x89PNG\r\n\x1a\n" + b"\0" * 50, "is not a safetensors file"),
+        (b"\xff" * 8 + b"{" + b"\0" * 50, "is truncated"),
+        ((2).to_bytes(8, "little") + b"[]", "."),
+        ((40).to_bytes(8, "little") + b'{"a":' * 8, "."),
+    ],
+)
+def test_foreign_files_are_refused(
+    content: bytes, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "weights.pt"
+    path.write_bytes(content)
+    net = network()
+    before = {n: a.copy() for n, a in net.state_dict().items()}
+    with pytest.raises(CheckpointError, match=rf"(?s)load: .*weights\.pt.*{message}"):
+        net.load(path)
+    assert not (tmp_path / "exploded").exists()
+    for name, array in net.state_dict().items():
+        np.testing.assert_array_equal(array, before[name])
+
+
+def test_folders_missing_files_and_later_formats(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="is not a regular file"):
+        checkpoint.load(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        checkpoint.load(tmp_path / "none")
+    from safetensors.numpy import save_file
+
+    path = tmp_path / "later"
+    save_file({"a": np.ones(1)}, path, metadata={"pyinception": json.dumps({"format": 99})})
+    with pytest.raises(CheckpointError, match="has format 99"):
+        checkpoint.load(path)
+    save_file({"a": np.ones(1)}, path, metadata={"pyinception": "{"})
+    with pytest.raises(CheckpointError, match="damaged record"):
+        checkpoint.load(path)
+
+
+def test_restore_changes_all_or_nothing(tmp_path: Path) -> None:
+    net, sgd = trained()
+    path = tmp_path / "run"
+    checkpoint.save(path, net, sgd)
+    other = Sequential(
+        conv=layers.Conv2d(3, 5, 3), norm=layers.BatchNorm(4), fc=layers.Linear(4, 2)
+    )
+    again = optim.SGD(network(), 0.1)
+    message = r"restore: model: conv.weight has shape \(4, 3, 3, 3\), .* expected \(5, 3, 3, 3\)"
+    with pytest.raises(ValueError, match=message):
+        checkpoint.restore(path, other, again)
+    assert again.iteration == 0
+    net.save(path)
+    fresh = network(seed=5)
+    before = fresh.fc.weight.data.copy()  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match="restore: optimizer: names differ: missing"):
+        checkpoint.restore(path, fresh, again)
+    np.testing.assert_array_equal(fresh.fc.weight.data, before)  # type: ignore[attr-defined]
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
+    """A real limit on the size of files stands for the full disk."""
+    net = network()
+    path = tmp_path / "net.safetensors"
+    net.save(path, record="old")
+    old = path.read_bytes()
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (600, limits[1]))
+        with pytest.raises(OSError, match=rf"cannot write {path} \(\d+ bytes\): .*EFBIG") as caught:
+            net.save(path, record="new")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert caught.value.errno == errno.EFBIG
+    assert path.read_bytes() == old
+    assert leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace", "fchmod"])
+def test_an_error_at_each_step_leaves_the_old_file(
+    call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = network()
+    path = tmp_path / "net.safetensors"
+    net.save(path)
+    old = path.read_bytes()
+
+    def fail(*arguments: Any, **options: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, fail)
+        with pytest.raises(OSError, match=r"net\.safetensors .*No space left.*ENOSPC") as caught:
+            network(seed=4).save(path)
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(path))
+    assert path.read_bytes() == old
+    assert leftovers(tmp_path) == []
+
+
+def test_an_interrupt_leaves_no_temporary_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(handle: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        network().save(tmp_path / "net")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_folder_names_the_file(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"cannot write .*none.net .*ENOENT"):
+        network().save(tmp_path / "none" / "net")
+
+
+def test_permissions_are_those_of_an_ordinary_file(tmp_path: Path) -> None:
+    plain, saved = tmp_path / "plain", tmp_path / "saved"
+    plain.write_bytes(b"")
+    network().save(saved)
+    assert stat.S_IMODE(saved.stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
+    saved.chmod(0o600)
+    network().save(saved)
+    assert stat.S_IMODE(saved.stat().st_mode) == 0o600
+
+
+def test_eight_savers_of_one_path_leave_one_whole_file(tmp_path: Path) -> None:
+    path = tmp_path / "net"
+    nets = [network(seed) for seed in range(8)]
+    threads = [
+        threading.Thread(target=net.save, args=(path, seed)) for seed, net in enumerate(nets)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    loaded = checkpoint.load(path)
+    expected = nets[loaded.record].state_dict()
+    for name, array in loaded.model.items():
+        np.testing.assert_array_equal(array, expected[name])
+    assert leftovers(tmp_path) == []
+
+
+def test_what_cannot_be_saved(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="save: record is not JSON"):
+        network().save(tmp_path / "a", record=object())
+    with pytest.raises(TypeError, match="save: record is not JSON"):
+        network().save(tmp_path / "a", record=float("nan"))
+    with pytest.raises(ValueError, match='"optimizer/" is reserved'):
+        checkpoint.save(tmp_path / "a", {"optimizer/x": np.ones(1)})
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,74 @@
+"""Losses against written-out formulas, and the labels they refuse."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pyinception import losses
+from pyinception.tensor import Tensor
+
+LOGITS = np.array([[1, 2, 3], [-50, 60, 0], [0, 0, 0]], np.float32)
+LABELS = np.array([2, 0, 1])
+
+
+def formula(logits: np.ndarray, labels: np.ndarray) -> float:
+    l64 = logits.astype(np.float64)
+    logsum = np.log(np.exp(l64 - l64.max(1, keepdims=True)).sum(1)) + l64.max(1)
+    return float((logsum - l64[np.arange(len(labels)), labels]).mean())
+
+
+def test_cross_entropy() -> None:
+    logits = Tensor(LOGITS, requires_grad=True)
+    loss = losses.cross_entropy(logits, LABELS)
+    assert loss.item() == pytest.approx(formula(LOGITS, LABELS), rel=1e-6)
+    loss.backward()
+    e = np.exp(LOGITS - LOGITS.max(1, keepdims=True))
+    expected = (e / e.sum(1, keepdims=True) - np.eye(3)[LABELS]) / 3
+    np.testing.assert_allclose(logits.grad, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_auxiliary_heads_weigh_three_tenths() -> None:
+    parts = [Tensor(LOGITS * s, requires_grad=True) for s in (1, 0.5, 0.25)]
+    loss = losses.cross_entropy(parts, LABELS)
+    values = [formula(p.data, LABELS) for p in parts]
+    assert loss.item() == pytest.approx(values[0] + 0.3 * (values[1] + values[2]), rel=1e-6)
+    loss.backward()
+    alone = Tensor(parts[1].data, requires_grad=True)
+    losses.cross_entropy(alone, LABELS).backward()
+    np.testing.assert_allclose(parts[1].grad, 0.3 * alone.grad, rtol=1e-5)
+    single = losses.cross_entropy(parts[0], LABELS)
+    assert single.item() == pytest.approx(values[0], rel=1e-6)
+
+
+def test_empty_batch_costs_nothing() -> None:
+    logits = Tensor(np.zeros((0, 3), np.float32), requires_grad=True)
+    loss = losses.cross_entropy(logits, np.zeros(0, np.int64))
+    assert loss.item() == 0.0
+    loss.backward()
+    assert logits.grad is not None
+    assert logits.grad.shape == (0, 3)
+
+
+@pytest.mark.parametrize(
+    ("labels", "kind", "message"),
+    [
+        ([2, 0, 1], TypeError, "labels is list, expected an array of integers"),
+        (LABELS.astype(np.float32), TypeError, "labels is float32"),
+        (LABELS[:2], ValueError, r"labels has shape \(2,\), expected \(N,\) = \(3,\)"),
+        (LABELS[:, None], ValueError, r"labels has shape \(3, 1\)"),
+        (np.array([0, 3, 1]), ValueError, r"labels\[1\] is 3, expected 0 ... 2"),
+        (np.array([0, 1, -1]), ValueError, r"labels\[2\] is -1"),
+        (np.array([0, 200, 1], np.uint8), ValueError, r"labels\[1\] is 200"),
+    ],
+)
+def test_labels(labels: Any, kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message):
+        losses.cross_entropy(Tensor(LOGITS), labels)
+
+
+def test_any_integer_dtype_and_stride() -> None:
+    wide = np.zeros((3, 2), np.uint8)
+    wide[:, 1] = LABELS
+    loss = losses.cross_entropy(Tensor(LOGITS), wide[:, 1])
+    assert loss.item() == pytest.approx(formula(LOGITS, LABELS), rel=1e-6)

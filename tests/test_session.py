@@ -1,0 +1,189 @@
+"""Sessions: the traced network gives the eager bits from one arena, and follows its weights."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from core_contract import bits, standing_in
+
+import pyinception as pyi
+from pyinception import backend, init, layers, workspace
+from pyinception.module import Module, Sequential
+from pyinception.session import Session, specs
+from pyinception.tensor import Tensor
+
+BACKENDS = [name for name in ("cpu", "reference") if backend.why_not(name) is None]
+DRAW = np.random.default_rng(8)
+SHAPE = (2, 12, 11, 3)
+
+
+class Small(Module):
+    """Every kind of layer that a GoogLeNet has, and a sum and a copy that are not in the table."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = layers.Conv2d(3, 6, 3, 2, 1, relu=True)
+        self.norm = layers.Lrn()
+        self.pool = layers.MaxPool2d(3, 2, ceil_mode=True)
+        self.module = layers.Inception(6, 2, 3, 4, 1, 2, 3)
+        self.branch = layers.ReduceConv2d(11, 3, 5)
+        self.side = layers.ConvBatchNorm(11, 5, 1)
+        self.mean = layers.AvgPool2d(2, 1)
+        self.drop = layers.Dropout(0.5)
+        self.fc = layers.Linear(2 * 2 * 10, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.module(self.pool(self.norm(self.stem(x))))
+        left, right = self.branch(x), self.side(x)
+        joined = pyi.concat([left + right, layers.Relu()(left * 0.5)])
+        return self.fc(self.drop(self.mean(joined)))
+
+
+def network() -> Small:
+    net = Small()
+    init.initialise(net, seed=3)
+    return net
+
+
+def inputs() -> np.ndarray:
+    return DRAW.standard_normal(SHAPE).astype(np.float32)
+
+
+def eager(net: Module, x: np.ndarray) -> np.ndarray:
+    return net.eval()(x).data
+
+
+@pytest.mark.parametrize("where", BACKENDS)
+def test_session_has_the_eager_bits(where: str) -> None:
+    net = network()
+    session = Session(net, SHAPE, backend=where)
+    assert net.training
+    with pyi.using(backend=where):
+        for _ in range(3):
+            x = inputs()
+            assert bits(session(x)) == bits(eager(net, x))
+
+
+def test_activations_share_an_arena() -> None:
+    session = Session(pyi.models.small_inception(), (1, 28, 28, 3), backend="reference")
+    assert session.arena_bytes < 0.4 * session.unplanned_bytes
+
+
+def test_results_are_fresh() -> None:
+    session = Session(network(), SHAPE, backend="reference")
+    x = inputs()
+    first = session(x)
+    kept = first.copy()
+    second = session(inputs())
+    np.testing.assert_array_equal(first, kept)
+    assert not np.shares_memory(first, second)
+    assert not np.array_equal(first, second)
+
+
+def test_tracing_computes_nothing() -> None:
+    net = network()
+    net.fc.bias.data[...] = np.nan
+    noted = specs(net, SHAPE)
+    assert ("inception", "fprop") in {(op, direction) for op, direction, _ in noted}
+    assert ("batch_norm", "inference") in {(op, direction) for op, direction, _ in noted}
+    assert np.array_equal(net.side.norm.mean.data, np.zeros(5))
+    assert net.training
+    assert workspace.recording() is None
+
+
+@pytest.mark.parametrize("where", BACKENDS)
+def test_later_weights_are_followed(where: str) -> None:
+    net = network()
+    session = Session(net, SHAPE, backend=where)
+    x = inputs()
+    before = session(x)
+    with pyi.using(backend=where):
+        init.initialise(net, seed=4)  # written in place
+        assert bits(session(x)) == bits(eager(net, x)) != bits(before)
+        net.fc.weight.data = net.fc.weight.data * 2  # another array
+        assert bits(session(x)) == bits(eager(net, x))
+
+
+def test_on_the_core_it_is_one_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over a stand-in for the core: launches recorded once, weights packed once, one run a call."""
+    net = Sequential(
+        conv=layers.Conv2d(3, 6, 3, 2, 1, relu=True),
+        norm=layers.Lrn(),
+        module=layers.Inception(6, 2, 3, 4, 1, 2, 3),
+        branch=layers.ReduceConv2d(11, 3, 5),
+        side=layers.ConvBatchNorm(5, 5, 1),
+        mean=layers.GlobalAvgPool(),
+        fc=layers.Linear(5, 4),
+    )
+    init.initialise(net, seed=3)
+    x = inputs()
+    with pyi.using(backend="reference"):
+        expected = eager(net, x)
+    with standing_in(monkeypatch) as core:
+        session = Session(net, SHAPE)
+        recorded = len(core.calls)
+        assert recorded == 8  # one per layer, two for conv + norm
+        with pyi.using(threads=2):
+            assert bits(session(x)) == bits(expected)
+            session(x)
+        assert session._launches.runs == [2, 2]
+        assert len(core.calls) == recorded
+        assert len(session._packed) == 1 + 6 + 2 + 1 + 1
+        init.initialise(net, seed=5)
+        addresses = [packed.data.ctypes.data for _, packed in session._packed]
+        changed = session(x)
+        assert [packed.data.ctypes.data for _, packed in session._packed] == addresses
+        assert len(core.calls) == recorded
+    with pyi.using(backend="reference"):
+        assert bits(changed) == bits(eager(net, x)) != bits(expected)
+
+
+def test_nchw_and_views() -> None:
+    net = network()
+    session = Session(net, SHAPE, backend="reference")
+    x = inputs()
+    np.testing.assert_array_equal(session(x.transpose(0, 3, 1, 2), layout="NCHW"), session(x))
+    np.testing.assert_array_equal(session(np.repeat(x, 2, 3)[..., ::2]), session(x))
+
+
+def test_refusals() -> None:
+    session = Session(network(), SHAPE, backend="reference")
+    wrong: list[tuple[Any, type[Exception], str]] = [
+        (inputs()[:1], ValueError, r"Session: x has shape \(1, 12, 11, 3\), expected"),
+        (inputs().astype(np.float64), TypeError, "Session: x has dtype float64"),
+        ([1.0], TypeError, "Session: x is a list"),
+    ]
+    for x, kind, message in wrong:
+        with pytest.raises(kind, match=message):
+            session(x)
+    with pytest.raises(ValueError, match="input_shape is"):
+        Session(network(), (12, 11, 3))
+    with pytest.raises(ValueError, match="conv2d: w has shape"):
+        Session(network(), (1, 12, 11, 5), backend="reference")
+    assert workspace.recording() is None
+
+
+def test_lifetimes_never_overlap() -> None:
+    draw = np.random.default_rng(2)
+    for _ in range(50):
+        count = int(draw.integers(1, 20))
+        sizes = [int(s) for s in draw.integers(0, 500, count)]
+        first = draw.integers(0, 10, count)
+        lives = [
+            (int(a), int(a + b)) for a, b in zip(first, draw.integers(0, 5, count), strict=True)
+        ]
+        offsets, total = workspace.plan_lifetimes(sizes, lives)
+        for i in range(count):
+            assert offsets[i] % 64 == 0
+            assert offsets[i] + sizes[i] <= total
+            for j in range(i):
+                if lives[i][0] <= lives[j][1] and lives[j][0] <= lives[i][1]:
+                    apart = (
+                        offsets[i] + sizes[i] <= offsets[j] or offsets[j] + sizes[j] <= offsets[i]
+                    )
+                    assert apart
+        alive = max(
+            sum(s for s, (a, b) in zip(sizes, lives, strict=True) if a <= when <= b)
+            for when in range(15)
+        )
+        assert total >= alive
