@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pyinception.kernels import reference
 
 from pyinception import backend, models, session
-from pyinception.kernels import reference
 from pyinception.spec import BranchSpec, ConvSpec, InceptionSpec
 
 REASON = backend.why_not("cpu")
