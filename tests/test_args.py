@@ -6,7 +6,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-
 from pyinception.kernels import args
 
 HEADER = Path(args.__file__).with_name("args.h")

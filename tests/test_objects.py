@@ -6,7 +6,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-
 from pyinception.kernels.cpu import gates
 
 core = pytest.importorskip("pyinception._C", reason="the compiled core is not built")

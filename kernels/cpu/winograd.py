@@ -1,6 +1,7 @@
 """Winograd convolution F(4x4, 3x3), fprop and dgrad, as tile programs; see winograd_transform.py.
 
-    y[n, p, q, k] = relu(bias[k] + sum over r, s, c of x[n, p + r - pad_h, q + s - pad_w, c] w[k, r, s, c])
+    y[n, p, q, k] = relu(bias[k] + sum over r, s, c of x[n, h, w, c] w[k, r, s, c])
+    h = p + r - pad_h, w = q + s - pad_w; terms outside the map are 0
 
 dgrad is the same over gy, masked by y > 0 as it is read, with the filter flipped and its channels
 exchanged. y is `=`, or `+=` with accumulate (then without bias).
@@ -8,9 +9,9 @@ exchanged. y is `=`, or `+=` with accumulate (then without bias).
 The map is cut into 4x4 output tiles, counted through the images of the batch, so that small maps
 fill the register tile too. A program's tile is a block of those times a range of panels:
 
-    V[e, t, c] = (B^T d B)[e]                     once, all channels, in scratch
-    M[e, t, k] = sum over c of V[e, t, c] U[e, c, k]   panel by panel: 36 products on the register tile
-    y          = A^T M A + bias                   the panel's channels of the block
+    V[e, t, c] = (B^T d B)[e]                          all channels, once, in scratch
+    M[e, t, k] = sum over c of V[e, t, c] U[e, c, k]   36 products a panel, on the register tile
+    y          = A^T M A + bias                        the panel's channels of the block
 
 Each M is one chain over c, whatever block or panel range it falls in. Packed filters are
 U[panel, e, c, lane], lanes as those of the direct format, so four times its size.
@@ -197,6 +198,27 @@ input_line, output_line = njit(**OPTIONS)(LINES.input), njit(**OPTIONS)(LINES.ou
 filter_line = njit(**OPTIONS)(LINES.filter)
 
 
+@njit(**OPTIONS)
+def input_lines(x, out, step, lines):
+    """B^T along the 6 lines of a 6x6 square: `step` within a line, `lines` to the next one."""
+    for i in range(0, WINDOW * lines, lines):
+        x0, x1, x2 = x[i], x[i + step], x[i + 2 * step]
+        x3, x4, x5 = x[i + 3 * step], x[i + 4 * step], x[i + 5 * step]
+        y0, y1, y2, y3, y4, y5 = input_line(x0, x1, x2, x3, x4, x5)
+        out[i], out[i + step], out[i + 2 * step] = y0, y1, y2
+        out[i + 3 * step], out[i + 4 * step], out[i + 5 * step] = y3, y4, y5
+
+
+@njit(**OPTIONS)
+def output_lines(m, step, lines, count):
+    """A^T along `count` lines of a 6x6 square, in place: 6 values in, 4 out."""
+    for i in range(0, count * lines, lines):
+        m0, m1, m2 = m[i], m[i + step], m[i + 2 * step]
+        m3, m4, m5 = m[i + 3 * step], m[i + 4 * step], m[i + 5 * step]
+        y0, y1, y2, y3 = output_line(m0, m1, m2, m3, m4, m5)
+        m[i], m[i + step], m[i + 2 * step], m[i + 3 * step] = y0, y1, y2, y3
+
+
 def winograd_plain(target: Target):
     """The same record, tiles and bits as `winograd`."""
     NR, VL = target.nr, target.vl
@@ -208,8 +230,7 @@ def winograd_plain(target: Target):
         t1 = min(t0 + a.block_tiles, a.tile_count)
         k0 = tile % a.panel_tiles * a.tile_panels * NR
         k1 = min(k0 + a.tile_panels * NR, a.K)
-        half = floats(scratch, POINTS)  # after the transform of the columns
-        m = floats(scratch + MASKS, POINTS)
+        d, m = floats(scratch, POINTS), floats(scratch + MASKS, POINTS)
         for t in range(t0, t1):
             n, rest = t // (a.tiles_h * a.tiles_w), t % (a.tiles_h * a.tiles_w)
             p0, q0 = rest // a.tiles_w * TILE, rest % a.tiles_w * TILE
@@ -219,23 +240,16 @@ def winograd_plain(target: Target):
                 for i in range(WINDOW):
                     for j in range(WINDOW):
                         h, w = p0 + i - a.pad_h, q0 + j - a.pad_w
-                        d = ZERO
+                        value = ZERO
                         if 0 <= h < a.H and 0 <= w < a.W:
-                            d = floats(a.x + (n * a.x_n + h * a.x_h + w * a.x_w + c) * 4, 1)[0]
+                            at = a.x + (n * a.x_n + h * a.x_h + w * a.x_w + c) * 4
+                            value = floats(at, 1)[0]
                             if a.mask != 0:
                                 at = a.mask + (n * a.m_n + h * a.m_h + w * a.m_w + c) * 4
-                                d = d if floats(at, 1)[0] > ZERO else ZERO
-                        half[6 * i + j] = d
-                for j in range(WINDOW):
-                    half[j], half[6 + j], half[12 + j], half[18 + j], half[24 + j], half[30 + j] = (
-                        input_line(
-                            half[j], half[6 + j], half[12 + j], half[18 + j], half[24 + j], half[30 + j]
-                        )
-                    )  # fmt: skip
-                for i in range(0, POINTS, WINDOW):
-                    v[i], v[i + 1], v[i + 2], v[i + 3], v[i + 4], v[i + 5] = input_line(
-                        half[i], half[i + 1], half[i + 2], half[i + 3], half[i + 4], half[i + 5]
-                    )
+                                value = value if floats(at, 1)[0] > ZERO else ZERO
+                        d[WINDOW * i + j] = value
+                input_lines(d, v, WINDOW, 1)
+                input_lines(v, v, 1, WINDOW)
 
             for k in range(k0, k1):
                 panel, lane = k // NR, k % NR
@@ -248,15 +262,9 @@ def winograd_plain(target: Target):
                         u = floats(weights + ((e * a.C + c) * width + lane) * 4, 1)[0]
                         total = fma(v[e], u, total)
                     m[e] = total
-                for j in range(WINDOW):
-                    half[j], half[6 + j], half[12 + j], half[18 + j] = output_line(
-                        m[j], m[6 + j], m[12 + j], m[18 + j], m[24 + j], m[30 + j]
-                    )
+                output_lines(m, WINDOW, 1, WINDOW)
+                output_lines(m, 1, WINDOW, TILE)
                 for i in range(TILE):
-                    o = 6 * i
-                    m[o], m[o + 1], m[o + 2], m[o + 3] = output_line(
-                        half[o], half[o + 1], half[o + 2], half[o + 3], half[o + 4], half[o + 5]
-                    )
                     for j in range(TILE):
                         if p0 + i < a.P and q0 + j < a.Q:
                             at = a.y + (n * a.y_n + (p0 + i) * a.y_h + (q0 + j) * a.y_w + k) * 4
@@ -266,7 +274,7 @@ def winograd_plain(target: Target):
                                 start = y[0]
                             elif a.bias != 0:
                                 start = floats(a.bias + k * 4, 1)[0]
-                            value = m[o + j] + start
+                            value = m[WINDOW * i + j] + start
                             y[0] = ZERO if a.relu != 0 and value <= ZERO else value
 
     return program

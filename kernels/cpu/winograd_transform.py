@@ -29,7 +29,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from .register_tile import F32, I64, _Emit
+from .register_tile import I64, _Emit
 
 TILE, WINDOW, TAPS = 4, 6, 3  # outputs, inputs and filter taps of a tile, each way
 POINTS = WINDOW * WINDOW
@@ -45,7 +45,7 @@ MINUS_TWO, MINUS_EIGHT = np.float32(-2), np.float32(-8)
 
 
 def make_lines(fma) -> SimpleNamespace:
-    """B^T, G (without its divisors) and A^T of one line, over values that add, subtract and `fma`."""
+    """B^T, G without its divisors and A^T of one line, over values that add, subtract and `fma`."""
 
     def input_line(x0, x1, x2, x3, x4, x5):
         e, f = x4 - x2, x3 - x1
@@ -114,7 +114,7 @@ def _both_ways(line, grid: list, size: int) -> list:
 
 
 def _for_lanes(e: _Emit, count, body) -> None:
-    """body(byte offset, None) for whole vectors of `count` floats, body(offset, mask) for the rest."""
+    """body(byte offset, None) for whole vectors of `count` floats, (offset, mask) for the rest."""
     b, size = e.b, e.vl * 4
     entry, names = b.block, "test whole rest part done"
     block = {name: b.append_basic_block(name) for name in names.split()}
@@ -149,8 +149,8 @@ def input_tile(VL: int):
     """Intrinsic tile(taps, masks, C, out, plane): out[e][0:C] = (B^T d B)[e], e = 0..35.
 
     taps: address of the 36 addresses of d's pixels, each of C floats; masks: 0, or likewise, and d
-    counts where the mask is positive; out: address of point 0, `plane` bytes before that of point 1,
-    written in whole vectors (zeros beyond C).
+    counts where the mask is positive; out: address of point 0, `plane` bytes before that of point
+    1, written in whole vectors (zeros beyond C).
     """
 
     def emit(context, b, sig, values):
