@@ -15,6 +15,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from pyinception import config
+
 Array: TypeAlias = Any  # numpy.ndarray or cupy.ndarray: CuPy is optional, so no type can name both
 
 NAMES = ("auto", "cpu", "cuda", "emulated", "reference")
@@ -64,7 +66,20 @@ def core() -> Any:
     module, reason = _load_core()
     if module is None:
         raise BackendError(f'backend "cpu": {reason}')
+    if config.get("jit"):
+        _compile_live(config.get("cpu_level") or module.host_level())
     return module
+
+
+@cache
+def _compile_live(level: str) -> None:
+    """Exchange the linked tile programs of one level for ones compiled now."""
+    if importlib.util.find_spec("numba") is None:
+        raise BackendError(
+            "jit is on, but Numba is not installed; pip install 'pyinception[jit]' or switch it off"
+        )
+    live = importlib.import_module("pyinception.kernels.cpu.live")
+    live.install(_load_core()[0], level)
 
 
 @cache

@@ -22,6 +22,9 @@ from pyinception.tensor import Tensor, no_grad
 
 _Call = tuple[Any, tuple[Any, ...]]  # a plan or a host function, and its arguments
 _AXES = {2: "N C", 4: "N H W C"}
+# A batch goes through in groups of samples whose activations stay in the last cache: layer by layer
+# over the whole batch, every map of an early layer would travel to memory and back.
+GROUP_BYTES = 16 << 20
 
 
 def _trace(net: Module, x: Array) -> tuple[Any, workspace.Recording]:
@@ -82,12 +85,30 @@ class Session:
         if len(self.input_shape) not in _AXES:
             text = f"input_shape is {self.input_shape}, expected (N, H, W, C) or (N, C)"
             raise ValueError(f"Session: {text}")
-        self._build()
+        self._build(self._group())
 
-    def _build(self) -> None:
-        dtype = next((p.dtype for p in self.net.parameters()), np.dtype(np.float32))
-        self._x = workspace.aligned(int(np.prod(self.input_shape)) * dtype.itemsize)
-        self._x = self._x.view(dtype).reshape(self.input_shape)
+    def _group(self) -> int:
+        """The largest divisor of the batch whose activations fit `GROUP_BYTES`."""
+        batch = self.input_shape[0]
+        if batch <= 1:
+            return batch
+        x = np.empty((1, *self.input_shape[1:]), self._dtype())
+        with config.using(**self.switches):
+            result, noted = _trace(self.net, x)
+        if isinstance(result, Tensor):
+            self._plan_memory(noted, result.data)
+            most = max(1, GROUP_BYTES // max(self.arena_bytes, 1))
+            return max(d for d in range(1, batch + 1) if batch % d == 0 and d <= most)
+        return batch
+
+    def _dtype(self) -> Any:
+        return next((p.dtype for p in self.net.parameters()), np.dtype(np.float32))
+
+    def _build(self, group: int) -> None:
+        self.group = group
+        dtype = self._dtype()
+        shape = (group, *self.input_shape[1:])
+        self._x = workspace.aligned(int(np.prod(shape)) * dtype.itemsize).view(dtype).reshape(shape)
         with config.using(**self.switches):
             result, noted = _trace(self.net, self._x)
             if not isinstance(result, Tensor):
@@ -184,7 +205,7 @@ class Session:
         if now == self._seen:
             return
         if now[0] != self._seen[0]:
-            self._build()
+            self._build(self.group)
             return
         for weights, packed in self._packed:
             prepack(weights, packed.format, out=packed.data)
@@ -200,12 +221,22 @@ class Session:
         given = border.take("x", x)
         check("Session", "x", given, _AXES[len(self.input_shape)], self.input_shape, like=self._x)
         self._refresh()
-        self._x[...] = given
+        y = np.empty((given.shape[0], *self._y.shape[1:]), self._y.dtype)
+        for first in range(0, given.shape[0], max(self.group, 1)):
+            self._x[...] = given[first : first + self.group]
+            self._run()
+            y[first : first + self.group] = self._y
+        return border.back(y)
+
+    def _run(self) -> None:
         if self._launches is not None:
             self._launches.run(config.get("threads"))
-        else:
-            self._replay()
-        return border.back(self._y.copy())
+            return
+        for call, arguments in self._calls:
+            if isinstance(call, Plan):
+                call.row.run(call.spec, *arguments)
+            else:
+                call(*arguments)
 
 
 def _address(array: Array) -> int:

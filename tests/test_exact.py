@@ -2,7 +2,7 @@
 
 Operands are small integers whose every partial sum fits 24 bits, so any order of summation gives
 one right answer. Cases start from the awkward: 1x1 images, odd extents, C and K beside the vector
-lengths, C = H = W, strides, pads larger than needed, batch 0. Outputs are NaN before every call and
+lengths, C = H = W, strides, pads larger than needed, batch 0. Outputs are NaN before a call and
 lie as a channel slice between guard bands; most outputs must not be zero, or the case proved little.
 Winograd's filters are multiples of 576, which its transform divides exactly.
 """
@@ -26,7 +26,7 @@ def ints(draw, *shape, low=-3, high=4):
 
 
 class Guarded:
-    """An output map inside a wider buffer: NaN before the call, its surroundings untouched after."""
+    """An output map inside a wider buffer: NaN before the call, its surroundings untouched."""
 
     def __init__(self, shape, left=3, right=2):
         self.buffer = np.full((*shape[:-1], left + shape[-1] + right), np.nan, np.float32)

@@ -22,7 +22,7 @@ def select_target(level: str) -> None:
 
 
 def emit(programs: dict[str, object], level: str, symbol: str):
-    """One LLVM module with an entry `pyi_<symbol>_<name>` per program; returns (module, machine)."""
+    """One LLVM module with an entry `pyi_<symbol>_<name>` per program, and its target machine."""
     import llvmlite.binding as llvm
 
     from . import gates

@@ -1,7 +1,7 @@
 """Direct convolution, fprop and dgrad, fused and not, as tile programs.
 
     y[n, p, q, k] = relu(bias[k] + sum over sources, r, s, c of x[n, h, w, c] weights[r, s, c, k])
-    h = (p stride_h + r - pad_h) / dilation_h, w likewise; terms outside the map or off the grid are 0
+    h = (p stride_h + r - pad_h) / dilation_h, w likewise; terms outside the map or off the grid: 0
 
 One program serves four uses, told apart by its record (args.CONV): a convolution; its dgrad (a
 convolution of the spread, masked gradient with flipped filters); sibling 1x1s (panels that write
@@ -100,8 +100,8 @@ def list_rows(src, base, origin, row_step, pixel_step, merged, zero, p, q, m, ro
 def list_pixels(i0, i1, m, Q, phase_w, p, q):
     """Coordinates of pixels i0, i0+1, ...; beyond i1 the last one again.
 
-    With phase_w = d > 1 a row is walked residue by residue (0, d, 2d, ..., 1, d+1, ...), so that the
-    pixels of a group share the taps that a spread map leaves them.
+    With phase_w = d > 1 a row is walked residue by residue (0, d, 2d, ..., 1, d+1, ...), so that
+    the pixels of a group share the taps that a spread map leaves them.
     """
     for i in range(m):
         index = min(i0 + i, i1 - 1)

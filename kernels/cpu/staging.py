@@ -44,7 +44,7 @@ def stage_row(to, x, y, pixels, C, x_step, y_step, left, width):
     if y == 0 and x_step == C:
         copy_bytes(at, x, pixels * C * 4)
     else:
-        for i in range(pixels):
+        for _ in range(pixels):
             for c in range(0, C, WIDTH):
                 if y != 0:
                     gated_copy8(at + c * 4, x + c * 4, y + c * 4, C - c)

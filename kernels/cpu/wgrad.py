@@ -54,7 +54,7 @@ def add_bias_gradient(gb_at, staged, pixels, count, MR):
 
 
 def conv_wgrad(target: Target):
-    """Tile program of args.WGRAD; tile = (range of tile_k channels, range of tile_b lane blocks)."""
+    """Tile program of args.WGRAD; tile = (tile_k channels, tile_b blocks of lanes)."""
     MR, NV, VL = target.wgrad_mr, target.wgrad_nv, target.vl
     NR = NV * VL
     one, two, full = (wgrad_tile(MR, nv, VL) for nv in (1, 2, NV))
@@ -92,7 +92,7 @@ def conv_wgrad(target: Target):
 
     @njit(**OPTIONS)
     def block(a, x_at, gy_at, pixels, skip, k0, k1, r, lane, lanes, all_pixels, scratch):
-        """One block of lanes against every group of channels; `skip` leading pixels are left out."""
+        """A block of lanes against every group of channels; `skip` leading pixels left out."""
         out = integers(scratch, MR)
         row_length = a.S * a.C
         for group in range((k1 - k0 + MR - 1) // MR):
