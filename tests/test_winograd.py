@@ -153,6 +153,21 @@ def test_exact_on_integers(seed, dgrad):
         assert min(nonzero) > case.expected.size // 5
 
 
+@pytest.mark.parametrize("padding", [(4, 3), (0, 6), (9, 2)])
+def test_more_padding_than_the_filter_sees(padding):
+    """Whole tiles then lie outside the image; in dgrad the border of gy is left out."""
+    rng = np.random.default_rng(6)
+    x = rng.integers(-2, 3, (2, 5, 6, 8)).astype(np.float32)
+    w = EXACT * rng.integers(-1, 2, (20, 3, 3, 8)).astype(np.float32)
+    expected = reference.conv2d_fprop(x, w, padding=padding)
+    result = run(Case(x, w, None, None, padding, False, None, expected), False)
+    np.testing.assert_array_equal(result, expected)
+    gy = rng.integers(-2, 3, expected.shape).astype(np.float32)
+    expected = reference.conv2d_dgrad(gy, w, x.shape, padding=padding)
+    result = run(Case(gy, w, None, None, padding, False, None, expected), True)
+    np.testing.assert_array_equal(result, expected)
+
+
 def real_case(shape, w_shape, padding=(1, 1), seed=0):
     rng = np.random.default_rng(seed)
     x = np.maximum(rng.standard_normal(shape), 0).astype(np.float32)

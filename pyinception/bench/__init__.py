@@ -1,0 +1,10 @@
+"""Benchmarks: the fused kernels against the unfused ones and against other libraries.
+
+`run_reduce_conv`, `run_module`, `run_conv` and `run_net` measure and return a `Report` (``rows``,
+``table()``, ``to_json()``); `compare` sets two reports side by side.
+"""
+
+from pyinception.bench.report import Report, compare
+from pyinception.bench.runs import run_conv, run_module, run_net, run_reduce_conv
+
+__all__ = ["Report", "compare", "run_conv", "run_module", "run_net", "run_reduce_conv"]

@@ -1,0 +1,266 @@
+"""Other libraries on the same problem: same dtype, threads, epilogue; each in its best layout.
+
+A problem is written once as a graph over five operations; a rival supplies them. PyTorch runs the
+graph eagerly in channels_last; OpenVINO compiles it with the latency hint. Both are imported here
+and only here, on demand.
+"""
+
+import importlib
+import importlib.util
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pyinception.backend import Array
+from pyinception.bench.problems import TimedSpec, branches
+from pyinception.bench.timing import Call, once
+from pyinception.spec import PoolSpec
+
+Graph = Callable[[Any, Any, Any], Any]  # (operations, x, weights) -> y
+NAMES = ("torch", "torch.compile", "openvino")
+
+
+@dataclass(eq=False)
+class Opponent:
+    """One rival ready for one problem."""
+
+    call: Call
+    output: Callable[[], Array]  # the result, NHWC or (N, K), as NumPy has it
+    convert: Call  # what a caller with NHWC arrays pays on each call to reach the timed layout
+    first: float  # seconds from weights to the first result: conversion, compilation, first run
+
+
+def graph_of(spec: TimedSpec) -> Graph:
+    """The graph of a timed op: chains of convolution + bias + ReLU and pools, side by side."""
+
+    def graph(ops: Any, x: Any, weights: Any) -> Any:
+        ends, rest = [], iter(weights.values() if isinstance(weights, dict) else weights)
+        for chain in branches(spec):
+            value = x
+            for stage in chain:
+                if isinstance(stage, PoolSpec):
+                    window = stage.kernel, stage.stride, stage.padding
+                    value = ops.max_pool(value, *window, stage.ceil_mode)
+                else:
+                    w, b = next(rest), next(rest)
+                    value = ops.conv(value, w, b, stage.stride, stage.padding, stage.relu)
+            ends.append(value)
+        return ops.concat(ends) if len(ends) > 1 else ends[0]
+
+    return graph
+
+
+class Torch:
+    """PyTorch on the CPU: eager, channels_last, inference mode; or compiled and frozen."""
+
+    def __init__(self, threads: int, compiled: bool = False) -> None:
+        import torch
+
+        self.torch, self.compiled = torch, compiled
+        self.name = "torch.compile" if compiled else "torch"
+        self.version = str(torch.__version__)
+        self.functional = torch.nn.functional
+        if compiled:
+            importlib.import_module("torch._inductor.config")
+        torch.set_num_threads(threads)
+
+    def prepare(self, graph: Graph, x: Array, weights: Any) -> Opponent:
+        """``weights``: a list or a dict of arrays, filters KRSC or (K, C)."""
+        torch = self.torch
+        results: dict[str, Any] = {}
+
+        def convert() -> Any:
+            return self.weight(x)
+
+        def build() -> None:
+            ready = each(self.weight, weights)
+            results["x"] = convert()
+            if self.compiled:
+                results["forward"] = self._compile(graph, ready)
+                with torch._inductor.config.patch(freezing=True):
+                    call()
+            else:
+                results["forward"] = lambda x: graph(self, x, ready)
+                call()
+
+        def call() -> None:
+            with torch.inference_mode():
+                results["y"] = results["forward"](results["x"])
+
+        def output() -> Array:
+            return to_nhwc(results["y"].numpy())
+
+        return Opponent(call, output, convert, once(build))
+
+    def _compile(self, graph: Graph, weights: Any) -> Any:
+        """The graph as a module whose weights torch may fold into the layouts its kernels want."""
+        torch, ops = self.torch, self
+
+        class Net(torch.nn.Module):  # type: ignore[name-defined]
+            def __init__(self) -> None:
+                super().__init__()
+                named = weights if isinstance(weights, dict) else dict(enumerate(weights))
+                self.names = list(named)
+                self.kept = torch.nn.ParameterList(named.values()).requires_grad_(False)
+
+            def forward(self, x: Any) -> Any:
+                return graph(ops, x, dict(zip(self.names, self.kept, strict=True)))
+
+        torch._dynamo.reset()  # else a second shape is compiled for any shape, which cannot freeze
+        return torch.compile(Net().eval(), dynamic=False)
+
+    def weight(self, array: Array) -> Any:
+        """KRSC or NHWC memory under the shape KCRS or NCHW: channels_last, no copy."""
+        tensor = self.torch.from_numpy(array)
+        return tensor.permute(0, 3, 1, 2) if array.ndim == 4 else tensor
+
+    def conv(self, x: Any, w: Any, b: Any, stride: Any, padding: Any, relu: bool) -> Any:
+        y = self.functional.conv2d(x, w, b, stride, padding)
+        return self.functional.relu_(y) if relu else y
+
+    def max_pool(self, x: Any, kernel: Any, stride: Any, padding: Any, ceil: bool) -> Any:
+        return self.functional.max_pool2d(x, kernel, stride, padding, ceil_mode=ceil)
+
+    def avg_pool(self, x: Any, kernel: Any, stride: Any) -> Any:
+        return self.functional.avg_pool2d(x, kernel, stride)
+
+    def lrn(self, x: Any, size: int, alpha: float, beta: float, k: float) -> Any:
+        return self.functional.local_response_norm(x, size, alpha, beta, k)
+
+    def concat(self, parts: list[Any]) -> Any:
+        return self.torch.cat(parts, 1)
+
+    def linear(self, x: Any, w: Any, b: Any) -> Any:
+        return self.functional.linear(x.flatten(1), w, b)
+
+
+class OpenVino:
+    """OpenVINO on the CPU, latency hint, float32; NCHW outside, its own blocked layout inside."""
+
+    def __init__(self, threads: int) -> None:
+        import openvino
+        from openvino import opset13
+
+        self.openvino, self.opset = openvino, opset13
+        self.name, self.version = "openvino", str(openvino.__version__).split("-")[0]
+        self.core = openvino.Core()
+        self.settings = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": threads,
+            "INFERENCE_PRECISION_HINT": "f32",  # the default may be bf16 where the CPU has it
+        }
+
+    def prepare(self, graph: Graph, x: Array, weights: Any) -> Opponent:
+        """``weights``: a list or a dict of arrays, filters KRSC or (K, C)."""
+        shared: dict[str, Any] = {}
+
+        def convert() -> Array:
+            return np.ascontiguousarray(x.transpose(0, 3, 1, 2))
+
+        def build() -> None:
+            given = convert()
+            parameter = self.opset.parameter(list(given.shape), np.float32)
+            result = graph(self, parameter, each(self.weight, weights))
+            model = self.openvino.Model([result], [parameter], "bench")
+            request = self.core.compile_model(model, "CPU", self.settings).create_infer_request()
+            request.set_input_tensor(self.openvino.Tensor(given, shared_memory=True))
+            shared.update(request=request, given=given)
+            call()
+
+        def call() -> None:  # start and wait: `infer` would also copy the result out
+            shared["request"].start_async()
+            shared["request"].wait()
+
+        def output() -> Array:
+            return to_nhwc(shared["request"].get_output_tensor(0).data)
+
+        return Opponent(call, output, convert, once(build))
+
+    def weight(self, array: Array) -> Any:
+        """A constant: KRSC as KCRS, others as they are."""
+        turned = array.transpose(0, 3, 1, 2) if array.ndim == 4 else array
+        return self.opset.constant(np.ascontiguousarray(turned))
+
+    def _biased(self, y: Any, b: Any, axes: tuple[int, ...]) -> Any:
+        return self.opset.add(y, self.opset.constant(b.data.reshape(axes)))
+
+    def conv(self, x: Any, w: Any, b: Any, stride: Any, padding: Any, relu: bool) -> Any:
+        window = list(stride), list(padding), list(padding), [1, 1]
+        y = self._biased(self.opset.convolution(x, w, *window), b, (1, -1, 1, 1))
+        return self.opset.relu(y) if relu else y
+
+    def max_pool(self, x: Any, kernel: Any, stride: Any, padding: Any, ceil: bool) -> Any:
+        window = list(stride), [1, 1], list(padding), list(padding), list(kernel)
+        rounding = "ceil" if ceil else "floor"
+        return self.opset.max_pool(x, *window, rounding_type=rounding).output(0)
+
+    def avg_pool(self, x: Any, kernel: Any, stride: Any) -> Any:
+        return self.opset.avg_pool(x, list(stride), [0, 0], [0, 0], list(kernel), False)
+
+    def lrn(self, x: Any, size: int, alpha: float, beta: float, k: float) -> Any:
+        axes = self.opset.constant(np.array([1], np.int64))
+        return self.opset.lrn(x, axes, alpha, beta, k, size)
+
+    def concat(self, parts: list[Any]) -> Any:
+        return self.opset.concat(parts, 1)
+
+    def linear(self, x: Any, w: Any, b: Any) -> Any:
+        flat = self.opset.reshape(x, np.array([0, -1], np.int64), True)
+        return self._biased(self.opset.matmul(flat, w, False, True), b, (1, -1))
+
+
+def each(convert: Callable[[Array], Any], weights: Any) -> Any:
+    """``weights`` with every array converted, in the same kind of container."""
+    if isinstance(weights, dict):
+        return {name: convert(array) for name, array in weights.items()}
+    return [convert(array) for array in weights]
+
+
+def to_nhwc(array: Array) -> Array:
+    """A result NCHW as NHWC; (N, K) as it is."""
+    return array.transpose(0, 2, 3, 1) if array.ndim == 4 else array
+
+
+@contextmanager
+def opened(
+    threads: int, wanted: bool | tuple[str, ...] = True
+) -> Iterator[tuple[list[Any], dict[str, str]]]:
+    """The rivals that are installed, and why each other one is left out.
+
+    Parameters
+    ----------
+    threads : of every rival; PyTorch's own setting is put back afterwards.
+    wanted : True for those that compile quickly, False for none, or names of `NAMES`.
+
+    Raises
+    ------
+    ValueError
+        For a name that is no rival.
+    """
+    names = ("torch", "openvino") if wanted is True else wanted or ()
+    for name in names:
+        if name not in NAMES:
+            raise ValueError(f"bench: rivals has {name!r}, expected some of {', '.join(NAMES)}")
+    missing = {
+        name: "not installed: pip install 'pyinception[rivals]'"
+        for name in names
+        if importlib.util.find_spec(name.partition(".")[0]) is None
+    }
+    before = None
+    if any(name.startswith("torch") and name not in missing for name in names):
+        import torch
+
+        before = torch.get_num_threads()
+    try:
+        found: list[Any] = []
+        for name in names:
+            if name not in missing:
+                is_torch = name != "openvino"
+                found.append(Torch(threads, name != "torch") if is_torch else OpenVino(threads))
+        yield found, missing
+    finally:
+        if before is not None:
+            torch.set_num_threads(before)
