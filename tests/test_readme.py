@@ -56,6 +56,7 @@ def test_benchmark_snippet(capsys: pytest.CaptureFixture[str]) -> None:
     assert "3a" in capsys.readouterr().out
 
 
+@pytest.mark.oracles
 def test_call_snippet() -> None:
     found = run(SNIPPETS[1])
     torch, x = found["torch"], found["x"]

@@ -228,6 +228,23 @@ def test_resume_with_another_configuration(tmp_path, first, asked, message):
     assert contents(tmp_path) == before
 
 
+def test_resume_after_the_data_set_changed(tmp_path):
+    image = pytest.importorskip("PIL.Image", reason="extra `train`")
+    root = tmp_path / "data"
+    for split in ("train", "test"):
+        for name in "ab":
+            (root / split / name).mkdir(parents=True)
+            colour = {"a": "red", "b": "blue"}[name]
+            image.new("RGB", (8, 8), colour).save(root / split / name / "0.png")
+    given = {"data": "image_folder", "root": str(root), "size": 8, "model": "tiny_inception"}
+    train(tmp_path / "run", given | {"epochs": 1})
+    image.new("RGB", (8, 8)).save(root / "train" / "a" / "1.png")
+    before = contents(tmp_path / "run")
+    with pytest.raises(RunError, match="had 2 images of 2 classes, now 3 of 2"):
+        train(tmp_path / "run", {"epochs": 2}, resume=True)
+    assert contents(tmp_path / "run") == before
+
+
 def test_resume_without_a_run(tmp_path):
     with pytest.raises(RunError, match="there is no run folder"):
         train(tmp_path / "run", {}, resume=True)

@@ -9,7 +9,8 @@ struct Geometry {
   int64_t stride_h = 1, stride_w = 1, pad_h = 0, pad_w = 0;
 };
 
-int64_t packed_floats(const Level& level, int64_t K, int64_t R, int64_t S, int64_t C, bool winograd);
+int64_t packed_floats(const Level& level, int64_t K, int64_t R, int64_t S, int64_t C,
+                      bool winograd);
 // Address of the packed filter; appends a pack launch to the current phase if it is not packed yet.
 const float* packed(Call& call, const Filter& w, bool dgrad);
 
@@ -19,7 +20,7 @@ const float* packed(Call& call, const Filter& w, bool dgrad);
 const char* why_not_winograd(int64_t R, int64_t S, const Geometry& g);
 bool winograd_pays(int64_t K, int64_t R, int64_t S, int64_t C);
 bool choose_winograd(const Call& call, const Filter& w, const Geometry& g);
-// The same for packing, which knows no map: what is not 3x3 is packed for direct, as modules need it.
+// The same for packing, which knows no map: what is not 3x3 is packed for direct, as in modules.
 bool choose_winograd_format(const Call& call, const Filter& w);
 void add_winograd(Call& call, const Map& x, const Map& mask, const float* weights,
                   const float* bias, const Map& y, const Geometry& g, bool relu, bool accumulate);

@@ -58,7 +58,7 @@ typedef enum {
 typedef struct pyi_launches pyi_launches;
 
 typedef struct {
-  const char* algorithm;  /* "auto", "direct", "winograd", "plain"; NULL: auto */
+  const char* algorithm;  /* "auto", "direct", "winograd", "plain", "winograd_plain"; NULL: auto */
   const char* level;      /* "x86-64-v3", "x86-64-v4"; NULL or "": the host's best */
   int threads;            /* 0: affinity, cgroup quota and OMP_NUM_THREADS decide */
   pyi_launches* launches; /* not NULL: append here, run nothing */
