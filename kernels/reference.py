@@ -13,133 +13,20 @@ A convolution is one matrix product per filter tap over x in a frame of zeros: s
 checked by eye, fast enough for thousands of test cases.
 """
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from math import inf, prod
-from operator import index
-from typing import Any, NamedTuple, cast
+from collections.abc import Sequence
+from math import prod
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
+
+from .windows import check, require
 
 Array = npt.NDArray[Any]
 Maybe = Array | None
 Pair = tuple[int, int]
 Shape = Sequence[int]
 _1, _0 = (1, 1), (0, 0)  # stride and padding unless given
-
-_DTYPES = {"argmax": "uint8", "labels": "int8 int16 int32 int64 uint8 uint16 uint32"}
-_TWO, _WORD = ((2,), 1, 2**31), ((), 0, 2**32)  # shape, least value, limit
-_RANGES: dict[str, tuple[tuple[int, ...], int, float]]
-_RANGES = {"stride": _TWO, "kernel": _TWO, "padding": ((2,), 0, 2**31), "size": ((), 1, 2**31)}
-_RANGES |= {"seed": ((), 0, 2**64), "step": _WORD, "layer": _WORD, "first_sample": _WORD}
-_RANGES |= {"p": ((), 0, 1), "eps": ((), 0, inf)}
-
-
-def _require(right: Any, text: str, error: type[Exception] = ValueError) -> None:
-    if not right:
-        raise error(text)
-
-
-def _check(given: Mapping[str, Any], op: str, arguments: str) -> "_Windows":
-    """Check what is ``given``: ranges, then each of ``arguments`` ("x NHWC, b K?") in this order:
-    kind, dtype, rank, extents. Returns the windows, for an op that has a stride.
-
-    An axis is a capital letter, maybe with a small one or a digit, bound to the extent of its first
-    use; a number is itself, ``*`` any axes; ``?`` admits None; P and Q follow from the windows.
-    """
-    for name in [name for name in given if name in _RANGES]:
-        (shape, least, limit), value = _RANGES[name], np.asarray(given[name])
-        kinds = "iuf" if name in ("p", "eps") else "iu"
-        right = value.shape == shape and value.dtype.kind in kinds
-        right = right and value.min() >= least and value.max() < limit
-        right = right and (name != "size" or value % 2 == 1)
-        text = "a pair of ints" if shape else "an odd int" if name == "size" else "a number"
-        _require(right, f"{op}: {name} is {given[name]}, expected {text} in [{least}, {limit})")
-    dims: dict[str, Any] = {"dtype": "float32 float64"}
-    for name, letters in (argument.split() for argument in arguments.split(", ")):
-        value, axes = given[name], re.findall(r"[A-Z][a-z0-9]?|\d|\*", letters)
-        if value is None and "?" in letters:
-            continue
-        shape = tuple(map(index, value)) if name.endswith("shape") else np.shape(value)
-        if not name.endswith("shape"):
-            dtypes = _DTYPES.get(name, dims["dtype"])
-            kind = str(value.dtype) if isinstance(value, np.ndarray) else type(value).__name__
-            text = f"{op}: {name} is {kind}, expected an array of {dtypes.replace(' ', ' or ')}"
-            _require(kind in dtypes.split(), text, TypeError)
-            dims["dtype"] = dims["dtype"] if name in _DTYPES else kind
-        if "P" in axes and "P" not in dims:
-            _bind_windows(op, dims, given)
-        if "*" in axes:
-            further = dims.setdefault("*", len(shape) + 1 - len(axes))
-            axes[1:2] = [f"D{axis}" for axis in range(1, further + 1)]
-        text = f"{op}: {name} has shape {shape}, expected ({', '.join(axes)})"
-        _require(len(shape) == len(axes), text)
-        pairs = list(zip(axes, shape, strict=True))
-        expected = tuple(int(a) if a.isdigit() else dims.setdefault(a, n) for a, n in pairs)
-        _require(shape == expected, f"{text} = {expected}")
-        _require(all(n >= (a != "N") for a, n in pairs), f"{text}, N >= 0 and others >= 1")
-        if name in _DTYPES and value.size:
-            limit = dims["K"] if name == "labels" else prod(given.get("kernel", (3, 3)))
-            text = f"{op}: {name} spans [{value.min()}, {value.max()}], expected [0, {limit})"
-            _require(0 <= value.min() and value.max() < limit, text)
-    if "stride" in given and "P" not in dims:
-        _bind_windows(op, dims, given)
-    return cast(_Windows, dims.get("windows"))
-
-
-def _bind_windows(op: str, dims: dict[str, Any], given: Mapping[str, Any]) -> None:
-    """Check that the windows fit, and bind P and Q; a pool's gy may be of either mode."""
-    kernel = given.get("kernel", (dims.get("R"), dims.get("S")))
-    geometry = (dims["H"], dims["W"]), kernel, given["stride"], given["padding"]
-    outputs: dict[bool, list[int]] = {False: [], True: []}  # by ceil_mode
-    for n, k, step, pad in zip(*geometry, strict=True):
-        text = f"{op}: filter extent is {k}, expected at most {n + 2 * pad}, the padded image"
-        _require(k <= n + 2 * pad, text)
-        text = f"{op}: padding is {pad}, expected less than the kernel's extent {k}"
-        _require(pad < k or "kernel" not in given, text)  # else a pooling window could be empty
-        outputs[False].append((n + 2 * pad - k) // step + 1)
-        count = -((k - n - 2 * pad) // step) + 1
-        outputs[True].append(count - ((count - 1) * step >= n + pad))
-    made = list(np.shape(given.get("gy", ()))[1:3]) == outputs[True] and "kernel" in given
-    P, Q = outputs[given.get("ceil_mode", made)]
-    dims.update(P=P, Q=Q, windows=_Windows(*geometry, (P, Q)))
-
-
-class _Windows(NamedTuple):
-    """Output (p, q) sees rows p sh - ph + r, columns q sw - pw + s of the image, r < R, s < S."""
-
-    image: Shape  # (H, W)
-    kernel: Shape  # (R, S)
-    stride: Shape
-    padding: Shape
-    output: Shape  # (P, Q)
-
-    def frame(self, batch: int, channels: int, dtype: npt.DTypeLike) -> tuple[Array, Array]:
-        """Zeros that hold the padded image and every window whole; and the image inside them."""
-        (H, W), _, _, (ph, pw), _ = self
-        axes = zip(*self, strict=True)
-        extents = [max(n + 2 * pad, (count - 1) * step + k) for n, k, step, pad, count in axes]
-        framed = np.zeros((batch, *extents, channels), dtype)
-        return framed, framed[:, ph : ph + H, pw : pw + W]
-
-    def framed(self, x: Array) -> Array:
-        framed, image = self.frame(x.shape[0], x.shape[3], x.dtype)
-        image[...] = x
-        return framed
-
-    def taps(self) -> Iterator[tuple[int, int, Any]]:
-        """(r, s, where): framed[where] is what tap (r, s) of every output sees, (N, P, Q, C)."""
-        _, (R, S), (sh, sw), _, (P, Q) = self
-        for r, s in np.ndindex(R, S):
-            yield r, s, np.s_[:, r : r + (P - 1) * sh + 1 : sh, s : s + (Q - 1) * sw + 1 : sw]
-
-    def cells(self, count_include_pad: bool, dtype: npt.DTypeLike) -> Array:
-        """(1, P, Q, 1): pixels of the image in each window, or cells up to H + ph, W + pw."""
-        (H, W), _, _, (ph, pw), _ = self
-        framed, image = self.frame(1, 1, dtype)
-        (framed[:, : H + 2 * ph, : W + 2 * pw] if count_include_pad else image)[...] = 1
-        return cast(Array, sum(framed[where] for _, _, where in self.taps()))
 
 
 def _relu(v: Array) -> Array:
@@ -167,7 +54,7 @@ def conv2d_fprop(
 
     x is zero outside the image; P = floor((H + 2 ph - R) / sh) + 1; relu only where asked for.
     """
-    windows = _check(locals(), "conv2d_fprop", "x NHWC, w KRSC, b K?")
+    windows = check(locals(), "conv2d_fprop", "x NHWC, w KRSC, b K?")
     framed = windows.framed(x)
     y = np.zeros((len(x), *windows.output, len(w)), x.dtype)
     for r, s, where in windows.taps():
@@ -180,7 +67,7 @@ def conv2d_dgrad(
     gy: Array, w: Array, x_shape: Shape, *, stride: Pair = _1, padding: Pair = _0, y: Maybe = None
 ) -> Array:
     """gx[n, p sh - ph + r, q sw - pw + s, c] += sum_k gy[n,p,q,k] w[k,r,s,c], for all p q r s."""
-    windows = _check(locals(), "conv2d_dgrad", "x_shape NHWC, w KRSC, gy NPQK, y NPQK?")
+    windows = check(locals(), "conv2d_dgrad", "x_shape NHWC, w KRSC, gy NPQK, y NPQK?")
     gy = _masked(gy, y)
     framed, gx = windows.frame(x_shape[0], x_shape[3], gy.dtype)
     for r, s, where in windows.taps():
@@ -192,7 +79,7 @@ def conv2d_wgrad(
     x: Array, gy: Array, w_shape: Shape, *, stride: Pair = _1, padding: Pair = _0, y: Maybe = None
 ) -> tuple[Array, Array]:
     """gw[k,r,s,c] = sum_npq gy[n,p,q,k] x[n, p sh - ph + r, q sw - pw + s, c]; gb = sum_npq gy."""
-    windows = _check(locals(), "conv2d_wgrad", "x NHWC, w_shape KRSC, gy NPQK, y NPQK?")
+    windows = check(locals(), "conv2d_wgrad", "x NHWC, w_shape KRSC, gy NPQK, y NPQK?")
     gy = _masked(gy, y)
     framed = windows.framed(x)
     gw = np.empty(tuple(w_shape), x.dtype)
@@ -208,7 +95,7 @@ def reduce_conv_fprop(
 
     The halo of r is zero: r is padded, not x, which would make it relu(br).
     """
-    _check(locals(), "reduce_conv_fprop", "x NHWC, wr Cr11C, br Cr?, w KRSCr, b K?")
+    check(locals(), "reduce_conv_fprop", "x NHWC, wr Cr11C, br Cr?, w KRSCr, b K?")
     r = conv2d_fprop(x, wr, br, relu=True)
     return conv2d_fprop(r, w, b, stride=stride, padding=padding, relu=True), r
 
@@ -225,7 +112,7 @@ def reduce_conv_backward(
     padding: Pair = _0,
 ) -> tuple[Array, Array, Array, Array, Array]:
     """gr = dgrad(gy where y > 0, w), gx = dgrad(gr where r > 0, wr); gives gx, gwr, gbr, gw, gb."""
-    _check(locals(), "reduce_conv_backward", "x NHWC, wr Cr11C, w KRSCr, r NHWCr, y NPQK, gy NPQK")
+    check(locals(), "reduce_conv_backward", "x NHWC, wr Cr11C, w KRSCr, r NHWCr, y NPQK, gy NPQK")
     gr = conv2d_dgrad(gy, w, r.shape, stride=stride, padding=padding, y=y)
     gw, gb = conv2d_wgrad(r, gy, w.shape, stride=stride, padding=padding, y=y)
     gwr, gbr = conv2d_wgrad(x, gr, wr.shape, y=r)
@@ -241,8 +128,8 @@ def max_pool_fprop(
     NaN. P = floor or ceil((H + 2 ph - R) / sh) + 1, in ceil mode less a last window that would
     start at or beyond H + ph of the padded image (Caffe, pooling_layer.cpp). R S <= 255.
     """
-    windows = _check(locals(), "max_pool_fprop", "x NHWC")
-    _require(prod(kernel) <= 255, f"max_pool_fprop: kernel is {kernel}, expected R S <= 255")
+    windows = check(locals(), "max_pool_fprop", "x NHWC")
+    require(prod(kernel) <= 255, f"max_pool_fprop: kernel is {kernel}, expected R S <= 255")
     framed, (inside, image) = windows.framed(x), windows.frame(1, 1, bool)
     image[...] = True
     y = np.zeros((len(x), *windows.output, x.shape[3]), x.dtype)
@@ -259,7 +146,7 @@ def max_pool_dgrad(
     gy: Array, argmax: Array, x_shape: Shape, kernel: Pair, stride: Pair, padding: Pair = _0
 ) -> Array:
     """gx = for each pixel, the sum of gy over the windows whose argmax it is; either mode's gy."""
-    windows = _check(locals(), "max_pool_dgrad", "x_shape NHWC, gy NPQC, argmax NPQC")
+    windows = check(locals(), "max_pool_dgrad", "x_shape NHWC, gy NPQC, argmax NPQC")
     framed, gx = windows.frame(x_shape[0], x_shape[3], gy.dtype)
     for r, s, where in windows.taps():
         framed[where] += np.where(argmax == r * kernel[1] + s, gy, gy.dtype.type(0))
@@ -278,7 +165,7 @@ def avg_pool_fprop(
 
     cells are those pixels; with count_include_pad, the padding up to H + ph, W + pw too (Caffe).
     """
-    windows = _check(locals(), "avg_pool_fprop", "x NHWC")
+    windows = check(locals(), "avg_pool_fprop", "x NHWC")
     framed = windows.framed(x)
     total = cast(Array, sum(framed[where] for _, _, where in windows.taps()))
     return total / windows.cells(count_include_pad, x.dtype)
@@ -293,7 +180,7 @@ def avg_pool_dgrad(
     count_include_pad: bool = True,
 ) -> Array:
     """gx = for each pixel, the sum of gy / cells over the windows that see it; either mode's gy."""
-    windows = _check(locals(), "avg_pool_dgrad", "x_shape NHWC, gy NPQC")
+    windows = check(locals(), "avg_pool_dgrad", "x_shape NHWC, gy NPQC")
     framed, gx = windows.frame(x_shape[0], x_shape[3], gy.dtype)
     share = gy / windows.cells(count_include_pad, gy.dtype)
     for _, _, where in windows.taps():
@@ -315,7 +202,7 @@ def lrn_fprop(
 
     size is odd; the window runs across channels, zero outside [0, C) (Caffe, lrn_layer.cpp).
     """
-    _check(locals(), "lrn_fprop", "x NHWC")
+    check(locals(), "lrn_fprop", "x NHWC")
     scale = float(k) + float(alpha / size) * _channel_sums(x * x, size)
     return x * scale ** -float(beta)
 
@@ -327,7 +214,7 @@ def lrn_dgrad(
 
     t = gy x s^(-beta - 1), s as in lrn_fprop.
     """
-    _check(locals(), "lrn_dgrad", "x NHWC, gy NHWC")
+    check(locals(), "lrn_dgrad", "x NHWC, gy NHWC")
     scale = float(k) + float(alpha / size) * _channel_sums(x * x, size)
     direct = gy * scale ** -float(beta)
     return direct - float(2 * alpha * beta / size) * x * _channel_sums(direct * x / scale, size)
@@ -341,7 +228,7 @@ def batch_norm_fprop(
     mean and var = sum (x - mean)^2 / M (biased) are over the M pixels of the batch, per channel,
     and zero for an empty batch; relu only where asked for.
     """
-    _check(locals(), "batch_norm_fprop", "x N*C, gamma C, beta C")
+    check(locals(), "batch_norm_fprop", "x N*C, gamma C, beta C")
     count = max(1, prod(x.shape[:-1]))
     mean = _over_pixels(x) / count
     var = _over_pixels(np.square(x - mean)) / count
@@ -352,7 +239,7 @@ def batch_norm_inference(
     x: Array, gamma: Array, beta: Array, mean: Array, var: Array, *, eps: float, relu: bool = False
 ) -> Array:
     """y = relu(gamma (x - mean) / sqrt(var + eps) + beta), mean and var given."""
-    _check(locals(), "batch_norm_inference", "x N*C, gamma C, beta C, mean C, var C")
+    check(locals(), "batch_norm_inference", "x N*C, gamma C, beta C, mean C, var C")
     y = gamma * ((x - mean) / np.sqrt(var + float(eps))) + beta
     return _relu(y) if relu else y
 
@@ -365,7 +252,7 @@ def batch_norm_dgrad(
     d = sqrt(var + eps), h = (x - mean) / d, ggamma = sum gy h, gbeta = sum gy over the M pixels;
     mean and var are those of x itself.
     """
-    _check(locals(), "batch_norm_dgrad", "x N*C, gy N*C, y N*C?, gamma C, mean C, var C")
+    check(locals(), "batch_norm_dgrad", "x N*C, gy N*C, y N*C?, gamma C, mean C, var C")
     gy, count, deviation = _masked(gy, y), max(1, prod(x.shape[:-1])), np.sqrt(var + float(eps))
     h = (x - mean) / deviation
     ggamma, gbeta = _over_pixels(gy * h), _over_pixels(gy)
@@ -374,27 +261,27 @@ def batch_norm_dgrad(
 
 def linear_fprop(x: Array, w: Array, b: Maybe = None, *, relu: bool = False) -> Array:
     """y = relu(x w^T + b); relu only where asked for."""
-    _check(locals(), "linear_fprop", "x NC, w KC, b K?")
+    check(locals(), "linear_fprop", "x NC, w KC, b K?")
     y = x @ w.T if b is None else x @ w.T + b
     return _relu(y) if relu else y
 
 
 def linear_dgrad(gy: Array, w: Array, *, y: Maybe = None) -> Array:
     """gx = gy w."""
-    _check(locals(), "linear_dgrad", "gy NK, w KC, y NK?")
+    check(locals(), "linear_dgrad", "gy NK, w KC, y NK?")
     return _masked(gy, y) @ w
 
 
 def linear_wgrad(x: Array, gy: Array, *, y: Maybe = None) -> tuple[Array, Array]:
     """gw = gy^T x, gb = sum_n gy."""
-    _check(locals(), "linear_wgrad", "x NC, gy NK, y NK?")
+    check(locals(), "linear_wgrad", "x NC, gy NK, y NK?")
     gy = _masked(gy, y)
     return gy.T @ x, _over_pixels(gy)
 
 
 def softmax_cross_entropy_fprop(logits: Array, labels: Array) -> tuple[Array, Array]:
     """loss_n = log sum_k e^z_nk - z_n,label in nats, probs = e^z / sum_k e^z; z = logits - max."""
-    _check(locals(), "softmax_cross_entropy_fprop", "logits NK, labels N")
+    check(locals(), "softmax_cross_entropy_fprop", "logits NK, labels N")
     z = logits - logits.max(axis=1, keepdims=True)
     total = np.exp(z).sum(axis=1, keepdims=True)
     return np.log(total[:, 0]) - z[np.arange(len(z)), labels], np.exp(z) / total
@@ -402,7 +289,7 @@ def softmax_cross_entropy_fprop(logits: Array, labels: Array) -> tuple[Array, Ar
 
 def softmax_cross_entropy_dgrad(probs: Array, labels: Array, g: Array) -> Array:
     """glogits = g (probs - onehot(labels)), g the gradient of each sample's loss."""
-    _check(locals(), "softmax_cross_entropy_dgrad", "probs NK, labels N, g N")
+    check(locals(), "softmax_cross_entropy_dgrad", "probs NK, labels N, g N")
     glogits = probs.copy()
     glogits[np.arange(len(glogits)), labels] -= 1
     return g[:, None] * glogits
@@ -417,7 +304,7 @@ def philox4x32(counter: npt.ArrayLike, key: npt.ArrayLike) -> Array:
     c, k = np.asarray(counter, np.uint32), np.asarray(key, np.uint32)
     for name, words, count in (("counter", c, 4), ("key", k, 2)):
         text = f"philox4x32: {name} has shape {words.shape}, expected (..., {count})"
-        _require(words.shape[-1:] == (count,), text)
+        require(words.shape[-1:] == (count,), text)
     c0, c1, c2, c3 = np.moveaxis(c.astype(np.uint64), -1, 0)
     k0, k1 = np.moveaxis(k.astype(np.uint64), -1, 0)
     for _ in range(10):
@@ -436,10 +323,10 @@ def dropout_mask(
     t = round(p 2^32), half to even; e counts a sample's elements in memory order; the seed's low
     word comes first in the key; layer is the CRC-32 of the layer's path. Returns bool of shape.
     """
-    _check(locals(), "dropout_mask", "shape N*")
+    check(locals(), "dropout_mask", "shape N*")
     N, elements = shape[0], prod(shape[1:])
     text = f"dropout_mask: first_sample is {first_sample}, expected at most 2^32 - N, N = {N}"
-    _require(first_sample + N <= 2**32, text)
+    require(first_sample + N <= 2**32, text)
     counter = np.empty((N, -(-elements // 4), 4), np.uint32)
     counter[..., 0] = np.arange(counter.shape[1])
     counter[..., 1] = np.arange(first_sample, first_sample + N)[:, None]
@@ -456,7 +343,7 @@ def dropout(
 
     A dropped element is +0 whatever x holds there; 1 - p is rounded to the dtype of x.
     """
-    _check(locals(), "dropout", "x N*")
+    check(locals(), "dropout", "x N*")
     keep = dropout_mask(x.shape, p, seed=seed, step=step, layer=layer, first_sample=first_sample)
     return cast(Array, np.where(keep, x / x.dtype.type(1 - p), x.dtype.type(0)))
 
@@ -471,7 +358,7 @@ _SAVED = "r3 NHWC3, r5 NHWC5, pooled NHWC, argmax NHWC"
 def _named(op: str, group: str, arguments: str, arrays: Sequence[Array]) -> dict[str, Array]:
     names = [argument.split()[0] for argument in arguments.split(", ")]
     text = f"{op}: {group} has {len(arrays)} arrays, expected {len(names)}: {', '.join(names)}"
-    _require(len(arrays) == len(names), text)
+    require(len(arrays) == len(names), text)
     return dict(zip(names, arrays, strict=True))
 
 
@@ -484,7 +371,7 @@ def inception_fprop(
     Returns y and saved = (r3, r5, pooled, argmax). GoogLeNet (arXiv 1409.4842), figure 2b.
     """
     given = {"x": x} | _named("inception_fprop", "weights", _WEIGHTS, weights)
-    _check(given, "inception_fprop", f"x NHWC, {_WEIGHTS}")
+    check(given, "inception_fprop", f"x NHWC, {_WEIGHTS}")
     w1, b1, wr3, br3, w3, b3, wr5, br5, w5, b5, wp, bp = weights
     y3, r3 = reduce_conv_fprop(x, wr3, br3, w3, b3, padding=(1, 1))
     y5, r5 = reduce_conv_fprop(x, wr5, br5, w5, b5, padding=(2, 2))
@@ -502,11 +389,11 @@ def inception_backward(
     """
     op, given = "inception_backward", {"gy": gy, "x": x, "y": y}
     given |= _named(op, "weights", _WEIGHTS, weights) | _named(op, "saved", _SAVED, saved)
-    _check(given, op, f"x NHWC, {_WEIGHTS}, {_SAVED}, y NHWK, gy NHWK")
+    check(given, op, f"x NHWC, {_WEIGHTS}, {_SAVED}, y NHWK, gy NHWK")
     w1, _, wr3, _, w3, _, wr5, _, w5, _, wp, _ = weights
     r3, r5, pooled, argmax = saved
     cuts = np.cumsum([len(w1), len(w3), len(w5), len(wp)])
-    _require(y.shape[3] == cuts[3], f"{op}: y has {y.shape[3]} channels, expected {cuts[3]}")
+    require(y.shape[3] == cuts[3], f"{op}: y has {y.shape[3]} channels, expected {cuts[3]}")
     (g1, g3, g5, gp, _), (y1, y3, y5, yp, _) = np.split(gy, cuts, 3), np.split(y, cuts, 3)
     gx3, *grads3 = reduce_conv_backward(g3, x, wr3, w3, r3, y3, padding=(1, 1))
     gx5, *grads5 = reduce_conv_backward(g5, x, wr5, w5, r5, y5, padding=(2, 2))

@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAPERS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 README = PAPERS[0].read_text(encoding="utf-8")
 REASON = backend.why_not("cpu")
+needs_core = pytest.mark.skipif(REASON is not None, reason=str(REASON))
 
 
 def fenced(text: str, language: str) -> list[str]:
@@ -47,7 +48,7 @@ def test_first_screen_has_three_short_snippets() -> None:
         assert len(lines) <= 6 and max(map(len, lines)) <= 100, code
 
 
-@pytest.mark.skipif(REASON is not None, reason=str(REASON))
+@needs_core
 def test_benchmark_snippet(capsys: pytest.CaptureFixture[str]) -> None:
     report = run(SNIPPETS[0])["report"]
     assert report.failed == [] and [row["name"] for row in report.rows] == ["3a"]
@@ -56,6 +57,7 @@ def test_benchmark_snippet(capsys: pytest.CaptureFixture[str]) -> None:
     assert "3a" in capsys.readouterr().out
 
 
+@needs_core
 @pytest.mark.oracles
 def test_call_snippet() -> None:
     found = run(SNIPPETS[1])
@@ -72,6 +74,7 @@ def test_call_snippet() -> None:
         assert difference < 1e-3, difference
 
 
+@needs_core
 def test_study_snippet() -> None:
     found = run(SNIPPETS[2])
     net, batch = found["net"], found["batch"]
@@ -80,6 +83,7 @@ def test_study_snippet() -> None:
     assert float(loss.data) < np.log(10)  # of guessing
 
 
+@needs_core
 @pytest.mark.parametrize("code", SNIPPETS[3:], ids=lambda code: code.split("\n")[-2][:40])
 def test_other_snippets(code: str) -> None:
     run(code)

@@ -75,7 +75,8 @@ def conv_dgrad_plain(target: Target):
 def conv_wgrad_plain(target: Target):
     """gw[k, r, s, c] = sum over n, p, q of g[n, p, q, k] x[n, p stride + r - pad, ..., c].
 
-    Sums of one image are added up image by image; gb likewise. w is gw, bias is gb, y is gy. Tile = one k.
+    Sums of one image are added up image by image; gb likewise. w is gw, bias is gb, y is gy.
+    Tile = one k.
     """
 
     @cfunc(PROGRAM, **OPTIONS)
