@@ -24,6 +24,7 @@ CORE = pytest.mark.skipif(backend.why_not("cpu") is not None, reason="needs the 
 def run(tmp_path, monkeypatch, capsys):
     """Run one command line in an empty folder: (exit code, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYINCEPTION_THREADS", "1")  # maps of 8 x 8 are too small for a team
 
     def call(*arguments):
         code = main.run([str(argument) for argument in arguments])

@@ -1,4 +1,4 @@
-"""Training: recipes, the run folder, resume to the bit, stops, faults, baselines, pictures."""
+"""Training: the run folder, resume to the bit, stops, refusals and faults."""
 
 import errno
 import json
@@ -32,11 +32,11 @@ QUICK = {
 
 
 @pytest.fixture(autouse=True)
-def no_pictures(request, monkeypatch):
-    """Most tests are about numbers: drawing takes longer than training here."""
-    if "pictures" not in request.node.name:
-        for name in ("draw_curves", "draw_filters", "draw_features"):
-            monkeypatch.setattr(loop, name, lambda *args: None)
+def quick(monkeypatch):
+    """No pictures, which take longer than training here, and no team for maps of 8 x 8."""
+    monkeypatch.setenv("PYINCEPTION_THREADS", "1")
+    for name in ("draw_curves", "draw_filters", "draw_features"):
+        monkeypatch.setattr(loop, name, lambda *args: None)
 
 
 def train(folder, given=None, **how):
