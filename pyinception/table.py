@@ -54,16 +54,21 @@ def formats(op: str, direction: str, spec: Spec, algorithm: str, level: str) -> 
     """The packed format of each weight of `SITES`, in its order."""
     if (op, direction) not in SITES:
         return ()
-    shapes: list[tuple[int, int, int, int]] = []
+    if isinstance(spec, LinearSpec):
+        return (Format(spec.K, 1, 1, spec.C, direction, algorithm, level),)
+    convs: list[ConvSpec] = []
     if isinstance(spec, ConvSpec):
-        shapes = [spec.w_shape]
-    elif isinstance(spec, LinearSpec):
-        shapes = [(spec.K, 1, 1, spec.C)]
+        convs = [spec]
     elif isinstance(spec, (BranchSpec, InceptionSpec)):
         branches = spec.branches if isinstance(spec, InceptionSpec) else (spec,)
         stages = [stage for branch in branches for stage in branch.stages]
-        shapes = [stage.w_shape for stage in stages if isinstance(stage, ConvSpec)]
-    return tuple(Format(*shape, direction, algorithm, level) for shape in shapes)
+        convs = [stage for stage in stages if isinstance(stage, ConvSpec)]
+
+    def wanted(conv: ConvSpec) -> str:
+        # The core's "auto" format is a rule of the filter; a stride rules Winograd out.
+        return "direct" if algorithm == "auto" and conv.stride != (1, 1) else algorithm
+
+    return tuple(Format(*conv.w_shape, direction, wanted(conv), level) for conv in convs)
 
 
 # ------------------------------------------------------------------------------------ CPU rows

@@ -187,3 +187,13 @@ def test_lifetimes_never_overlap() -> None:
             for when in range(15)
         )
         assert total >= alive
+
+
+def test_strided_3x3_under_auto() -> None:
+    """A filter that Winograd would take at stride 1 is packed for direct at stride 2."""
+    net = Sequential(conv=layers.Conv2d(16, 24, 3, 2, 1, relu=True))
+    init.initialise(net, seed=3)
+    x = DRAW.standard_normal((2, 9, 9, 16)).astype(np.float32)
+    session = Session(net, (2, 9, 9, 16), algorithm="auto")
+    with pyi.using(algorithm="auto"):
+        assert bits(session(x)) == bits(eager(net, x))
