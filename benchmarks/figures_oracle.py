@@ -103,8 +103,8 @@ def to_torch(a: Any, dtype: Any) -> Any:
 
 
 def to_numpy(t: Any) -> Any:
-    """The other way round; float64."""
-    a = t.detach().double().numpy()
+    """The other way round; float64, a copy."""
+    a = t.detach().double().numpy().copy()
     return a.transpose(0, 2, 3, 1) if a.ndim == 4 else a
 
 
@@ -116,16 +116,18 @@ class Oracle:
     kind : "googlenet" (with both heads, dropout off) or "small_inception" (batch statistics).
     net : whose parameters to start from; layouts turned, values exact.
     dtype : torch.float64 for the truth, torch.float32 for torch's own error.
+    channels_last : torch's memory format, which decides the order of its sums.
 
     Attributes
     ----------
     weights : name -> leaf tensor; momenta : name -> what `update` adds to.
     """
 
-    def __init__(self, kind: str, net: Module, dtype: Any) -> None:
+    def __init__(self, kind: str, net: Module, dtype: Any, channels_last: bool = False) -> None:
         self.dtype = dtype
+        self.format = torch.channels_last if channels_last else torch.contiguous_format
         self.forward = {"googlenet": self._googlenet, "small_inception": self._small}[kind]
-        self.weights = {n: to_torch(p.data, dtype) for n, p in net.named_parameters()}
+        self.weights = {n: self._take(p.data) for n, p in net.named_parameters()}
         self.factors = {n: (p.lr_mult, p.decay_mult) for n, p in net.named_parameters()}
         self.momenta = {name: torch.zeros_like(w) for name, w in self.weights.items()}
         self.forced: Decisions | None = None
@@ -133,13 +135,13 @@ class Oracle:
             w.requires_grad_()
 
     def __call__(self, x: Any, forced: Decisions | None = None) -> tuple[Any, ...]:
-        """(logits, ...) for x (N, H, W, C), float64 NumPy arrays NHWC; with ``forced``, its kinks.
+        """(logits, ...) for x (N, H, W, C), as float64 NumPy arrays; with ``forced``, its kinks.
 
         Gradients are recorded; the torch tensors stay in ``outputs``.
         """
         self.forced = forced
         self._pools = 0
-        self.outputs = self.forward(to_torch(x, self.dtype))
+        self.outputs = self.forward(self._take(x))
         return tuple(to_numpy(y) for y in self.outputs)
 
     def loss(self, x: Any, labels: Any, forced: Decisions | None = None) -> float:
@@ -151,7 +153,11 @@ class Oracle:
         for w in self.weights.values():
             w.grad = None
         total.backward()
-        return float(total)
+        return float(total.detach())
+
+    def _take(self, a: Any) -> Any:
+        t = to_torch(a, self.dtype)
+        return t.contiguous(memory_format=self.format) if t.ndim == 4 else t
 
     def gradients(self) -> dict[str, Any]:
         """name -> gradient, float64 in our layout."""
@@ -174,7 +180,9 @@ class Oracle:
             return F.relu(x)
         return x * to_torch(self.forced.positive[layer], self.dtype)
 
-    def _max_pool(self, x: Any, layer: str, size: int, stride: int, padding: int, ceil: bool) -> Any:
+    def _max_pool(
+        self, x: Any, layer: str, size: int, stride: int, padding: int, ceil: bool
+    ) -> Any:
         if self.forced is None:
             return F.max_pool2d(x, size, stride, padding, ceil_mode=ceil)
         tap = to_torch(self.forced.taps[layer], torch.int64)
@@ -189,7 +197,9 @@ class Oracle:
         return self._max_pool(x, layer, size, stride, padding, ceil)
 
     def _affine(self, function: Any, x: Any, layer: str, *geometry: int) -> Any:
-        return function(x, self.weights[f"{layer}.weight"], self.weights[f"{layer}.bias"], *geometry)
+        return function(
+            x, self.weights[f"{layer}.weight"], self.weights[f"{layer}.bias"], *geometry
+        )
 
     def _conv(self, x: Any, layer: str, stride: int = 1, padding: int = 0) -> Any:
         return self._relu(self._affine(F.conv2d, x, layer, stride, padding), layer)

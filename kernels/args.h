@@ -22,15 +22,15 @@ struct Panel {
 
 // A convolution: sources x panels of one output map.
 struct ConvArgs {
-  Int sources, source_count, panels, panel_count, weights, reduce, zero, N, P, Q, phase_w,
-      lists, tile_pixels, pixel_tiles, tile_panels, panel_tiles, relu, accumulate;
+  Int sources, source_count, panels, panel_count, weights, reduce, zero, N, P, Q, phase_w, lists,
+      tile_pixels, pixel_tiles, tile_panels, panel_tiles, relu, accumulate;
 };
 
 // The filter gradient.
 struct WgradArgs {
-  Int x, x_n, x_h, x_w, gy, gy_n, gy_h, gy_w, mask, m_n, m_h, m_w, gw, gb, N, H, W, C, K, R,
-      S, P, Q, stride_h, stride_w, pad_h, pad_w, chunk_rows, tile_k, tile_b, b_tiles, rows,
-      staged_gy, lanes, staged_x, zero;
+  Int x, x_n, x_h, x_w, gy, gy_n, gy_h, gy_w, mask, m_n, m_h, m_w, gw, gb, N, H, W, C, K, R, S, P,
+      Q, stride_h, stride_w, pad_h, pad_w, chunk_rows, tile_k, tile_b, b_tiles, rows, staged_gy,
+      lanes, staged_x, zero;
 };
 
 // Packing of a filter into panels of lanes.
@@ -47,8 +47,8 @@ struct WinogradArgs {
 
 // The plain twins of fprop, dgrad and wgrad.
 struct PlainConvArgs {
-  Int x, x_n, x_h, x_w, w, w_k, w_r, w_s, w_c, bias, y, y_n, y_h, y_w, mask, m_n, m_h, m_w, N,
-      H, W, C, K, R, S, P, Q, stride_h, stride_w, pad_h, pad_w, relu, accumulate;
+  Int x, x_n, x_h, x_w, w, w_k, w_r, w_s, w_c, bias, y, y_n, y_h, y_w, mask, m_n, m_h, m_w, N, H, W,
+      C, K, R, S, P, Q, stride_h, stride_w, pad_h, pad_w, relu, accumulate;
 };
 
 // Max and average pooling, both directions.
@@ -70,8 +70,8 @@ struct SoftmaxArgs {
 
 // Batch normalisation with its ReLU.
 struct BatchNormArgs {
-  Int x, x_n, x_h, x_w, y, y_n, y_h, y_w, gy, gy_n, gy_h, gy_w, gx, gx_n, gx_h, gx_w, gamma,
-      beta, mean, var, ggamma, gbeta, partial, N, H, W, C, chunks, chunk_rows, relu;
+  Int x, x_n, x_h, x_w, y, y_n, y_h, y_w, gy, gy_n, gy_h, gy_w, gx, gx_n, gx_h, gx_w, gamma, beta,
+      mean, var, ggamma, gbeta, partial, N, H, W, C, chunks, chunk_rows, relu;
   float eps, unused;
 };
 

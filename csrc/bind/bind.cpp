@@ -52,7 +52,8 @@ Array::Array(const char* function, const char* name, const py::object& object, b
 }
 
 void Array::from_buffer(const char* function, const char* name, bool output) {
-  if (PyObject_GetBuffer(owner_.ptr(), &buffer_, PyBUF_RECORDS_RO) != 0) throw py::error_already_set();
+  if (PyObject_GetBuffer(owner_.ptr(), &buffer_, PyBUF_RECORDS_RO) != 0)
+    throw py::error_already_set();
   const std::string format = buffer_.format ? buffer_.format : "B";
   const char code = format.size() == 1 ? format[0] : 0;
   const char* kinds[] = {"bhilqn", "BHILQN", "efd"};
@@ -102,7 +103,8 @@ void Array::from_dlpack(const char* function, const char* name, bool output) {
   } else if (PyCapsule_IsValid(capsule.ptr(), "dltensor")) {
     from = &static_cast<Managed*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor"))->tensor;
   } else {
-    throw py::buffer_error(std::string(function) + ": " + name + ".__dlpack__() gave no DLPack capsule");
+    throw py::buffer_error(std::string(function) + ": " + name +
+                           ".__dlpack__() gave no DLPack capsule");
   }
   if (output && is_read_only) read_only(function, name);
   tensor_ = *from;

@@ -61,8 +61,8 @@ PYBIND11_MODULE(_C, m) {
   m.def("default_threads", &pyi_default_threads);
   m.def("replace_program", [](std::string level, std::string name, int64_t address) {
     using Program = void (*)(int64_t, int64_t, int64_t);
-    pyi_bind::raise_for(pyi_replace_program(level.c_str(), name.c_str(),
-                                            reinterpret_cast<Program>(address)));
+    pyi_bind::raise_for(
+        pyi_replace_program(level.c_str(), name.c_str(), reinterpret_cast<Program>(address)));
   });
   pyi_bind::remember_main_thread();
   pyi_bind::register_conv(m);

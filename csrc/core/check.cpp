@@ -74,8 +74,8 @@ void Check::remember(const DLTensor* t, const char* name, bool output) {
   o.row_bytes = t->shape[t->ndim - 1] * bytes;
   // The pixel stride if every other stride is a multiple of it; 0: one dense piece.
   o.pixel = t->ndim == 4 ? stride_of(t, 2) * bytes : t->ndim == 2 ? stride_of(t, 0) * bytes : 0;
-  if (t->ndim == 4 && t->shape[2] == 1) o.pixel = t->shape[1] == 1 ? stride_of(t, 0) * bytes
-                                                                   : stride_of(t, 1) * bytes;
+  if (t->ndim == 4 && t->shape[2] == 1)
+    o.pixel = t->shape[1] == 1 ? stride_of(t, 0) * bytes : stride_of(t, 1) * bytes;
   for (int i = 0; i + 1 < t->ndim && o.pixel > 0; ++i) {
     if (t->shape[i] > 1 && stride_of(t, i) * bytes % o.pixel != 0) o.pixel = 0;
   }
@@ -102,7 +102,8 @@ Map Check::map(const DLTensor* t, const char* name, bool output) {
   const bool folded = m.w < m.C || (m.H > 1 && m.h < m.C) || (m.N > 1 && m.n < m.C);
   if (negative || (output && folded)) {
     fail(PYI_INVALID_VALUE, function_, ": ", name, " has strides (", m.n, ", ", m.h, ", ", m.w,
-         ") of image, row and pixel, expected ", output ? "pixels that do not overlap" : "none below 0");
+         ") of image, row and pixel, expected ",
+         output ? "pixels that do not overlap" : "none below 0");
   }
   remember(t, name, output);
   return m;
@@ -170,7 +171,8 @@ float* Check::needed(const DLTensor* t, const char* name, int64_t length, bool o
   return vector(t, name, length, output);
 }
 
-float* Check::contiguous(const DLTensor* t, const char* name, std::initializer_list<int64_t> shape) {
+float* Check::contiguous(const DLTensor* t, const char* name,
+                         std::initializer_list<int64_t> shape) {
   check_kind(function_, t, name, 2, 32, static_cast<int>(shape.size()));
   int64_t dense = 1;
   for (int i = t->ndim - 1; i >= 0; --i) {
@@ -233,8 +235,8 @@ void Check::extents(const char* name, const Map& map, int64_t N, int64_t H, int6
                     const char* letters) {
   if (map.N == N && map.H == H && map.W == W && map.C == C) return;
   int64_t actual[4] = {map.N, map.H, map.W, map.C}, want[4] = {N, H, W, C};
-  fail(PYI_INVALID_VALUE, function_, ": ", name, " has shape ", shape_text(actual, 4), ", expected ",
-       letters, " = ", shape_text(want, 4));
+  fail(PYI_INVALID_VALUE, function_, ": ", name, " has shape ", shape_text(actual, 4),
+       ", expected ", letters, " = ", shape_text(want, 4));
 }
 
 void Check::range(const char* name, int64_t value, int64_t low, int64_t high) {

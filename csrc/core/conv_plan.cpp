@@ -3,20 +3,20 @@
 // Tiles are ranges of output pixels of one image times ranges of panels. Pixel tiles are multiples
 // of the register tile's MR, so that the groups of pixels, and with them the bits, are the same
 // however the work is cut for batch and threads.
-#include <algorithm>
-
 #include "conv_plan.h"
+
+#include <algorithm>
 
 namespace pyi {
 namespace {
 
-constexpr int64_t kCoordinates = 16;                  // COORDINATES of kernels/cpu/conv.py
-constexpr int64_t kListsAt = 64 * kCoordinates;       // bytes of scratch before the row lists
-constexpr double kTileFlops = 4e6;                    // 20-40 us: small beside a barrier's wait
+constexpr int64_t kCoordinates = 16;             // COORDINATES of kernels/cpu/conv.py
+constexpr int64_t kListsAt = 64 * kCoordinates;  // bytes of scratch before the row lists
+constexpr double kTileFlops = 4e6;               // 20-40 us: small beside a barrier's wait
 constexpr int64_t kTilesPerThread = 4;
-constexpr int64_t kSlack = 64;           // stage_row stores whole registers
-constexpr int64_t kChunkPixels = 160;    // wgrad: a block of 48 lanes of a chunk fits in L1
-constexpr int64_t kWgradChannels = 64;   // channels of a tile: a block of lanes is read 8 times
+constexpr int64_t kSlack = 64;          // stage_row stores whole registers
+constexpr int64_t kChunkPixels = 160;   // wgrad: a block of 48 lanes of a chunk fits in L1
+constexpr int64_t kWgradChannels = 64;  // channels of a tile: a block of lanes is read 8 times
 constexpr int64_t kWgradTiles = 8;
 
 // Bytes of scratch for the row lists of a record's sources.
@@ -40,9 +40,13 @@ void plain_conv(Call& call, const char* program, const Map& x, const Filter& w, 
          ": algorithm 'plain' reads the filter itself, not a packed one");
   }
   auto* a = call.list.record<PlainConvArgs>();
-  *a = {x.address(), x.n, x.h, x.w, address(w.data), w.k, w.r, w.s, w.c, address(bias),
-        y.address(), y.n, y.h, y.w, mask.address(), mask.n, mask.h, mask.w, x.N, x.H, x.W, x.C,
-        w.K, w.R, w.S, y.H, y.W, g.stride_h, g.stride_w, g.pad_h, g.pad_w, relu, accumulate};
+  *a = {x.address(), x.n,    x.h,        x.w,        address(w.data),
+        w.k,         w.r,    w.s,        w.c,        address(bias),
+        y.address(), y.n,    y.h,        y.w,        mask.address(),
+        mask.n,      mask.h, mask.w,     x.N,        x.H,
+        x.W,         x.C,    w.K,        w.R,        w.S,
+        y.H,         y.W,    g.stride_h, g.stride_w, g.pad_h,
+        g.pad_w,     relu,   accumulate};
   call.list.add(call.level.program(program), a, tiles, 64);
 }
 
@@ -64,9 +68,27 @@ int64_t staged_bytes(const ConvSource& s, bool merged, int64_t pixels, int64_t Q
 }
 
 static void fill_source(Source* to, const ConvSource& s, bool staged, bool merged) {
-  *to = {s.x.address(), s.x.n, s.x.h, s.x.w, s.mask.address(), s.mask.n, s.mask.h, s.mask.w,
-         s.x.H, s.x.W, s.x.C, s.R, s.S, s.geometry.stride_h, s.geometry.stride_w, s.geometry.pad_h,
-         s.geometry.pad_w, s.dilation_h, s.dilation_w, staged, merged};
+  *to = {s.x.address(),
+         s.x.n,
+         s.x.h,
+         s.x.w,
+         s.mask.address(),
+         s.mask.n,
+         s.mask.h,
+         s.mask.w,
+         s.x.H,
+         s.x.W,
+         s.x.C,
+         s.R,
+         s.S,
+         s.geometry.stride_h,
+         s.geometry.stride_w,
+         s.geometry.pad_h,
+         s.geometry.pad_w,
+         s.dilation_h,
+         s.dilation_w,
+         staged,
+         merged};
 }
 
 // Sources, panels and weight addresses of a convolution; tiling is the caller's.
@@ -142,14 +164,22 @@ const float* packed(Call& call, const Filter& w, bool dgrad) {
   auto* a = call.list.record<PackArgs>();
   // dgrad is a convolution with the filter flipped and its channels exchanged: strides say so.
   if (dgrad) {
-    *a = {address(w.data + (w.R - 1) * w.r + (w.S - 1) * w.s), w.c, -w.r, -w.s, w.k, 0,
-          w.C, w.R, w.S, w.K};
+    *a = {address(w.data + (w.R - 1) * w.r + (w.S - 1) * w.s),
+          w.c,
+          -w.r,
+          -w.s,
+          w.k,
+          0,
+          w.C,
+          w.R,
+          w.S,
+          w.K};
   } else {
     *a = {address(w.data), w.k, w.r, w.s, w.c, 0, w.K, w.R, w.S, w.C};
   }
   float* to = call.list.floats(packed_floats(call.level, a->K, a->R, a->S, a->C, w.winograd));
   a->packed = address(to);
-  const char* program = !w.winograd         ? "pack"
+  const char* program = !w.winograd       ? "pack"
                         : call.plain_twin ? "pack_winograd_plain"
                                           : "pack_winograd";
   call.list.add(call.level.program(program), a, ceil_div(a->K, call.level.nr()),
@@ -166,7 +196,8 @@ void add_conv(Call& call, const std::vector<ConvSource>& sources,
   for (const ConvOutput& o : outputs) K += o.y.C;
   const double per_pixel = flops(sources, K);
   auto multiple = [&](double wanted) {
-    int64_t groups = std::max<int64_t>(1, static_cast<int64_t>(wanted / static_cast<double>(level.mr)));
+    int64_t groups =
+        std::max<int64_t>(1, static_cast<int64_t>(wanted / static_cast<double>(level.mr)));
     return std::min(groups * level.mr, round_up(pixels, level.mr));
   };
   int64_t tile = multiple(kTileFlops / per_pixel);
@@ -222,7 +253,8 @@ void add_dgrad(Call& call, const Map& gy, const Filter& w, const float* packed, 
                  false, accumulate);
     return;
   }
-  ConvSource source{gy, mask, packed, w.R, w.S, {1, 1, w.R - 1 - g.pad_h, w.S - 1 - g.pad_w},
+  ConvSource source{gy,         mask,      packed,
+                    w.R,        w.S,       {1, 1, w.R - 1 - g.pad_h, w.S - 1 - g.pad_w},
                     g.stride_h, g.stride_w};
   add_conv(call, {source}, {{gx, nullptr, nullptr}}, false, accumulate);
 }
@@ -249,10 +281,42 @@ void add_wgrad(Call& call, const Map& x, const Map& gy, const Map& mask, float* 
   const int64_t lanes_at = round_up(gy_at + 4 * pixels * tile_k, 64);
   const int64_t x_at = round_up(lanes_at + 4 * pixels * nr, 64);
   const int64_t x_rows = R * S == 1 ? 0 : std::min((chunk - 1) * g.stride_h + R, x.H);
-  *a = {x.address(), x.n, x.h, x.w, gy.address(), gy.n, gy.h, gy.w, mask.address(), mask.n, mask.h,
-        mask.w, address(gw), address(gb), x.N, x.H, x.W, x.C, gy.C, R, S, gy.H, gy.W, g.stride_h,
-        g.stride_w, g.pad_h, g.pad_w, chunk, tile_k, tile_b, ceil_div(blocks, tile_b), rows_at,
-        gy_at, lanes_at, x_at, address(zero_row(S * x.C))};
+  *a = {x.address(),
+        x.n,
+        x.h,
+        x.w,
+        gy.address(),
+        gy.n,
+        gy.h,
+        gy.w,
+        mask.address(),
+        mask.n,
+        mask.h,
+        mask.w,
+        address(gw),
+        address(gb),
+        x.N,
+        x.H,
+        x.W,
+        x.C,
+        gy.C,
+        R,
+        S,
+        gy.H,
+        gy.W,
+        g.stride_h,
+        g.stride_w,
+        g.pad_h,
+        g.pad_w,
+        chunk,
+        tile_k,
+        tile_b,
+        ceil_div(blocks, tile_b),
+        rows_at,
+        gy_at,
+        lanes_at,
+        x_at,
+        address(zero_row(S * x.C))};
   call.list.add(level.program("conv_wgrad"), a, k_tiles * a->b_tiles,
                 static_cast<size_t>(x_at + x_rows * width * x.C * 4 + kSlack));
 }
@@ -280,4 +344,3 @@ void check_conv(Check& check, const Map& x, const Filter& w, const Map& y, const
 }
 
 }  // namespace pyi
-

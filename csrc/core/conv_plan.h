@@ -26,7 +26,7 @@ void add_winograd(Call& call, const Map& x, const Map& mask, const float* weight
                   const float* bias, const Map& y, const Geometry& g, bool relu, bool accumulate);
 
 struct ConvSource {
-  Map x, mask;         // mask.data NULL: none
+  Map x, mask;           // mask.data NULL: none
   const float* weights;  // packed
   int64_t R, S;
   Geometry geometry;
@@ -34,7 +34,7 @@ struct ConvSource {
 };
 struct ConvOutput {
   Map y;
-  const float* bias;      // or NULL
+  const float* bias;     // or NULL
   const float* weights;  // packed, for siblings; NULL: the sources' own
 };
 // The record of a convolution but for its tiling.

@@ -31,7 +31,8 @@ template <class... Parts>
   throw Error{status, text(parts...)};
 }
 
-// ---- Programs ------------------------------------------------------------------------------------
+// ---- Programs
+// ------------------------------------------------------------------------------------
 
 using Program = void (*)(int64_t args, int64_t tile, int64_t scratch);
 
@@ -49,12 +50,13 @@ struct ProgramRow {
   Program program;
 };
 
-const std::vector<Level>& levels();              // compiled in, best first
-const std::vector<ProgramRow>& programs();       // every level's programs
-bool runs_here(const Level& level);              // CPU and operating system have its features
-const Level& pick_level(const char* name);       // "" or NULL: best that runs here
+const std::vector<Level>& levels();         // compiled in, best first
+const std::vector<ProgramRow>& programs();  // every level's programs
+bool runs_here(const Level& level);         // CPU and operating system have its features
+const Level& pick_level(const char* name);  // "" or NULL: best that runs here
 
-// ---- Checked operands ----------------------------------------------------------------------------
+// ---- Checked operands
+// ----------------------------------------------------------------------------
 
 // A float32 map (N, H, W, C) with unit channel stride; strides in elements.
 struct Map {
@@ -99,7 +101,7 @@ class Check {
   struct Operand {
     std::string name;
     bool output;
-    const char *first, *last;         // byte range, last exclusive
+    const char *first, *last;          // byte range, last exclusive
     int64_t pixel, offset, row_bytes;  // channel slices of one buffer may interleave
   };
   void remember(const DLTensor* t, const char* name, bool output);
@@ -109,7 +111,8 @@ class Check {
 
 std::string shape_text(const int64_t* shape, int ndim);
 
-// ---- Launches ------------------------------------------------------------------------------------
+// ---- Launches
+// ------------------------------------------------------------------------------------
 
 // A tile program, its record and how many tiles it has. Launches of one phase run side by side.
 struct Launch {
@@ -173,7 +176,7 @@ struct Call {
   pyi_launches& list;
   const Level& level;
   int threads;
-  bool plain, winograd;       // winograd: asked for, or allowed by auto
+  bool plain, winograd;        // winograd: asked for, or allowed by auto
   bool automatic, plain_twin;  // plain_twin: the plain programs of Winograd
 };
 

@@ -149,9 +149,10 @@ pyi_status enter(const char* function, const pyi_options* options, void (*body)(
     pyi_launches& list = o.launches ? *o.launches : thread_list();
     if (!o.launches) list.clear();
     int threads = o.threads ? o.threads : default_threads();
-    Call call{Check(function), list,  pick_level(o.level), threads, is(algorithm, "plain"),
-              !is(algorithm, "direct") && !is(algorithm, "plain"), is(algorithm, "auto"),
-              is(algorithm, "winograd_plain")};
+    Call call{Check(function),        list,
+              pick_level(o.level),    threads,
+              is(algorithm, "plain"), !is(algorithm, "direct") && !is(algorithm, "plain"),
+              is(algorithm, "auto"),  is(algorithm, "winograd_plain")};
     // A call that fails half-way must leave a recorded list as it was.
     const size_t before = list.launches.size();
     try {
@@ -194,8 +195,14 @@ int pyi_program(int index, pyi_program_info* info) {
   if (index < 0 || static_cast<size_t>(index) >= rows.size()) return 0;
   for (const pyi::Level& level : pyi::levels()) {
     if (!pyi::is(level.name, rows[index].level)) continue;
-    *info = {rows[index].name, level.name, level.vl, level.mr, level.nr(), level.wgrad_mr,
-             level.wgrad_nv * level.vl, pyi::runs_here(level)};
+    *info = {rows[index].name,
+             level.name,
+             level.vl,
+             level.mr,
+             level.nr(),
+             level.wgrad_mr,
+             level.wgrad_nv * level.vl,
+             pyi::runs_here(level)};
   }
   return 1;
 }

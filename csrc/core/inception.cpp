@@ -5,8 +5,8 @@
 // Concatenation is an address: every branch writes its own channels of y. The three 1x1s that read
 // x are one convolution with panels in three maps; the pool runs beside it. The batch goes through
 // in groups of images whose intermediate maps stay in cache. Backward: gx is the pool's gather plus
-// one convolution over three sources, [gy1 | gr3 | gr5] x [w1; wr3; wr5], so each pixel is summed in
-// registers; the filter gradients come last, side by side.
+// one convolution over three sources, [gy1 | gr3 | gr5] x [w1; wr3; wr5], so each pixel is summed
+// in registers; the filter gradients come last, side by side.
 #include <algorithm>
 
 #include "conv_plan.h"
@@ -213,8 +213,8 @@ pyi_status pyi_inception_backward(const DLTensor* gy_, const DLTensor* x_,
           } else {
             std::vector<ConvSource> sources;
             for (Index i : {k1x1, kReduce3, kReduce5}) {
-              sources.push_back({images(g[i], n, count), images(mask[i], n, count), m.packed[i],
-                                 1, 1, {}});
+              sources.push_back(
+                  {images(g[i], n, count), images(mask[i], n, count), m.packed[i], 1, 1, {}});
             }
             add_conv(call, sources, {{to, nullptr, nullptr}}, false, true);
           }

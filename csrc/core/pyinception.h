@@ -54,7 +54,8 @@ typedef enum {
   PYI_INTERRUPTED = 5, /* the interrupt callback asked to stop; outputs are undefined */
 } pyi_status;
 
-/* A list of launches: recorded once, run many times. It refers to the arrays it was recorded with. */
+/* A list of launches: recorded once, run many times. It refers to the arrays it was recorded with.
+ */
 typedef struct pyi_launches pyi_launches;
 
 typedef struct {
@@ -94,96 +95,108 @@ PYI_API void pyi_launches_destroy(pyi_launches* launches);
 
 /* y = relu(conv(x, w) + b).   x (N,H,W,C)  w (K,R,S,C)  b (K)  y (N,P,Q,K) */
 PYI_API pyi_status pyi_conv_fprop(const DLTensor* x, const DLTensor* w, const DLTensor* b,
-                          const DLTensor* y, const pyi_conv_params* params,
-                          const pyi_options* options);
+                                  const DLTensor* y, const pyi_conv_params* params,
+                                  const pyi_options* options);
 /* gx (+)= conv_transpose(g, w), g = gy where y > 0, else 0 (y NULL: g = gy). */
 PYI_API pyi_status pyi_conv_dgrad(const DLTensor* gy, const DLTensor* w, const DLTensor* y,
-                          const DLTensor* gx, const pyi_conv_params* params,
-                          const pyi_options* options);
+                                  const DLTensor* gx, const pyi_conv_params* params,
+                                  const pyi_options* options);
 /* gw = sum of g x, gb = sum of g (gb may be NULL). */
 PYI_API pyi_status pyi_conv_wgrad(const DLTensor* x, const DLTensor* gy, const DLTensor* y,
-                          const DLTensor* gw, const DLTensor* gb, const pyi_conv_params* params,
-                          const pyi_options* options);
+                                  const DLTensor* gw, const DLTensor* gb,
+                                  const pyi_conv_params* params, const pyi_options* options);
 
 /* r = relu(conv1x1(x, wr) + br);  y = relu(conv(r, w) + b), in one pass.
  * r NULL: the reduced map stays in cache; else it is written, for the backward. */
 PYI_API pyi_status pyi_reduce_conv_fprop(const DLTensor* x, const DLTensor* wr, const DLTensor* br,
-                                 const DLTensor* w, const DLTensor* b, const DLTensor* y,
-                                 const DLTensor* r, const pyi_conv_params* params,
-                                 const pyi_options* options);
+                                         const DLTensor* w, const DLTensor* b, const DLTensor* y,
+                                         const DLTensor* r, const pyi_conv_params* params,
+                                         const pyi_options* options);
 /* All gradients of it from gy and the saved r, y. gx NULL: not wanted. */
-PYI_API pyi_status pyi_reduce_conv_backward(const DLTensor* gy, const DLTensor* x, const DLTensor* wr,
-                                    const DLTensor* w, const DLTensor* r, const DLTensor* y,
-                                    const DLTensor* gx, const DLTensor* gwr, const DLTensor* gbr,
-                                    const DLTensor* gw, const DLTensor* gb,
-                                    const pyi_conv_params* params, const pyi_options* options);
+PYI_API pyi_status pyi_reduce_conv_backward(const DLTensor* gy, const DLTensor* x,
+                                            const DLTensor* wr, const DLTensor* w,
+                                            const DLTensor* r, const DLTensor* y,
+                                            const DLTensor* gx, const DLTensor* gwr,
+                                            const DLTensor* gbr, const DLTensor* gw,
+                                            const DLTensor* gb, const pyi_conv_params* params,
+                                            const pyi_options* options);
 
 /* Floats of a packed filter. direction: "fprop" or "dgrad". */
-PYI_API pyi_status pyi_packed_size(int64_t K, int64_t R, int64_t S, int64_t C, const char* direction,
-                           const pyi_options* options, int64_t* floats);
+PYI_API pyi_status pyi_packed_size(int64_t K, int64_t R, int64_t S, int64_t C,
+                                   const char* direction, const pyi_options* options,
+                                   int64_t* floats);
 PYI_API pyi_status pyi_pack(const DLTensor* w, const DLTensor* packed, const char* direction,
-                    const pyi_options* options);
+                            const pyi_options* options);
 
 /* GoogLeNet's module, y = [1x1 | 3x3 | 5x5 | pool proj] along channels, ReLU everywhere.
- * weights: w1 b1 wr3 br3 w3 b3 wr5 br5 w5 b5 wp bp.  saved: r3, r5, pooled, argmax (uint8) or NULL. */
+ * weights: w1 b1 wr3 br3 w3 b3 wr5 br5 w5 b5 wp bp.  saved: r3, r5, pooled, argmax (uint8) or NULL.
+ */
 PYI_API pyi_status pyi_inception_fprop(const DLTensor* x, const DLTensor* const weights[12],
-                               const DLTensor* y, const DLTensor* const saved[4],
-                               const pyi_options* options);
+                                       const DLTensor* y, const DLTensor* const saved[4],
+                                       const pyi_options* options);
 /* grads: in the order of weights. gx NULL: not wanted. */
 PYI_API pyi_status pyi_inception_backward(const DLTensor* gy, const DLTensor* x,
-                                  const DLTensor* const weights[12], const DLTensor* y,
-                                  const DLTensor* const saved[4], const DLTensor* gx,
-                                  const DLTensor* const grads[12], const pyi_options* options);
+                                          const DLTensor* const weights[12], const DLTensor* y,
+                                          const DLTensor* const saved[4], const DLTensor* gx,
+                                          const DLTensor* const grads[12],
+                                          const pyi_options* options);
 
 /* Max pool: windows clipped to the image, first maximum wins, NaN wins; argmax (uint8, tap r S + s)
  * may be NULL. Average pool: the divisor counts padded cells up to H + pad, or valid cells only. */
 PYI_API pyi_status pyi_max_pool_fprop(const DLTensor* x, const DLTensor* y, const DLTensor* argmax,
-                              const pyi_conv_params* params, const pyi_options* options);
-PYI_API pyi_status pyi_max_pool_dgrad(const DLTensor* gy, const DLTensor* argmax, const DLTensor* gx,
-                              const pyi_conv_params* params, const pyi_options* options);
+                                      const pyi_conv_params* params, const pyi_options* options);
+PYI_API pyi_status pyi_max_pool_dgrad(const DLTensor* gy, const DLTensor* argmax,
+                                      const DLTensor* gx, const pyi_conv_params* params,
+                                      const pyi_options* options);
 PYI_API pyi_status pyi_avg_pool_fprop(const DLTensor* x, const DLTensor* y, int count_include_pad,
-                              const pyi_conv_params* params, const pyi_options* options);
+                                      const pyi_conv_params* params, const pyi_options* options);
 PYI_API pyi_status pyi_avg_pool_dgrad(const DLTensor* gy, const DLTensor* gx, int count_include_pad,
-                              const pyi_conv_params* params, const pyi_options* options);
+                                      const pyi_conv_params* params, const pyi_options* options);
 
 /* y = x (k + alpha / size sum of x^2 over `size` channels)^-beta. */
 PYI_API pyi_status pyi_lrn_fprop(const DLTensor* x, const DLTensor* y, int64_t size, float alpha,
-                         float beta, float k, const pyi_options* options);
-PYI_API pyi_status pyi_lrn_dgrad(const DLTensor* gy, const DLTensor* x, const DLTensor* gx, int64_t size,
-                         float alpha, float beta, float k, const pyi_options* options);
+                                 float beta, float k, const pyi_options* options);
+PYI_API pyi_status pyi_lrn_dgrad(const DLTensor* gy, const DLTensor* x, const DLTensor* gx,
+                                 int64_t size, float alpha, float beta, float k,
+                                 const pyi_options* options);
 
 /* y = relu(x w^T + b).   x (N,C)  w (K,C)  b (K)  y (N,K) */
 PYI_API pyi_status pyi_linear_fprop(const DLTensor* x, const DLTensor* w, const DLTensor* b,
-                            const DLTensor* y, int relu, const pyi_options* options);
+                                    const DLTensor* y, int relu, const pyi_options* options);
 PYI_API pyi_status pyi_linear_dgrad(const DLTensor* gy, const DLTensor* w, const DLTensor* y,
-                            const DLTensor* gx, const pyi_options* options);
+                                    const DLTensor* gx, const pyi_options* options);
 PYI_API pyi_status pyi_linear_wgrad(const DLTensor* x, const DLTensor* gy, const DLTensor* y,
-                            const DLTensor* gw, const DLTensor* gb, const pyi_options* options);
+                                    const DLTensor* gw, const DLTensor* gb,
+                                    const pyi_options* options);
 
 /* loss[n] = -log softmax(logits[n])[labels[n]], probs = softmax(logits). labels int64 (N). */
 PYI_API pyi_status pyi_softmax_cross_entropy_fprop(const DLTensor* logits, const DLTensor* labels,
-                                           const DLTensor* loss, const DLTensor* probs,
-                                           const pyi_options* options);
+                                                   const DLTensor* loss, const DLTensor* probs,
+                                                   const pyi_options* options);
 /* glogits = g (probs - onehot(labels)).   g (N) */
 PYI_API pyi_status pyi_softmax_cross_entropy_dgrad(const DLTensor* probs, const DLTensor* labels,
-                                           const DLTensor* g, const DLTensor* glogits,
-                                           const pyi_options* options);
+                                                   const DLTensor* g, const DLTensor* glogits,
+                                                   const pyi_options* options);
 
 /* Batch normalisation over all axes but the last, with its ReLU; mean and biased variance out. */
-PYI_API pyi_status pyi_batch_norm_fprop(const DLTensor* x, const DLTensor* gamma, const DLTensor* beta,
-                                const DLTensor* y, const DLTensor* mean, const DLTensor* var,
-                                float eps, int relu, const pyi_options* options);
-PYI_API pyi_status pyi_batch_norm_inference(const DLTensor* x, const DLTensor* gamma, const DLTensor* beta,
-                                    const DLTensor* mean, const DLTensor* var, const DLTensor* y,
-                                    float eps, int relu, const pyi_options* options);
-PYI_API pyi_status pyi_batch_norm_dgrad(const DLTensor* gy, const DLTensor* x, const DLTensor* gamma,
-                                const DLTensor* mean, const DLTensor* var, const DLTensor* y,
-                                const DLTensor* gx, const DLTensor* ggamma, const DLTensor* gbeta,
-                                float eps, const pyi_options* options);
+PYI_API pyi_status pyi_batch_norm_fprop(const DLTensor* x, const DLTensor* gamma,
+                                        const DLTensor* beta, const DLTensor* y,
+                                        const DLTensor* mean, const DLTensor* var, float eps,
+                                        int relu, const pyi_options* options);
+PYI_API pyi_status pyi_batch_norm_inference(const DLTensor* x, const DLTensor* gamma,
+                                            const DLTensor* beta, const DLTensor* mean,
+                                            const DLTensor* var, const DLTensor* y, float eps,
+                                            int relu, const pyi_options* options);
+PYI_API pyi_status pyi_batch_norm_dgrad(const DLTensor* gy, const DLTensor* x,
+                                        const DLTensor* gamma, const DLTensor* mean,
+                                        const DLTensor* var, const DLTensor* y, const DLTensor* gx,
+                                        const DLTensor* ggamma, const DLTensor* gbeta, float eps,
+                                        const pyi_options* options);
 
 /* y = x keep / (1 - p); keep where the Philox4x32-10 word is at least round(p 2^32). */
-PYI_API pyi_status pyi_dropout(const DLTensor* x, const DLTensor* y, double p, uint64_t seed, uint32_t step,
-                       uint32_t layer, uint32_t first_sample, const pyi_options* options);
+PYI_API pyi_status pyi_dropout(const DLTensor* x, const DLTensor* y, double p, uint64_t seed,
+                               uint32_t step, uint32_t layer, uint32_t first_sample,
+                               const pyi_options* options);
 
 #ifdef __cplusplus
 }

@@ -106,8 +106,8 @@ pyi_status pyi_reduce_conv_fprop(const DLTensor* x_, const DLTensor* wr_, const 
 
 pyi_status pyi_reduce_conv_backward(const DLTensor* gy_, const DLTensor* x_, const DLTensor* wr_,
                                     const DLTensor* w_, const DLTensor* r_, const DLTensor* y_,
-                                    const DLTensor* gx_, const DLTensor* gwr_,
-                                    const DLTensor* gbr_, const DLTensor* gw_, const DLTensor* gb_,
+                                    const DLTensor* gx_, const DLTensor* gwr_, const DLTensor* gbr_,
+                                    const DLTensor* gw_, const DLTensor* gb_,
                                     const pyi_conv_params* params, const pyi_options* options) {
   return entry("reduce_conv_backward", options, [&](Call& call) {
     Geometry g = geometry(call.check, params);

@@ -1,13 +1,14 @@
 // The walker: runs a list of launches on a team of threads, with a barrier between phases.
 //
-// Tiles of a phase are drawn from one counter, so a slow tile holds nobody up. Which thread computes
-// a tile never changes a bit: a tile writes its own piece of the output and sums in its own order.
+// Tiles of a phase are drawn from one counter, so a slow tile holds nobody up. Which thread
+// computes a tile never changes a bit: a tile writes its own piece of the output and sums in its
+// own order.
 //
 // Rules of the threads. One team at a time: a second calling thread, and a forked child (whose copy
-// of the team has no threads), walk alone. Idle workers spin briefly, for the next launch of the same
-// forward pass, then sleep, so that other libraries' teams get the cores. Only the calling thread
-// polls for interrupts, by the clock; the others read a flag. The team is never destroyed: a process
-// may exit while a daemon thread is inside a call.
+// of the team has no threads), walk alone. Idle workers spin briefly, for the next launch of the
+// same forward pass, then sleep, so that other libraries' teams get the cores. Only the calling
+// thread polls for interrupts, by the clock; the others read a flag. The team is never destroyed: a
+// process may exit while a daemon thread is inside a call.
 #include <pthread.h>
 #include <sched.h>
 #include <unistd.h>
@@ -198,12 +199,12 @@ pyi_status walk(pyi_launches& list, int threads, int (*interrupt)()) {
   int members = static_cast<int>(std::min<int64_t>(std::min(threads, kMaxThreads), widest));
   bool alone = members <= 1 || forked.load() || !all.try_acquire();
   job.members = alone ? 1 : members;
-  job.scratch_bytes = static_cast<size_t>(
-      round_up(static_cast<int64_t>(job.scratch_bytes + kAlign), kAlign));
+  job.scratch_bytes =
+      static_cast<size_t>(round_up(static_cast<int64_t>(job.scratch_bytes + kAlign), kAlign));
   list.scratch.reset();
   try {
-    job.scratch = static_cast<char*>(
-        list.scratch.take(job.scratch_bytes * static_cast<size_t>(job.members)));
+    job.scratch =
+        static_cast<char*>(list.scratch.take(job.scratch_bytes * static_cast<size_t>(job.members)));
   } catch (...) {
     if (!alone) all.release();
     throw;
