@@ -2,9 +2,9 @@
 
 Operands are small integers whose every partial sum fits 24 bits, so any order of summation gives
 one right answer. Cases start from the awkward: 1x1 images, odd extents, C and K beside the vector
-lengths, C = H = W, strides, pads larger than needed, batch 0. Outputs are NaN before a call and
-lie as a channel slice between guard bands; most outputs must not be zero, or the case proved little.
-Winograd's filters are multiples of 576, which its transform divides exactly.
+lengths, C = H = W, strides, pads larger than needed, batch 0. Outputs are NaN before a call and lie
+as a channel slice between guard bands; a case whose output is mostly zero proved little and does
+not count. Winograd's filters are multiples of 576, which its transform divides exactly.
 """
 
 from collections import Counter
