@@ -127,7 +127,8 @@ struct Launch {
 class Arena {
  public:
   void* take(size_t bytes);
-  void reset();
+  void reset();   // take all back; what was handed out may move
+  void rewind();  // hand the same memory out again; addresses stay good
 
  private:
   struct Free {
@@ -138,13 +139,15 @@ class Arena {
     size_t size, used;
   };
   std::vector<Block> blocks_;
+  size_t at_ = 0;  // the block that slices come from
 };
 
 }  // namespace pyi
 
 struct pyi_launches {
   std::vector<pyi::Launch> launches;
-  pyi::Arena memory;  // records, tables, packed filters, maps between phases
+  pyi::Arena memory;   // records and tables
+  pyi::Arena between;  // packed filters and maps between the phases of one call
   pyi::Arena scratch;
   int phase = 0;
 
@@ -155,7 +158,7 @@ struct pyi_launches {
     return static_cast<Record*>(at);
   }
   float* floats(int64_t count) {
-    return static_cast<float*>(memory.take(sizeof(float) * static_cast<size_t>(count)));
+    return static_cast<float*>(between.take(sizeof(float) * static_cast<size_t>(count)));
   }
   void add(pyi::Program program, void* args, int64_t tiles, size_t scratch_bytes) {
     if (tiles > 0) launches.push_back({program, args, tiles, scratch_bytes, phase});
@@ -164,6 +167,7 @@ struct pyi_launches {
   void clear() {
     launches.clear();
     memory.reset();
+    between.reset();
     phase = 0;
   }
 };

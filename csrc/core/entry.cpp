@@ -1,4 +1,6 @@
 // What every entry point passes through: the table of linked programs, options, errors, memory.
+#include <sys/mman.h>
+
 #include <atomic>
 #include <mutex>
 
@@ -43,6 +45,8 @@ pyi_launches& thread_list() {
   static thread_local pyi_launches list;
   return list;
 }
+
+constexpr size_t kHugePage = 2 << 20;
 
 bool is(const char* value, const char* word) { return std::strcmp(value, word) == 0; }
 
@@ -94,17 +98,27 @@ const Level& pick_level(const char* name) {
 
 void* Arena::take(size_t bytes) {
   bytes = static_cast<size_t>(round_up(static_cast<int64_t>(bytes ? bytes : 1), 64));
-  if (blocks_.empty() || blocks_.back().size - blocks_.back().used < bytes) {
+  while (at_ < blocks_.size() && blocks_[at_].size - blocks_[at_].used < bytes) ++at_;
+  if (at_ == blocks_.size()) {
     size_t size = std::max<size_t>(bytes, 1 << 16);
     if (!blocks_.empty()) size = std::max(size, blocks_.back().size);
-    void* data = aligned_alloc(64, size);
+    // Large blocks in huge pages: a map of a megabyte costs 256 entries of the TLB otherwise.
+    const size_t align = size >= kHugePage ? kHugePage : 64;
+    size = static_cast<size_t>(round_up(static_cast<int64_t>(size), static_cast<int64_t>(align)));
+    void* data = aligned_alloc(align, size);
     if (data == nullptr) fail(PYI_OUT_OF_MEMORY, "cannot allocate ", size, " bytes of workspace");
+    if (align == kHugePage) madvise(data, size, MADV_HUGEPAGE);
     blocks_.push_back({std::unique_ptr<void, Free>(data), size, 0});
   }
-  Block& block = blocks_.back();
+  Block& block = blocks_[at_];
   void* at = static_cast<char*>(block.data.get()) + block.used;
   block.used += bytes;
   return at;
+}
+
+void Arena::rewind() {
+  for (Block& block : blocks_) block.used = 0;
+  at_ = 0;
 }
 
 void Arena::reset() {
@@ -112,9 +126,10 @@ void Arena::reset() {
     size_t total = 0;
     for (const Block& block : blocks_) total += block.size;
     blocks_.clear();
+    at_ = 0;
     take(total);
   }
-  if (!blocks_.empty()) blocks_.back().used = 0;
+  rewind();
 }
 
 const float* zero_row(int64_t count) {
@@ -156,7 +171,9 @@ pyi_status enter(const char* function, const pyi_options* options, void (*body)(
     // A call that fails half-way must leave a recorded list as it was.
     const size_t before = list.launches.size();
     try {
+      // Calls of a list run one after the other, so each may use the workspace of the one before.
       list.barrier();
+      list.between.rewind();
       body(call, context);
     } catch (...) {
       list.launches.resize(before);
