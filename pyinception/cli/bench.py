@@ -1,0 +1,152 @@
+"""``pyinception bench``: our kernels against themselves unfused, and against what is installed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pyinception.cli.output import Algorithm, AsJson
+
+if TYPE_CHECKING:
+    from pyinception.bench.report import Report
+
+app = typer.Typer(
+    help="Time kernels, error beside the time; slower rows stay.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+Names = Annotated[
+    list[str] | None, typer.Argument(help='Layers such as "3a" or "3a/3x3" [all].', metavar="NAME")
+]
+Shapes = Annotated[
+    list[str] | None, typer.Option("--shape", help="Own shape N,H,W,C,Cr,K,R; may be repeated.")
+]
+Batch = Annotated[int, typer.Option(help="Images, for named layers.", min=1)]
+Count = Annotated[int, typer.Option("--threads", help="Threads of every competitor.", min=1)]
+Rounds = Annotated[int, typer.Option(help="Samples of each competitor, in turns.", min=1)]
+Rivals = Annotated[bool, typer.Option(help="Also torch and OpenVINO, where installed.")]
+Save = Annotated[str | None, typer.Option(help="Also write the JSON to this file.")]
+
+
+@app.command("reduce_conv")
+def reduce_conv(
+    names: Names = None,
+    shape: Shapes = None,
+    batch: Batch = 1,
+    threads: Count = 1,
+    rounds: Rounds = 15,
+    rivals: Rivals = True,
+    algorithm: Algorithm = None,
+    save: Save = None,
+    json: AsJson = False,
+) -> int:
+    """The fused branch 1x1 -> RxR against the same two convolutions unfused, and rivals."""
+    from pyinception import bench
+
+    how: dict[str, Any] = {"batch": batch, "threads": threads, "rounds": rounds, "rivals": rivals}
+    report = bench.run_reduce_conv(
+        names or "all", shapes=shape or (), algorithm=algorithm, progress=_progress(), **how
+    )
+    return _finish(report, save, json)
+
+
+@app.command("module")
+def module(
+    names: Names = None,
+    batch: Batch = 1,
+    threads: Count = 1,
+    rounds: Rounds = 15,
+    rivals: Rivals = True,
+    algorithm: Algorithm = None,
+    save: Save = None,
+    json: AsJson = False,
+) -> int:
+    """GoogLeNet's modules: one fused call against seven kernels and a concatenation, and rivals."""
+    from pyinception import bench
+
+    how: dict[str, Any] = {"batch": batch, "threads": threads, "rounds": rounds, "rivals": rivals}
+    report = bench.run_module(names or "all", algorithm=algorithm, progress=_progress(), **how)
+    return _finish(report, save, json)
+
+
+@app.command("conv")
+def conv(
+    names: Names = None,
+    batch: Batch = 1,
+    threads: Count = 1,
+    rounds: Rounds = 15,
+    rivals: Rivals = True,
+    algorithm: Algorithm = None,
+    save: Save = None,
+    json: AsJson = False,
+) -> int:
+    """Single convolutions with bias and ReLU, against rivals."""
+    from pyinception import bench
+
+    how: dict[str, Any] = {"batch": batch, "threads": threads, "rounds": rounds, "rivals": rivals}
+    report = bench.run_conv(names or "all", algorithm=algorithm, progress=_progress(), **how)
+    return _finish(report, save, json)
+
+
+@app.command("net")
+def net(
+    batch: Batch = 1,
+    threads: Count = 2,
+    rounds: Rounds = 15,
+    rivals: Rivals = True,
+    algorithm: Algorithm = None,
+    save: Save = None,
+    json: AsJson = False,
+) -> int:
+    """GoogLeNet at 224 x 224, forward, against the same network in other libraries."""
+    from pyinception import bench
+
+    how: dict[str, Any] = {"batch": batch, "threads": threads, "rounds": rounds, "rivals": rivals}
+    report = bench.run_net(algorithm=algorithm, progress=_progress(), **how)
+    return _finish(report, save, json)
+
+
+@app.command("compare")
+def compare(
+    before: Annotated[str, typer.Argument(help="JSON of a run.", metavar="A.JSON")],
+    after: Annotated[str, typer.Argument(help="JSON of a later run.", metavar="B.JSON")],
+    json: AsJson = False,
+) -> int:
+    """What became of A's times in B: faster, slower or the same, beyond the noise."""
+    import warnings
+
+    from pyinception import bench
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the table's notes say the same
+        report = bench.compare(before, after)
+    return _finish(report, None, json)
+
+
+def _progress() -> Callable[[str], None] | None:
+    """Name what is being timed, on a terminal only: the next line overwrites it."""
+    if not sys.stderr.isatty():
+        return None
+
+    def tell(name: str) -> None:
+        typer.echo(f"\r\x1b[Ktiming {name}", err=True, nl=False)
+
+    return tell
+
+
+def _finish(report: Report, save: str | None, as_json: bool) -> int:
+    """Write the report; a wrong result anywhere is exit code 1."""
+    if sys.stderr.isatty():
+        typer.echo("\r\x1b[K", err=True, nl=False)
+    if save is not None:
+        from pathlib import Path
+
+        from pyinception.train.run_folder import write_whole
+
+        write_whole(Path(save), (report.to_json() + "\n").encode())
+    typer.echo(report.to_json() if as_json else report.table())
+    return 1 if report.failed else 0

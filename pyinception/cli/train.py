@@ -1,0 +1,103 @@
+"""``pyinception train``: train a network into a run folder, or take a run up again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pyinception.cli.output import AsJson, Explained, Threads, emit, reporter
+
+Option = typer.Option
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command("train")(train)
+
+
+def train(
+    data: Annotated[str | None, Option(help="digits, shapes, cifar10 or image_folder.")] = None,
+    root: Annotated[str | None, Option(help="Folder of cifar10 or image_folder.")] = None,
+    model: Annotated[
+        str | None, Option(help="small_inception, googlenet or tiny_inception.")
+    ] = None,
+    name: Annotated[str | None, Option(help="Name of the run [DATA-MODEL-seedSEED].")] = None,
+    runs: Annotated[str, Option(help="Folder that holds the run folders.")] = "runs",
+    config: Annotated[str | None, Option(help="TOML file of entries; options win.")] = None,
+    resume: Annotated[bool, Option("--resume", help="Take the run up where it stopped.")] = False,
+    epochs: Annotated[int | None, Option(help="Passes over the training images.")] = None,
+    stop_after: Annotated[
+        int, Option(help="Leave after this many epochs of the run; --resume goes on.", min=0)
+    ] = 0,
+    batch_size: Annotated[int | None, Option(help="Images a step.")] = None,
+    lr: Annotated[float | None, Option(help="Learning rate of the first step.")] = None,
+    schedule: Annotated[str | None, Option(help="decay, cosine, poly or constant.")] = None,
+    gamma: Annotated[float | None, Option(help="decay: factor on lr after each epoch.")] = None,
+    momentum: Annotated[float | None, Option(help="Of SGD.")] = None,
+    weight_decay: Annotated[float | None, Option(help="Of SGD, on weights only.")] = None,
+    aux_weight: Annotated[float | None, Option(help="Weight of auxiliary classifiers.")] = None,
+    size: Annotated[int | None, Option(help="Rows and columns of an image.")] = None,
+    count: Annotated[int | None, Option(help="Training images to use; 0 is all.")] = None,
+    test_count: Annotated[int | None, Option(help="Test images to use; 0 is all.")] = None,
+    padding: Annotated[int | None, Option(help="Random shift, up to this many pixels.")] = None,
+    mirror: Annotated[bool | None, Option(help="Mirror images at random.")] = None,
+    standardise: Annotated[bool | None, Option(help="Normalise each image.")] = None,
+    seed: Annotated[int | None, Option(help="Decides everything random.")] = None,
+    baselines: Annotated[bool, Option(help="Also score nearest neighbours and so on.")] = True,
+    threads: Threads = 0,
+    json: AsJson = False,
+) -> int:
+    """Train a small Inception (or GoogLeNet) from scratch; Ctrl-C saves, --resume goes on.
+
+    The run folder gets config.toml, env.json, metrics.jsonl, curves.png, filters.png,
+    features.png, baselines.json and checkpoints/. Which epoch is "best" is judged on the test
+    images; the accuracy reported is that of the last.
+    """
+    entries = {
+        "data": data,
+        "root": root,
+        "model": model,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "lr": lr,
+        "schedule": schedule,
+        "gamma": gamma,
+        "momentum": momentum,
+        "weight_decay": weight_decay,
+        "aux_weight": aux_weight,
+        "size": size,
+        "count": count,
+        "test_count": test_count,
+        "padding": padding,
+        "mirror": mirror,
+        "standardise": standardise,
+        "seed": seed,
+    }
+    import pyinception as pyi
+    from pyinception.train.loop import train as fit
+    from pyinception.train.recipe import read_toml, resolve
+
+    given: dict[str, Any] = read_toml(config) if config is not None else {}
+    given |= {key: value for key, value in entries.items() if value is not None}
+    if name is None:
+        recipe = resolve(given)
+        name = f"{recipe.data}-{recipe.model}-seed{recipe.seed}"
+    with pyi.using(threads=threads or None):
+        outcome = fit(
+            given,
+            Path(runs) / name,
+            resume=resume,
+            stop_after=stop_after,
+            with_baselines=baselines,
+            report=reporter(json),
+        )
+    text = f"weights {outcome.weights_sha256} after {outcome.steps} steps, {outcome.seconds:.0f} s"
+    if outcome.test_accuracy is not None:
+        text = f"test accuracy {outcome.test_accuracy:.2%}; {text}"
+    text += f"\n{outcome.folder}: curves.png, filters.png, features.png, checkpoints/"
+    if outcome.signal:
+        text = f"continue with: pyinception train --runs {runs} --name {name} --resume"
+    emit(text, outcome.as_dict(), json)
+    return Explained(128 + outcome.signal if outcome.signal else 0)

@@ -1,0 +1,198 @@
+"""How well a trained network does, and what it says about single pictures.
+
+accuracy = mean_n [argmax_k logits_nk = label_n],   loss = mean_n -log softmax(logits_n)[label_n]
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pyinception import checkpoint, data, losses
+from pyinception.data.picture import PictureError, read_picture
+from pyinception.module import Module
+from pyinception.train import networks
+from pyinception.train.progress import Reporter, Silent
+from pyinception.train.recipe import Recipe, RecipeError, resolve
+
+# Rec. 601 luma: what a colour picture looks like to a network of one channel.
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+SIZE_EDGES = (0, 9, 13, 19, np.inf)  # pixels across, for data sets that know their objects' sizes
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Results on one split: `predictions` (N,) int64, mean loss, accuracy in [0, 1]."""
+
+    dataset: data.Dataset
+    predictions: NDArray[np.int64]
+    loss: float
+
+    @property
+    def accuracy(self) -> float:
+        return float(np.mean(self.predictions == self.dataset.labels))
+
+    def confusion(self) -> NDArray[np.int64]:
+        """counts[k, j] = images of class k taken for class j, (K, K)."""
+        size = len(self.dataset.classes)
+        counts = np.zeros((size, size), np.int64)
+        np.add.at(counts, (self.dataset.labels, self.predictions), 1)
+        return counts
+
+    def by_size(self) -> list[dict[str, Any]]:
+        """Accuracy by the object's diameter, where the data set has one; else empty."""
+        diameters = getattr(self.dataset, "diameters", None)
+        if diameters is None:
+            return []
+        rows = []
+        hit = self.predictions == self.dataset.labels
+        for low, high in itertools.pairwise(SIZE_EDGES):
+            inside = (diameters >= low) & (diameters < high)
+            if inside.any():
+                label = f"{low} - {high} pixels" if np.isfinite(high) else f"from {low} pixels"
+                share = float(np.mean(hit[inside]))
+                rows.append({"size": label, "images": int(inside.sum()), "accuracy": share})
+        return rows
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        counts = self.confusion()
+        total = counts.sum(axis=1)
+        recall = {
+            name: float(counts[k, k] / total[k]) if total[k] else None
+            for k, name in enumerate(self.dataset.classes)
+        }
+        return {
+            "data": self.dataset.name,
+            "split": self.dataset.split,
+            "images": len(self.dataset),
+            "loss": self.loss,
+            "accuracy": self.accuracy,
+            "accuracy_by_class": recall,
+            "accuracy_by_size": self.by_size(),
+            "confusion": counts.tolist(),
+        }
+
+
+def evaluate(
+    net: Module,
+    dataset: data.Dataset,
+    augment: data.Augment,
+    *,
+    batch_size: int = 128,
+    report: Reporter | None = None,
+) -> Evaluation:
+    """Run ``net`` in evaluation mode over a data set in its own order; the net's mode is kept.
+
+    Parameters
+    ----------
+    augment : the training augmentation; only its part without chance is applied.
+    """
+    report = report or Silent()
+    training, net_sum = net.training, 0.0
+    predictions = np.empty(len(dataset), np.int64)
+    net.eval()
+    report.start(f"evaluating on {dataset.split}", len(dataset))
+    try:
+        for batch in data.batches(
+            dataset, batch_size, seed=0, epoch=0, shuffle=False, augment=augment.without_chance()
+        ):
+            logits = net(batch.images)
+            predictions[batch.indices] = np.argmax(logits.data, axis=1)
+            net_sum += losses.cross_entropy(logits, batch.labels).item() * len(batch.labels)
+            report.advance(len(batch.labels))
+    finally:
+        report.stop()
+        net.train(training)
+    return Evaluation(dataset, predictions, net_sum / len(dataset))
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network from a checkpoint of `train`, with what it was trained on."""
+
+    net: Module
+    recipe: Recipe
+    classes: list[str]
+    shape: tuple[int, int, int]
+    record: dict[str, Any]
+
+
+def load_trained(path: str | Path) -> Trained:
+    """The network of a checkpoint that `train` wrote, in evaluation mode.
+
+    Raises
+    ------
+    FileNotFoundError, checkpoint.CheckpointError
+        If there is no such file, it is damaged, or `train` did not write it.
+    """
+    loaded = checkpoint.load(path)
+    record = loaded.record
+    try:
+        recipe = resolve(record["recipe"])
+        classes = [str(name) for name in record["classes"]]
+        height, width, channels = (int(extent) for extent in record["shape"])
+        net = networks.build(recipe.model, len(classes), (height, width, channels), recipe.seed)
+        net.load_state_dict(loaded.model)
+    except (KeyError, TypeError, RecipeError, ValueError) as error:
+        text = f"is no checkpoint of a training run ({error})"
+        raise checkpoint.CheckpointError(f"load_trained: {path} {text}") from None
+    net.eval()
+    return Trained(net, recipe, classes, (height, width, channels), record)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One picture: its classes from the most to the least likely, with softmax probabilities."""
+
+    path: str
+    classes: list[str]
+    probabilities: list[float]
+
+
+def predict(
+    trained: Trained, paths: Sequence[str | Path], *, invert: bool = False
+) -> list[Prediction]:
+    """p = softmax(net(picture)), for image files; all are read before the first is judged.
+
+    Parameters
+    ----------
+    paths : files that `data.picture.read_picture` reads.
+    invert : 1 - pixels, for dark ink on paper where the training images are light on dark.
+
+    Raises
+    ------
+    PictureError
+        Naming every file that is no whole image, each with its reason.
+    """
+    height, width, channels = trained.shape
+    pictures, faults = [], []
+    for path in paths:
+        try:
+            pictures.append(read_picture(Path(path), (height, width)))
+        except PictureError as error:
+            faults.append(f"{path}: {error}")
+    if faults:
+        raise PictureError("predict: " + "; ".join(faults))
+    images = np.stack(pictures).astype(np.float32) / np.float32(255)
+    if channels == 1:
+        images = (images @ LUMA)[..., None]
+    if invert:
+        images = 1 - images
+    augment = trained.recipe.augment().without_chance()
+    images = augment(images, np.arange(len(images)), seed=0, epoch=0)
+    logits = trained.net(images).data.astype(np.float64)
+    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+    odds /= odds.sum(axis=1, keepdims=True)
+    results = []
+    for path, row in zip(paths, odds, strict=True):
+        order = np.argsort(-row, kind="stable")
+        names = [trained.classes[k] for k in order]
+        results.append(Prediction(str(path), names, [float(row[k]) for k in order]))
+    return results
