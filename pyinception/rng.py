@@ -17,6 +17,10 @@ from zlib import crc32
 import numpy as np
 import numpy.typing as npt
 
+# Words of `uniform` at a time: they stay in cache. All at once, fresh pages made the weights of
+# GoogLeNet take 0.105 s instead of 0.088, and 0.16 beside other work (2 shared Zen 5 cores).
+_BLOCK = 1 << 14
+
 
 def _philox(seed: int, epoch: int, index: int, purpose: str) -> np.random.Philox:
     for name, value in (("seed", seed), ("epoch", epoch), ("index", index)):
@@ -42,11 +46,17 @@ def uniform(
     shape: tuple[int, ...], low: float, high: float, *, seed: int, purpose: str
 ) -> npt.NDArray[np.float32]:
     """x = low + (high - low) u, u = (top 24 bits of a Philox word) / 2^24, as float32."""
-    words = _philox(seed, 0, 0, purpose).random_raw(max(prod(shape), 1))[: prod(shape)]
-    u = (words >> np.uint64(40)).astype(np.float32) * np.float32(2.0**-24)
-    u *= np.float32(high - low)
-    u += np.float32(low)
-    return u.reshape(shape)
+    x = np.empty(prod(shape), np.float32)
+    stream = _philox(seed, 0, 0, purpose)
+    for start in range(0, x.size, _BLOCK):
+        u = x[start : start + _BLOCK]
+        words = stream.random_raw(u.size)
+        words >>= np.uint64(40)
+        u[...] = words
+        u *= np.float32(2.0**-24)
+        u *= np.float32(high - low)
+        u += np.float32(low)
+    return x.reshape(shape)
 
 
 @dataclass(frozen=True)

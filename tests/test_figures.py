@@ -18,13 +18,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 if (reason := backend.why_not("cpu")) is not None:
     pytest.skip(f"the figures measure the compiled core: {reason}", allow_module_level=True)
 
-import figures  # noqa: E402
-import figures_behaviour  # noqa: E402
-from figures_record import Figure, Unavailable, store  # noqa: E402
+import figures
+import figures_behaviour
+from figures_record import Figure, Unavailable, store
 
-import pyinception as pyi  # noqa: E402
-from pyinception import losses  # noqa: E402
-from pyinception.models.googlenet import TRUNK  # noqa: E402
+import pyinception as pyi
+from pyinception import losses
+from pyinception.models.googlenet import TRUNK
 
 without_torch = pytest.mark.skipif(
     find_spec("torch") is None, reason="torch is not installed (extra 'oracles')"
@@ -49,7 +49,11 @@ def test_invariance() -> None:
     assert figure.failures == [], figure.table()
 
 
-def test_resume() -> None:
+def test_resume(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pyinception.train import loop
+
+    for picture in ("draw_curves", "draw_filters", "draw_features"):  # slower than the training
+        monkeypatch.setattr(loop, picture, lambda *given: None)
     try:
         figure = figures_behaviour.resume(quick=True)
     except Unavailable as missing:
@@ -78,15 +82,15 @@ def test_forced_decisions_are_ours() -> None:
     from figures_oracle import Oracle, decisions
 
     net, x, labels = figures_accuracy.googlenet(1)
-    loss = losses.cross_entropy(net(x), labels)
-    found = decisions(loss, net)
+    outputs = net(x)
+    found = decisions(losses.cross_entropy(outputs, labels), net)
     modules = [name for name, kind, *_ in TRUNK if kind == "inception"]
     assert set(found.taps) == {*modules, *(f"pool {i}" for i in range(4))}
     relus = {n.removesuffix(".weight") for n, _ in net.named_parameters() if n.endswith(".weight")}
     assert set(found.positive) == relus - {"fc", "aux1.fc2", "aux2.fc2"}
     truth = Oracle("googlenet", net, torch.float64)
     before = truth(x, found)
-    assert figures_accuracy.largest(loss.data, np.array(truth.loss(x, labels, found))) < 1e-6
+    assert figures_accuracy.largest(outputs[0].data, before[0]) < 2e-6
     mask, tap = found.positive["inception_5b.conv5x5"], found.taps["pool 3"]
     mask[0, 3, 3] = ~mask[0, 3, 3]
     after = truth(x, found)
@@ -116,10 +120,11 @@ def test_float64_and_reference_agree_unforced() -> None:
 
 
 @oracle
-@pytest.mark.parametrize("name", ["logits", "gradients", "steps"])
+@pytest.mark.parametrize("name", ["logits", "steps"])
 def test_a_wrong_kernel_fails_the_figure(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A relative error of 1e-4 in one layer: a bias moved behind the oracle's back."""
+    """A relative error of 1e-4 in the linear layers."""
     import figures_accuracy
+
     from pyinception import ops
 
     whole = ops.Linear.forward
@@ -131,6 +136,7 @@ def test_a_wrong_kernel_fails_the_figure(name: str, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(ops.Linear, "forward", slightly_off)
     monkeypatch.setattr(figures_accuracy, "ALGORITHMS", ("direct",))
+    monkeypatch.setattr(figures_accuracy, "QUICK_STEPS", 1)
     figure = figures.FIGURES[name](True)
     assert figure.failures
 

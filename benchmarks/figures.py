@@ -1,0 +1,104 @@
+"""The figures this library promises, measured: tables, JSON, exit code 1 on failure.
+
+    python benchmarks/figures.py                  # all of them, about five minutes on two cores
+    python benchmarks/figures.py logits start     # some
+    python benchmarks/figures.py --quick steps    # the smaller variant that the tests run
+
+logits      GoogLeNet's three classifiers against float64 torch
+gradients   every gradient, with our ReLU masks and argmaxes forced into float64, and free
+steps       20 training steps of GoogLeNet and of the small Inception against float64 torch
+resume      10 epochs = 5 + resume 5, to the bit, on any number of threads
+start       seconds of the import, and of a process up to its first logits
+invariance  the same bits for any number of threads, alone or in a batch
+versus      GoogLeNet forward beside torch eager
+
+A figure that cannot be measured here is left out with the reason. Results go to
+benchmarks/results/figures.json, each with its own date and environment.
+"""
+
+from __future__ import annotations
+
+import os
+
+# Before NumPy is imported: its team of threads would compete with the kernels that are timed.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+
+import figures_behaviour as behaviour
+from figures_record import RESULTS, Figure, Unavailable, store
+
+from pyinception import config
+from pyinception.bench.report import environment
+
+
+def _accuracy(name: str) -> Callable[[bool], Figure]:
+    """A figure of `figures_accuracy`, which imports torch."""
+
+    def measure(quick: bool = False) -> Figure:
+        if find_spec("torch") is None:
+            raise Unavailable("torch is not installed (extra 'oracles')")
+        import figures_accuracy
+        import torch
+
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)  # beside other work a team of two took up to five times longer
+        try:
+            figure: Figure = getattr(figures_accuracy, name)(quick)
+        finally:
+            torch.set_num_threads(before)
+        return figure
+
+    return measure
+
+
+# `start` first: its processes should meet a machine that our own torch does not load.
+FIGURES: dict[str, Callable[[bool], Figure]] = {
+    "start": behaviour.start,
+    "versus": behaviour.versus,
+    "invariance": behaviour.invariance,
+    "logits": _accuracy("logits"),
+    "gradients": _accuracy("gradients"),
+    "steps": _accuracy("steps"),
+    "resume": behaviour.resume,
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure the figures named; 0 if every one that could be measured holds, else 1."""
+    parser = argparse.ArgumentParser(description="Measure the figures that are promised.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(FIGURES)}")
+    parser.add_argument("--quick", action="store_true", help="smaller variants, nothing stored")
+    options = parser.parse_args(arguments)
+    unknown = [name for name in options.names if name not in FIGURES]
+    if unknown:
+        parser.error(f"unknown figure {unknown[0]!r}, expected some of {', '.join(FIGURES)}")
+    failed = []
+    for name in options.names or FIGURES:
+        begun = time.perf_counter()
+        try:
+            figure = FIGURES[name](options.quick)
+        except Unavailable as reason:
+            print(f"{name} left out: {reason}\n", flush=True)
+            continue
+        seconds = round(time.perf_counter() - begun, 1)
+        print(f"{figure.table()}\n({seconds} s)\n", flush=True)
+        if not figure.passed:
+            failed.append(name)
+        if not options.quick:
+            about = environment(config.get("threads") or len(os.sched_getaffinity(0)))
+            if "torch" in sys.modules:
+                about["versions"]["torch"] = sys.modules["torch"].__version__
+            store(name, {**figure.as_dict(), "seconds": seconds, "environment": about})
+            print(f"written to {RESULTS}\n", flush=True)
+    if failed:
+        print(f"failed: {', '.join(failed)}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
