@@ -250,13 +250,14 @@ python docs/make_readme.py
 def load_results(folder: Path = RESULTS) -> list[Report]:
     """The CPU reports in ``folder``, the newest of each kind, batch, threads and machine.
 
-    GPU sessions have a form of their own (`benchmarks/gpu_store.py`) and are left out, as are
-    comparisons of two reports. ValueError for a file that is neither.
+    GPU sessions (`benchmarks/gpu_store.py`) and figures (`benchmarks/figures.py`) have forms of
+    their own and are left out, as are comparisons of two reports. ValueError for any other file.
     """
     newest: dict[tuple[Any, ...], Report] = {}
     for path in sorted(folder.glob("*.json")) if folder.exists() else []:
         text = path.read_text(encoding="utf-8")
-        if {"format", "rehearsal"} <= json.loads(text).keys():
+        keys = json.loads(text).keys()
+        if {"format", "rehearsal"} <= keys or "figures" in keys:
             continue
         report = Report.from_json(text)
         about = report.environment
