@@ -11,6 +11,7 @@ resume      10 epochs = 5 + resume 5, to the bit, on any number of threads
 start       seconds of the import, and of a process up to its first logits
 invariance  the same bits for any number of threads, alone or in a batch
 versus      GoogLeNet forward beside torch eager
+turns       our calls and torch's in turns: what either loses to the other's team of threads
 
 A figure that cannot be measured here is left out with the reason. Results go to
 benchmarks/results/figures.json, each with its own date and environment.
@@ -60,6 +61,7 @@ def _accuracy(name: str) -> Callable[[bool], Figure]:
 FIGURES: dict[str, Callable[[bool], Figure]] = {
     "start": behaviour.start,
     "versus": behaviour.versus,
+    "turns": behaviour.turns,
     "invariance": behaviour.invariance,
     "logits": _accuracy("logits"),
     "gradients": _accuracy("gradients"),

@@ -226,3 +226,54 @@ def versus(quick: bool = False) -> Figure:
         figure.notes.append(f"torch takes {rival / ours:.2f} times our time")
     figure.notes += [note for note in report.notes if note.startswith("DISTURBED")]
     return figure
+
+
+def turns(quick: bool = False) -> Figure:
+    """A team that spins after its call steals the cores of the next library's team."""
+    if find_spec("torch") is None:
+        raise Unavailable("torch is not installed (extra 'rivals')")
+    import torch
+
+    figure = Figure("turns", "our calls and torch's in turns, 2 threads: either loses at most 10 %")
+    draw = np.random.default_rng(0)
+    x = draw.standard_normal((8, 28, 28, 96), np.float32)
+    w = draw.standard_normal((128, 3, 3, 96), np.float32)
+    mine = torch.from_numpy(x).permute(0, 3, 1, 2), torch.from_numpy(w).permute(0, 3, 1, 2)
+    y = np.empty((8, 28, 28, 128), np.float32)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+
+    def ours() -> None:
+        pyi.conv2d(x, w, padding=1, algorithm="direct", out=y)
+
+    def theirs() -> None:
+        with torch.no_grad():
+            torch.nn.functional.conv2d(*mine, padding=1)
+
+    def seconds(call: Any) -> float:
+        start = time.perf_counter()
+        call()
+        return time.perf_counter() - start
+
+    calls, alone, in_turns = {"ours": ours, "torch": theirs}, {}, {}
+    try:
+        with pyi.using(threads=2):
+            samples: dict[tuple[str, str], list[float]] = {}
+            for _ in range(3 if quick else 15):
+                for name, call in calls.items():
+                    call()
+                    found = samples.setdefault((name, "alone"), [])
+                    found += [seconds(call) for _ in range(10)]
+                for _ in range(10):
+                    for name, call in calls.items():
+                        samples.setdefault((name, "turns"), []).append(seconds(call))
+    finally:
+        torch.set_num_threads(before)
+    for name in calls:
+        alone[name], in_turns[name] = (
+            float(np.median(samples[name, way])) for way in ("alone", "turns")
+        )
+        loss = in_turns[name] / alone[name] - 1
+        figure.add(what=name, alone_ms=alone[name] * 1e3, turns_ms=in_turns[name] * 1e3, loss=loss)
+        figure.at_most(f"what {name} loses", loss, 0.10)
+    return figure

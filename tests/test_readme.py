@@ -67,8 +67,8 @@ def test_call_snippet() -> None:
     again = [t.detach().double().requires_grad_() for t in (x, *found["weights"])]
     r = torch.relu(torch.nn.functional.conv2d(again[0], *again[1:3]))
     torch.relu(torch.nn.functional.conv2d(r, *again[3:], padding=1)).sum().backward()
-    # A sum within rounding of zero may pass the ReLU in one precision and not in the other, the more
-    # so as "auto" takes Winograd here: a few elements of 100,000 differ, and the norms by as much.
+    # A sum within rounding of zero may pass the ReLU in one precision and not in the other, more
+    # so as "auto" takes Winograd here: a few elements of 100,000 differ, and the norms with them.
     for mine, exact in zip((x, *found["weights"]), again, strict=True):
         difference = (mine.grad - exact.grad).norm() / exact.grad.norm()
         assert difference < 1e-2, difference
