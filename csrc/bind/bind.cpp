@@ -48,13 +48,19 @@ Array::Array(const char* function, const char* name, const py::object& object, b
     throw py::type_error(std::string(function) + ": " + name + " is a " + type_name(object) +
                          ", expected an array (NumPy, DLPack or the buffer protocol)");
   }
-  if (LaunchList* list = recording()) list->keep(owner_);
+  if (LaunchList* list = recording()) {
+    // An export of the buffer, not only its owner: an owner may resize what nobody holds.
+    bool buffer = held_.view.obj != nullptr;
+    list->keep(buffer ? py::reinterpret_steal<py::object>(PyMemoryView_FromObject(object.ptr()))
+                      : owner_);
+  }
 }
 
 void Array::from_buffer(const char* function, const char* name, bool output) {
-  if (PyObject_GetBuffer(owner_.ptr(), &buffer_, PyBUF_RECORDS_RO) != 0)
+  if (PyObject_GetBuffer(owner_.ptr(), &held_.view, PyBUF_RECORDS_RO) != 0)
     throw py::error_already_set();
-  const std::string format = buffer_.format ? buffer_.format : "B";
+  const Py_buffer& buffer = held_.view;
+  const std::string format = buffer.format ? buffer.format : "B";
   const char code = format.size() == 1 ? format[0] : 0;
   const char* kinds[] = {"bhilqn", "BHILQN", "efd"};
   int kind = -1;
@@ -65,19 +71,19 @@ void Array::from_buffer(const char* function, const char* name, bool output) {
     throw py::type_error(std::string(function) + ": " + name + " has dtype '" + format +
                          "', expected native float32");
   }
-  if (output && buffer_.readonly) read_only(function, name);
-  for (int i = 0; i < buffer_.ndim; ++i) {
-    shape_.push_back(buffer_.shape[i]);
-    if (buffer_.strides[i] % buffer_.itemsize != 0) {
+  if (output && buffer.readonly) read_only(function, name);
+  for (int i = 0; i < buffer.ndim; ++i) {
+    shape_.push_back(buffer.shape[i]);
+    if (buffer.strides[i] % buffer.itemsize != 0) {
       throw py::value_error(std::string(function) + ": " + name +
                             " has strides that are no multiple of its element size");
     }
-    strides_.push_back(buffer_.strides[i] / buffer_.itemsize);
+    strides_.push_back(buffer.strides[i] / buffer.itemsize);
   }
-  tensor_ = {buffer_.buf,
+  tensor_ = {buffer.buf,
              {1, 0},
-             buffer_.ndim,
-             {static_cast<uint8_t>(kind), static_cast<uint8_t>(buffer_.itemsize * 8), 1},
+             buffer.ndim,
+             {static_cast<uint8_t>(kind), static_cast<uint8_t>(buffer.itemsize * 8), 1},
              shape_.data(),
              strides_.data(),
              0};
@@ -115,10 +121,6 @@ void Array::from_dlpack(const char* function, const char* name, bool output) {
     tensor_.strides = strides_.data();
   }
   owner_ = py::make_tuple(owner_, capsule);
-}
-
-Array::~Array() {
-  if (buffer_.obj != nullptr) PyBuffer_Release(&buffer_);
 }
 
 LaunchList*& recording() {

@@ -20,7 +20,6 @@ using Pair = std::array<int64_t, 2>;
 class Array {
  public:
   Array(const char* function, const char* name, const py::object& object, bool output = false);
-  ~Array();
   Array(const Array&) = delete;
   Array& operator=(const Array&) = delete;
   operator const DLTensor*() const { return present_ ? &tensor_ : nullptr; }
@@ -30,8 +29,13 @@ class Array {
   void from_dlpack(const char* function, const char* name, bool output);
   DLTensor tensor_{};
   std::vector<int64_t> shape_, strides_;
-  py::object owner_;    // keeps the memory alive
-  Py_buffer buffer_{};  // held while the array is borrowed
+  py::object owner_;  // keeps the memory alive
+  struct Held {       // a buffer held while the array is borrowed, released whatever happens
+    Py_buffer view{};
+    ~Held() {
+      if (view.obj != nullptr) PyBuffer_Release(&view);
+    }
+  } held_;
   bool present_ = false;
 };
 

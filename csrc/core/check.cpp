@@ -1,9 +1,14 @@
 // Checks of operands. Order: kind, dtype, rank, shape, strides, alignment, overlap. Messages name
 // function, argument, expected and actual.
+#include <algorithm>
+#include <array>
+
 #include "core.h"
 
 namespace pyi {
 namespace {
+
+constexpr double kMostFloats = 1099511627776.0;  // offsets and sizes stay far from 2^63
 
 std::string dtype_text(DLDataType t) {
   const char* kind = t.code == 0   ? "int"
@@ -61,16 +66,17 @@ std::string shape_text(const int64_t* shape, int ndim) {
 
 void Check::remember(const DLTensor* t, const char* name, bool output) {
   const int64_t bytes = t->dtype.bits / 8;
-  int64_t last = 0;
+  int64_t first = 0, last = 0;  // elements from the data pointer; filters may have strides below 0
   for (int i = 0; i < t->ndim; ++i) {
     if (t->shape[i] == 0) return;
-    last += (t->shape[i] - 1) * stride_of(t, i);
+    const int64_t reach = (t->shape[i] - 1) * stride_of(t, i);
+    (reach < 0 ? first : last) += reach;
   }
   Operand o;
   o.name = name;
   o.output = output;
-  o.first = data_of(t);
-  o.last = o.first + (last + 1) * bytes;
+  o.first = data_of(t) + first * bytes;
+  o.last = data_of(t) + (last + 1) * bytes;
   o.row_bytes = t->shape[t->ndim - 1] * bytes;
   // The pixel stride if every other stride is a multiple of it; 0: one dense piece.
   o.pixel = t->ndim == 4 ? stride_of(t, 2) * bytes : t->ndim == 2 ? stride_of(t, 0) * bytes : 0;
@@ -79,6 +85,7 @@ void Check::remember(const DLTensor* t, const char* name, bool output) {
   for (int i = 0; i + 1 < t->ndim && o.pixel > 0; ++i) {
     if (t->shape[i] > 1 && stride_of(t, i) * bytes % o.pixel != 0) o.pixel = 0;
   }
+  if (first < 0 || (t->shape[t->ndim - 1] > 1 && stride_of(t, t->ndim - 1) != 1)) o.pixel = 0;
   operands_.push_back(o);
 }
 
@@ -90,6 +97,12 @@ Map Check::map(const DLTensor* t, const char* name, bool output) {
     fail(PYI_INVALID_VALUE, function_, ": ", name, " has shape ", shape_text(t->shape, 4),
          ", expected extents of at least (0, 1, 1, 1)");
   }
+  const double floats = static_cast<double>(m.N) * static_cast<double>(m.H) *
+                        static_cast<double>(m.W) * static_cast<double>(m.C);
+  if (floats > kMostFloats) {
+    fail(PYI_INVALID_VALUE, function_, ": ", name, " has shape ", shape_text(t->shape, 4),
+         ", expected at most 2^40 elements");
+  }
   m.data = reinterpret_cast<float*>(const_cast<char*>(data_of(t)));
   m.w = m.W > 1 ? stride_of(t, 2) : m.C;
   m.h = m.H > 1 ? stride_of(t, 1) : m.w * m.W;
@@ -99,7 +112,16 @@ Map Check::map(const DLTensor* t, const char* name, bool output) {
          ", expected 1 (channels last)");
   }
   const bool negative = m.w < 0 || m.h < 0 || m.n < 0;
-  const bool folded = m.w < m.C || (m.H > 1 && m.h < m.C) || (m.N > 1 && m.n < m.C);
+  // From the innermost stride outwards, each step must clear what lies inside it.
+  std::array<std::array<int64_t, 2>, 3> axes = {{{m.w, m.W}, {m.h, m.H}, {m.n, m.N}}};
+  std::sort(axes.begin(), axes.end());
+  bool folded = false;
+  int64_t span = m.C;
+  for (auto [stride, extent] : axes) {
+    if (extent <= 1) continue;
+    folded |= stride < span;
+    span += (extent - 1) * stride;
+  }
   if (negative || (output && folded)) {
     fail(PYI_INVALID_VALUE, function_, ": ", name, " has strides (", m.n, ", ", m.h, ", ", m.w,
          ") of image, row and pixel, expected ",
@@ -194,6 +216,10 @@ Filter Check::filter_gradient(const DLTensor* t, const char* name) {
   check_kind(function_, t, name, 2, 32, 4);
   Filter f;
   f.K = t->shape[0], f.R = t->shape[1], f.S = t->shape[2], f.C = t->shape[3];
+  if (f.K < 1 || f.R < 1 || f.S < 1 || f.C < 1) {
+    fail(PYI_INVALID_VALUE, function_, ": ", name, " has shape ", shape_text(t->shape, 4),
+         ", expected (K, R, S, C) of at least 1 each");
+  }
   f.data = contiguous(t, name, {f.K, f.R, f.S, f.C});
   f.c = 1, f.s = f.C, f.r = f.S * f.C, f.k = f.R * f.S * f.C;
   return f;

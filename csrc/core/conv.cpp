@@ -9,7 +9,12 @@ pyi_status pyi_packed_size(int64_t K, int64_t R, int64_t S, int64_t C, const cha
                            const pyi_options* options, int64_t* floats) {
   pyi_options now = options ? *options : pyi_options{};
   return entry("packed_size", &now, [&](Call& call) {
-    bool dgrad = std::strcmp(direction, "dgrad") == 0;
+    bool dgrad = direction != nullptr && std::strcmp(direction, "dgrad") == 0;
+    if (!dgrad && (direction == nullptr || std::strcmp(direction, "fprop") != 0)) {
+      fail(PYI_INVALID_VALUE, "packed_size: direction is '", direction ? direction : "NULL",
+           "', expected fprop or dgrad");
+    }
+    for (int64_t extent : {K, R, S, C}) call.check.range("extent", extent, 1, 1 << 24);
     Filter w;
     w.K = K, w.R = R, w.S = S, w.C = C;
     bool winograd = choose_winograd_format(call, w);
@@ -20,9 +25,10 @@ pyi_status pyi_packed_size(int64_t K, int64_t R, int64_t S, int64_t C, const cha
 pyi_status pyi_pack(const DLTensor* w_, const DLTensor* packed_, const char* direction,
                     const pyi_options* options) {
   return entry("pack", options, [&](Call& call) {
-    bool dgrad = std::strcmp(direction, "dgrad") == 0;
-    if (!dgrad && std::strcmp(direction, "fprop") != 0) {
-      fail(PYI_INVALID_VALUE, "pack: direction is '", direction, "', expected fprop or dgrad");
+    bool dgrad = direction != nullptr && std::strcmp(direction, "dgrad") == 0;
+    if (!dgrad && (direction == nullptr || std::strcmp(direction, "fprop") != 0)) {
+      fail(PYI_INVALID_VALUE, "pack: direction is '", direction ? direction : "NULL",
+           "', expected fprop or dgrad");
     }
     Filter w = call.check.filter(w_, "w", 0, 0);
     if (w.packed) fail(PYI_INVALID_VALUE, "pack: w is packed already, expected (K, R, S, C)");

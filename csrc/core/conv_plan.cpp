@@ -133,6 +133,10 @@ ConvArgs* fill_conv(Call& call, const std::vector<ConvSource>& sources,
 
 Filter checked(Check& check, Filter w, const Level& level, int64_t K, int64_t C, const char* name) {
   if (!w.packed) return w;
+  if (K < 1 || C < 1) {
+    fail(PYI_INVALID_VALUE, check.function(), ": the widths of packed ", name, " are (", K, ", ", C,
+         "), expected at least 1 each; a bias or an output must tell them");
+  }
   int64_t want = packed_floats(level, K, w.R, w.S, C, false);
   w.winograd = w.R == 3 && w.S == 3 && w.K == packed_floats(level, K, w.R, w.S, C, true);
   if (w.K != want && !w.winograd) {

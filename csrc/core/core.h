@@ -2,6 +2,7 @@
 // launches; the walker runs lists of them.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <cstring>
 #include <memory>
@@ -150,6 +151,7 @@ struct pyi_launches {
   pyi::Arena between;  // packed filters and maps between the phases of one call
   pyi::Arena scratch;
   int phase = 0;
+  std::atomic<bool> running{false};  // one walk of a list at a time: it has one scratch
 
   template <class Record>
   Record* record(int64_t count = 1) {
@@ -185,6 +187,7 @@ struct Call {
 };
 
 int default_threads();
+bool walking_here();  // this thread is inside a walk (a signal handler called back)
 pyi_status walk(pyi_launches& list, int threads, int (*interrupt)());
 const float* zero_row(int64_t count);  // at least `count` zeros, valid for ever
 

@@ -161,7 +161,9 @@ pyi_status enter(const char* function, const pyi_options* options, void (*body)(
     if (o.threads < 0) {
       fail(PYI_INVALID_VALUE, function, ": threads is ", o.threads, ", expected 0 or more");
     }
-    pyi_launches& list = o.launches ? *o.launches : thread_list();
+    std::unique_ptr<pyi_launches> nested;  // the thread's own list is being walked
+    if (!o.launches && walking_here()) nested = std::make_unique<pyi_launches>();
+    pyi_launches& list = o.launches ? *o.launches : nested ? *nested : thread_list();
     if (!o.launches) list.clear();
     int threads = o.threads ? o.threads : default_threads();
     Call call{Check(function),        list,
@@ -186,8 +188,8 @@ pyi_status enter(const char* function, const pyi_options* options, void (*body)(
   } catch (const Error& error) {
     last_error() = error.message;
     return error.status;
-  } catch (const std::bad_alloc&) {
-    last_error() = text(function, ": out of memory");
+  } catch (const std::exception& error) {
+    last_error() = text(function, ": out of memory or threads (", error.what(), ")");
     return PYI_OUT_OF_MEMORY;
   }
 }
@@ -242,15 +244,25 @@ int64_t pyi_launches_size(const pyi_launches* launches) {
 pyi_launches* pyi_launches_create(void) { return new pyi_launches; }
 
 pyi_status pyi_launches_run(pyi_launches* launches, const pyi_options* options) {
+  if (launches->running.exchange(true)) {
+    pyi::last_error() =
+        "launches_run: the list is being run by another call, expected one at a time";
+    return PYI_INVALID_VALUE;
+  }
+  pyi_status status;
   try {
     int threads = options && options->threads > 0 ? options->threads : pyi::default_threads();
-    pyi_status status = pyi::walk(*launches, threads, options ? options->interrupt : nullptr);
+    status = pyi::walk(*launches, threads, options ? options->interrupt : nullptr);
     if (status == PYI_INTERRUPTED) pyi::last_error() = "launches_run: interrupted";
-    return status;
   } catch (const pyi::Error& error) {
     pyi::last_error() = error.message;
-    return error.status;
+    status = error.status;
+  } catch (const std::exception& error) {
+    pyi::last_error() = pyi::text("launches_run: out of memory or threads (", error.what(), ")");
+    status = PYI_OUT_OF_MEMORY;
   }
+  launches->running.store(false);
+  return status;
 }
 
 void pyi_launches_destroy(pyi_launches* launches) { delete launches; }

@@ -33,6 +33,12 @@ void check_matrix(Check& check, const char* name, const Map& m, int64_t N, int64
 
 int64_t rows_of(const Map& m) { return m.N == 0 ? 0 : m.W; }
 
+Map column(Map m) {
+  std::swap(m.H, m.W);
+  m.h = m.w, m.w = m.C;
+  return m;
+}
+
 }  // namespace
 }  // namespace pyi
 
@@ -76,7 +82,8 @@ pyi_status pyi_linear_dgrad(const DLTensor* gy_, const DLTensor* w_, const DLTen
     if (gx.empty()) return;
     const float* packed_w = call.plain ? nullptr : packed(call, w, true);
     call.list.barrier();
-    add_dgrad(call, gy, w, packed_w, mask, gx, {}, false);
+    // As a column of rows, so that a tile masks its own rows of gy and not all of them.
+    add_dgrad(call, column(gy), w, packed_w, column(mask), column(gx), {}, false);
   });
 }
 

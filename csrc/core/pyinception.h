@@ -54,8 +54,8 @@ typedef enum {
   PYI_INTERRUPTED = 5, /* the interrupt callback asked to stop; outputs are undefined */
 } pyi_status;
 
-/* A list of launches: recorded once, run many times. It refers to the arrays it was recorded with.
- */
+/* A list of launches: recorded once, run many times, by one call at a time. It refers to the arrays
+ * it was recorded with. */
 typedef struct pyi_launches pyi_launches;
 
 typedef struct {

@@ -59,7 +59,8 @@ pyi_status pyi_reduce_conv_fprop(const DLTensor* x_, const DLTensor* wr_, const 
     Map y = call.check.map(y_, "y", true), r;
     if (r_ != nullptr) r = call.check.map(r_, "r", true);
     // Of two packed filters the reduced width is known only from r or the bias of the reduction.
-    int64_t Cr = !wr.packed ? wr.K : !w.packed ? w.C : r_ ? r.C : br_ ? br_->shape[0] : 0;
+    const int64_t told = br_ != nullptr && br_->ndim == 1 ? br_->shape[0] : 0;
+    int64_t Cr = !wr.packed ? wr.K : !w.packed ? w.C : r_ ? r.C : told;
     wr = checked(call.check, wr, call.level, Cr, x.C, "wr");
     w = checked(call.check, w, call.level, y.C, Cr, "w");
     if (wr.R != 1 || wr.S != 1 || wr.C != x.C) {

@@ -20,6 +20,7 @@
 #include <cstdlib>
 #include <fstream>
 #include <mutex>
+#include <system_error>
 #include <thread>
 
 #include "core.h"
@@ -92,10 +93,11 @@ class Team {
   void release() { busy_.unlock(); }
 
   void run(Job& job) {
-    grow(job.members - 1);
+    job.members = std::min(job.members, grow(job.members - 1) + 1);
     {
       std::lock_guard<std::mutex> lock(mutex_);
       job_ = &job;
+      members_ = job.members;
       unfinished_.store(job.members - 1, std::memory_order_relaxed);
       generation_.fetch_add(1, std::memory_order_release);
     }
@@ -112,11 +114,16 @@ class Team {
   }
 
  private:
-  void grow(int workers) {
-    while (static_cast<int>(count_) < workers) {
-      ++count_;
-      std::thread(&Team::serve, this, static_cast<int>(count_), generation_.load()).detach();
+  // Workers there are, after an attempt to have `workers`: a system out of threads gives fewer.
+  int grow(int workers) {
+    try {
+      while (count_ < workers) {
+        std::thread(&Team::serve, this, count_ + 1, generation_.load()).detach();
+        ++count_;
+      }
+    } catch (const std::system_error&) {
     }
+    return count_;
   }
 
   void serve(int member, uint64_t seen) {
@@ -132,7 +139,7 @@ class Team {
         seen = generation_.load(std::memory_order_acquire);
         job = job_;
         // A member beyond the job's team must not touch the job: it may be gone already.
-        if (unfinished_.load(std::memory_order_relaxed) == 0 || member >= job->members) continue;
+        if (member >= members_ || unfinished_.load(std::memory_order_relaxed) == 0) continue;
       }
       job->work(member);
       unfinished_.fetch_sub(1, std::memory_order_release);
@@ -144,8 +151,11 @@ class Team {
   std::atomic<uint64_t> generation_{0};
   std::atomic<int> unfinished_{0};
   Job* job_ = nullptr;
-  int count_ = 0;
+  int count_ = 0, members_ = 0;
 };
+
+// A signal handler that runs while this thread polls may call back into the library.
+thread_local bool walking = false;
 
 std::atomic<bool> forked{false};
 
@@ -166,6 +176,8 @@ int cgroup_cpus() {
 }
 
 }  // namespace
+
+bool walking_here() { return walking; }
 
 int default_threads() {
   static const int quota = cgroup_cpus();
@@ -197,23 +209,27 @@ pyi_status walk(pyi_launches& list, int threads, int (*interrupt)()) {
   // The team's set-up registers the fork handler, so it comes before the flag is read.
   Team& all = team();
   int members = static_cast<int>(std::min<int64_t>(std::min(threads, kMaxThreads), widest));
-  bool alone = members <= 1 || forked.load() || !all.try_acquire();
+  const bool inside = walking;
+  bool alone = members <= 1 || inside || forked.load() || !all.try_acquire();
+  struct Leave {
+    Team* held;
+    bool before;
+    ~Leave() {
+      if (held != nullptr) held->release();
+      walking = before;
+    }
+  } leave{alone ? nullptr : &all, inside};
+  walking = true;
   job.members = alone ? 1 : members;
   job.scratch_bytes =
       static_cast<size_t>(round_up(static_cast<int64_t>(job.scratch_bytes + kAlign), kAlign));
   list.scratch.reset();
-  try {
-    job.scratch =
-        static_cast<char*>(list.scratch.take(job.scratch_bytes * static_cast<size_t>(job.members)));
-  } catch (...) {
-    if (!alone) all.release();
-    throw;
-  }
+  job.scratch =
+      static_cast<char*>(list.scratch.take(job.scratch_bytes * static_cast<size_t>(job.members)));
   if (alone) {
     job.work(0);
   } else {
     all.run(job);
-    all.release();
   }
   return job.stop.load() ? PYI_INTERRUPTED : PYI_OK;
 }

@@ -1,0 +1,36 @@
+"""Runs a piece of Python in a process of its own, with the core and a convolution at hand."""
+
+import os
+import subprocess
+import sys
+import textwrap
+
+HEAD = """
+import os, signal, sys, threading, time
+import numpy as np
+import pyinception._C as core
+
+draw = np.random.default_rng(0)
+x = draw.standard_normal((4, 28, 28, 64)).astype(np.float32)
+w = draw.standard_normal((96, 3, 3, 64)).astype(np.float32)
+
+def conv(threads=2, x=x, algorithm="direct"):
+    y = np.full((*x.shape[:3], 96), np.nan, np.float32)
+    core.conv_fprop(x, w, None, y, (3, 3), (1, 1), (1, 1), True, algorithm, "", threads)
+    return y
+"""
+
+
+def child(body: str, seconds: float = 60, **environment: str) -> subprocess.CompletedProcess:
+    """Run HEAD + body in a fresh interpreter."""
+    return subprocess.run(
+        [sys.executable, "-c", HEAD + textwrap.dedent(body)],
+        capture_output=True, text=True, timeout=seconds, check=False,
+        env={**os.environ, **environment},
+    )  # fmt: skip
+
+
+def passes(body: str, seconds: float = 60, **environment: str) -> str:
+    done = child(body, seconds, **environment)
+    assert done.returncode == 0, (done.returncode, done.stdout, done.stderr)
+    return done.stdout
