@@ -100,9 +100,9 @@ def why_not(name: str) -> str | None:
     if name == "cpu":
         return _load_core()[1]
     if name == "cuda":
-        return _cupy_reason() or _core_lacks("cuda_arch", "CUDA kernels")
+        return _core_lacks("cuda_arch", "the CUDA kernels") or _cupy_reason()
     if name == "emulated":
-        return _core_lacks("emulate", "emulator of the CUDA kernels")
+        return _core_lacks("emulate", "the CUDA kernels on an emulator")
     return None
 
 
@@ -111,7 +111,7 @@ def _core_lacks(attribute: str, what: str) -> str | None:
     if module is None:
         return reason
     if not hasattr(module, attribute):
-        return f"this build of the core has no {what}; rebuild with it or choose another backend"
+        return f'this version of the core cannot launch {what}; use backend="cpu" or "reference"'
     return None
 
 

@@ -16,11 +16,10 @@ from pyinception.table import ROWS
 
 EXTRAS = {
     "jit": ("numba",),
-    "cuda13": ("cupy",),
+    "cuda12 or cuda13": ("cupy",),
     "train": ("PIL", "matplotlib", "tensorboardX", "sklearn", "tomli_w"),
     "torch": ("torch",),
-    "jax": ("jax",),
-    "onnx": ("onnx",),
+    "rivals": ("torch", "openvino"),
     "bench": ("pytest_benchmark",),
 }
 
