@@ -10,6 +10,9 @@ import os, signal, sys, threading, time
 import numpy as np
 import pyinception._C as core
 
+# A parent in the background of a shell hands down an ignored SIGINT.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 draw = np.random.default_rng(0)
 x = draw.standard_normal((4, 28, 28, 64)).astype(np.float32)
 w = draw.standard_normal((96, 3, 3, 64)).astype(np.float32)
