@@ -9,6 +9,8 @@ namespace pyi {
 
 using Int = long long;
 
+constexpr Int kSumChunk = 256;  // terms of one chain of multiply-adds at most; see cpu/sums.py
+
 // What a convolution reads: one map, one filter; see args.py for the meaning of each field.
 struct Source {
   Int x, x_n, x_h, x_w, mask, m_n, m_h, m_w, H, W, C, R, S, stride_h, stride_w, pad_h, pad_w,

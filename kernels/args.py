@@ -14,6 +14,8 @@ import numpy as np
 I = "<i8"
 F = "<f4"
 
+SUM_CHUNK = 256  # terms of one chain of multiply-adds at most; see cpu/sums.py
+
 
 def record(integers: str, floats: str = "") -> np.dtype:
     """Struct of int64 fields, then float32 fields (an even number, to keep the size at 8 n)."""

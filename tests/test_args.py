@@ -16,6 +16,10 @@ def test_every_struct_has_a_dtype_and_the_other_way_round():
     assert sorted(structs) == sorted(args.RECORDS)
 
 
+def test_sums_are_cut_alike():
+    assert f"kSumChunk = {args.SUM_CHUNK};" in HEADER.read_text()
+
+
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ to compile the header with")
 def test_offsets_are_equal(tmp_path):
     lines = []

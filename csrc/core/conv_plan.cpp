@@ -10,20 +10,23 @@
 namespace pyi {
 namespace {
 
-constexpr int64_t kCoordinates = 16;             // COORDINATES of kernels/cpu/conv.py
-constexpr int64_t kListsAt = 64 * kCoordinates;  // bytes of scratch before the row lists
-constexpr double kTileFlops = 4e6;               // 20-40 us: small beside a barrier's wait
+constexpr int64_t kCoordinates = 16;  // COORDINATES of kernels/cpu/conv.py
+constexpr int64_t kRunHeader = 3;     // RUN_HEADER of kernels/cpu/register_tile.py
+constexpr double kTileFlops = 4e6;    // 20-40 us: small beside a barrier's wait
 constexpr int64_t kTilesPerThread = 4;
 constexpr int64_t kSlack = 64;          // stage_row stores whole registers
 constexpr int64_t kChunkPixels = 160;   // wgrad: a block of 48 lanes of a chunk fits in L1
 constexpr int64_t kWgradChannels = 64;  // channels of a tile: a block of lanes is read 8 times
 constexpr int64_t kWgradTiles = 8;
 
-// Bytes of scratch for the row lists of a record's sources.
+// Bytes of scratch before the staged maps: coordinates, totals of a register tile, and the lists of
+// runs of a record's sources at their longest.
 int64_t list_bytes(const Level& level, const std::vector<ConvSource>& sources) {
-  int64_t bytes = 0;
-  for (const ConvSource& s : sources) bytes += s.R * s.S * (level.mr + 1) * 8;
-  return kListsAt + round_up(bytes, 64);
+  int64_t slots = 0;
+  for (const ConvSource& s : sources) {
+    slots += s.R * (s.S + ceil_div(s.S * s.x.C, kSumChunk)) * (level.mr + kRunHeader);
+  }
+  return kCoordinates * (64 + 4 * level.nr()) + round_up(8 * slots, 64);
 }
 
 double flops(const std::vector<ConvSource>& sources, int64_t K) {

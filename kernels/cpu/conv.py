@@ -13,19 +13,21 @@ panels. Its pixels go in groups of MR; the last group repeats its last pixel, wh
 value twice. Taps that no pixel of the group can see are skipped.
 
 Staged rows carry zero columns at both sides, so the S taps of a filter row are one run of S C
-floats: a 5x5 over 16 channels has 5 long taps and not 25 short ones.
+floats: a 5x5 over 16 channels has 5 long taps and not 25 short ones. The order of each sum is that
+of sums.py, whatever the tile, the level or the staging.
 """
 
 import numpy as np
 from numba import carray, cfunc, njit
 
-from ..args import CONV, PANEL, SOURCE
+from ..args import CONV, PANEL, SOURCE, SUM_CHUNK
 from .memory import MINUS_INFINITY, OPTIONS, PROGRAM, ZERO, floats, integers, pointer
-from .register_tile import conv_tile
+from .register_tile import RUN_HEADER, conv_tile
 from .staging import stage_row
+from .sums import sum_chunk
 from .target import Target
 
-# Scratch: pixel coordinates and output addresses first, then the lists of the sources.
+# Scratch: pixel coordinates and output addresses first, totals, then the lists of the sources.
 COORDINATES = 16  # int64 slots of each small list; no register tile has more pixels
 
 
@@ -68,16 +70,21 @@ def stage_copy(src, n, low, high, staged, width):
 
 
 @njit(**OPTIONS)
-def list_rows(src, base, origin, row_step, pixel_step, merged, zero, p, q, m, rows):
-    """Write the address list of one group: per tap seen, its index and m row addresses.
+def list_runs(src, base, origin, row_step, pixel_step, zero, p, q, m, runs):
+    """Write the entries of one group for the register tile: a run is a piece of a tap and a chunk.
 
-    base: address of row `origin`, column 0 of the map. merged: the S taps of a row are one.
-    Returns the number of taps written.
+    base: address of row `origin`, column 0 of the map. In a merged map the S taps of a row are one
+    tap of S C channels. Taps that no pixel sees are left out. Returns the number of runs.
     """
-    taps, S = 0, 1 if merged else src.S
+    count, nth, last, merged, row = 0, 0, 0, src.merged != 0, src.S * src.C
+    tap = row if merged else src.C
     for r in range(src.R):
-        for s in range(S):
-            at, seen = taps * (m + 1), False
+        f = 0
+        while f < row:
+            chunk, end = sum_chunk(r, f, row)
+            s = f // tap
+            end = min(end, (s + 1) * tap)
+            at, seen = count * (m + RUN_HEADER), False
             for i in range(m):
                 h = p[i] * src.stride_h + r - src.pad_h
                 w = q[i] * src.stride_w + s - (0 if merged else src.pad_w)
@@ -87,13 +94,18 @@ def list_rows(src, base, origin, row_step, pixel_step, merged, zero, p, q, m, ro
                     h = h // src.dilation_h
                     w = w if merged else w // src.dilation_w
                 inside = on_grid and 0 <= h < src.H and (merged or 0 <= w < src.W)
-                address = base + (h - origin) * row_step + w * pixel_step
-                rows[at + 1 + i] = address if inside else zero
+                address = base + (h - origin) * row_step + w * pixel_step + (f - s * tap) * 4
+                runs[at + RUN_HEADER + i] = address if inside else zero
                 seen |= inside
             if seen:
-                rows[at] = r * S + s
-                taps += 1
-    return taps
+                runs[at], runs[at + 1] = r * row + f, end - f
+                begins = chunk != last and count > 0
+                nth = min(nth + 1, 2) if begins else nth
+                runs[at + 2] = nth if begins else 0
+                last = chunk
+                count += 1
+            f = end
+    return count
 
 
 @njit(**OPTIONS)
@@ -116,9 +128,15 @@ def list_pixels(i0, i1, m, Q, phase_w, p, q):
 
 def conv_groups(target: Target):
     """The loop over groups, panels and sources, for one CPU level."""
-    MR, HALF, NV, VL = target.mr, target.half, target.nv, target.vl
+    MR, HALF, NV, VL, NR = target.mr, target.half, target.nv, target.vl, target.nr
     full_wide, full_narrow = conv_tile(MR, NV, VL), conv_tile(MR, 1, VL)
     half_wide, half_narrow = conv_tile(HALF, NV, VL), conv_tile(HALF, 1, VL)
+
+    @njit(**OPTIONS)
+    def list_length(src):
+        """int64 slots of a source's list at its longest: a chunk may begin inside any tap."""
+        chunks = (src.S * src.C + SUM_CHUNK - 1) // SUM_CHUNK
+        return src.R * (src.S + chunks) * (MR + RUN_HEADER)
 
     @njit(**OPTIONS)
     def groups(a, n, i0, i1, panel0, panel1, bases, y_base, y_origin, scratch):
@@ -133,8 +151,9 @@ def conv_groups(target: Target):
         p, q = integers(scratch, COORDINATES), integers(scratch + 8 * COORDINATES, COORDINATES)
         out_at = scratch + 16 * COORDINATES
         out = integers(out_at, COORDINATES)
-        taps = integers(scratch + 24 * COORDINATES, COORDINATES)
-        lists_at = scratch + 32 * COORDINATES + 8 * 4 * COORDINATES
+        runs = integers(scratch + 24 * COORDINATES, COORDINATES)
+        totals = scratch + 32 * COORDINATES + 8 * 4 * COORDINATES
+        lists_at = totals + 4 * COORDINATES * NR
         i = i0
         while i < i1:
             m = MR if i1 - i > HALF else HALF
@@ -142,12 +161,10 @@ def conv_groups(target: Target):
             at = lists_at
             for k in range(a.source_count):
                 src = sources[k]
-                merged = src.merged != 0
-                size = src.R * src.S * (MR + 1)
-                rows = integers(at, size)
-                taps[k] = list_rows(
+                size = list_length(src)
+                runs[k] = list_runs(
                     src, bases[4 * k], bases[4 * k + 1], bases[4 * k + 2], bases[4 * k + 3],
-                    merged, a.zero, p, q, m, rows,
+                    a.zero, p, q, m, integers(at, size),
                 )  # fmt: skip
                 at += size * 8
             for j in range(panel0, panel1):
@@ -159,24 +176,21 @@ def conv_groups(target: Target):
                 narrow = panel.lanes <= VL
                 at = lists_at
                 for k in range(a.source_count):
-                    src = sources[k]
-                    merged = src.merged != 0
-                    C = src.S * src.C if merged else src.C
                     last = k == a.source_count - 1
                     floor = ZERO if a.relu != 0 and last else MINUS_INFINITY
-                    more = np.int64(1 if k > 0 or a.accumulate != 0 else 0)
-                    w = weights[k * a.panel_count + j]
+                    add = np.int64(1 if k > 0 or a.accumulate != 0 else 0)
+                    w, n_runs, lanes = weights[k * a.panel_count + j], runs[k], panel.lanes
                     if m == MR:
                         if narrow:
-                            full_narrow(at, taps[k], C, w, bias, out_at, panel.lanes, floor, more)
+                            full_narrow(at, n_runs, w, bias, out_at, lanes, floor, add, totals)
                         else:
-                            full_wide(at, taps[k], C, w, bias, out_at, panel.lanes, floor, more)
+                            full_wide(at, n_runs, w, bias, out_at, lanes, floor, add, totals)
                     else:
                         if narrow:
-                            half_narrow(at, taps[k], C, w, bias, out_at, panel.lanes, floor, more)
+                            half_narrow(at, n_runs, w, bias, out_at, lanes, floor, add, totals)
                         else:
-                            half_wide(at, taps[k], C, w, bias, out_at, panel.lanes, floor, more)
-                    at += src.R * src.S * (MR + 1) * 8
+                            half_wide(at, n_runs, w, bias, out_at, lanes, floor, add, totals)
+                    at += list_length(sources[k]) * 8
             i += m
 
     return groups

@@ -1,13 +1,14 @@
 """The plain twins of the convolution programs: flat loops, the rung to read first.
 
-The same sums in the same order (taps by rows, then channels, one chain of multiply-adds), so the
-twins agree with the register tile to the bit; fprop starts its chain at the bias.
+The same sums in the same order (taps by rows, then channels, in the chunks of sums.py, the bias
+last), so the twins agree with the register tile to the bit.
 """
 
 from numba import carray, cfunc
 
 from ..args import PLAIN_CONV
 from .memory import OPTIONS, PROGRAM, ZERO, floats, fma, pointer, relu
+from .sums import sum_chunk
 from .target import Target
 
 
@@ -24,7 +25,7 @@ def conv_fprop_plain(target: Target):
         for q in range(a.Q):
             y = floats(a.y + (n * a.y_n + p * a.y_h + q * a.y_w) * 4, a.K)
             for k in range(a.K):
-                total = floats(a.bias, a.K)[k] if a.bias != 0 else ZERO
+                total, part, last = ZERO, ZERO, 0
                 for r in range(a.R):
                     for s in range(a.S):
                         h = p * a.stride_h + r - a.pad_h
@@ -32,8 +33,15 @@ def conv_fprop_plain(target: Target):
                         if 0 <= h < a.H and 0 <= w < a.W:
                             x = floats(a.x + (n * a.x_n + h * a.x_h + w * a.x_w) * 4, a.C)
                             tap = a.w + (k * a.w_k + r * a.w_r + s * a.w_s) * 4
-                            for c in range(a.C):
-                                total = fma(x[c], floats(tap + c * a.w_c * 4, 1)[0], total)
+                            c = 0
+                            while c < a.C:
+                                chunk, end = sum_chunk(r, s * a.C + c, a.S * a.C)
+                                if chunk != last:
+                                    total, part, last = total + part, ZERO, chunk
+                                while c < min(end - s * a.C, a.C):
+                                    part = fma(x[c], floats(tap + c * a.w_c * 4, 1)[0], part)
+                                    c += 1
+                total = (floats(a.bias, a.K)[k] if a.bias != 0 else ZERO) + (total + part)
                 y[k] = relu(total) if a.relu != 0 else total
 
     return program
@@ -53,7 +61,7 @@ def conv_dgrad_plain(target: Target):
         for w in range(a.W):
             gx = floats(a.x + (n * a.x_n + h * a.x_h + w * a.x_w) * 4, a.C)
             for c in range(a.C):
-                total = gx[c] if a.accumulate != 0 else ZERO
+                total, part, last = ZERO, ZERO, 0
                 for r in range(a.R - 1, -1, -1):
                     for s in range(a.S - 1, -1, -1):
                         p, q = h + a.pad_h - r, w + a.pad_w - s
@@ -64,10 +72,16 @@ def conv_dgrad_plain(target: Target):
                             gy = floats(a.y + (n * a.y_n + p * a.y_h + q * a.y_w) * 4, a.K)
                             y = floats(a.mask + (n * a.m_n + p * a.m_h + q * a.m_w) * 4, a.K)
                             tap = a.w + (r * a.w_r + s * a.w_s + c * a.w_c) * 4
-                            for k in range(a.K):
-                                g = gy[k] if a.mask == 0 or y[k] > ZERO else ZERO
-                                total = fma(g, floats(tap + k * a.w_k * 4, 1)[0], total)
-                gx[c] = total
+                            k, before = 0, (a.S - 1 - s) * a.K
+                            while k < a.K:
+                                chunk, end = sum_chunk(a.R - 1 - r, before + k, a.S * a.K)
+                                if chunk != last:
+                                    total, part, last = total + part, ZERO, chunk
+                                while k < min(end - before, a.K):
+                                    g = gy[k] if a.mask == 0 or y[k] > ZERO else ZERO
+                                    part = fma(g, floats(tap + k * a.w_k * 4, 1)[0], part)
+                                    k += 1
+                gx[c] = (gx[c] if a.accumulate != 0 else ZERO) + (total + part)
 
     return program
 

@@ -1,6 +1,6 @@
 """The register tile: MR pixels x NV vectors of output channels, as LLVM vector IR.
 
-    acc[i, j] = init[i, j] + sum over taps t, channels c of  row[t, i][c] * weights[t, c, j]
+    acc[i, j] = init[i, j] + sum over runs t, terms c of  row[t, i][c] * weights[t, c, j]
 
 The whole CPU side stands on the two intrinsics of this file. What they hold in registers:
 
@@ -10,9 +10,11 @@ The whole CPU side stands on the two intrinsics of this file. What they hold in 
     ...                        MR * NV accumulators, NV weights, one broadcast must fit: 32 zmm
     i=13   acc[13,0] ...       registers take 14 x 2, 16 ymm registers take 6 x 2.
 
-Pixels arrive through a list of row addresses, one per tap and pixel, so a tap outside the image is
-the address of a zero row and no im2col exists. FMA is explicit and the sum of one output is one
-chain over (tap, channel), so its bits depend neither on the tile nor on the vector length.
+Pixels arrive through a list of row addresses, one per run and pixel, so a tap outside the image is
+the address of a zero row and no im2col exists. FMA is explicit, and the sum of one output is cut
+into chunks by the filter's shape alone (sums.py): each chunk is one chain of multiply-adds from
+zero, and the chunks are added in order. Its bits depend neither on the tile nor on the vector
+length, and its error grows with the chunk, not with the filter.
 """
 
 from llvmlite import ir
@@ -21,7 +23,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 F32, I64, I32 = ir.FloatType(), ir.IntType(64), ir.IntType(32)
-CACHE_LINE = 64
+RUN_HEADER = 3  # first, terms and chunk, before the row addresses of a run
 
 
 class _Emit:
@@ -86,68 +88,69 @@ class _Emit:
 
 
 def conv_tile(MR: int, NV: int, VL: int):
-    """Intrinsic tile(rows, taps, C, weights, bias, out, lanes, floor, accumulate).
+    """Intrinsic tile(runs, count, weights, bias, out, lanes, floor, accumulate, totals).
 
-    out[i][0:lanes] = max(init + sum over t, c of rows[t][i][c] weights[index[t], c, :], floor)
+    out[i][0:lanes] = max(init + sum over runs t, c < terms[t] of
+                                 row[t][i][c] weights[first[t] + c, :], floor)
 
-    rows: address of `taps` entries of (index, MR row addresses); out: address of MR output
-    addresses (all int64). weights: (any taps, C, NR) float32, NR = NV * VL, zero beyond `lanes`.
-    bias: address of `lanes` floats. lanes in 1..NR. floor: float32, 0 for ReLU and -inf for none.
-    accumulate: init is what out holds instead of the bias. C >= 1; taps >= 0.
+    runs: address of `count` entries of (first, terms, chunk, MR row addresses), all int64; chunk is
+    0 where the run continues the chunk of the run before, 1 where it begins the second chunk and 2
+    where it begins a later one. weights: (any terms, NR) float32, NR = NV * VL, zero beyond
+    `lanes`. bias: address of `lanes` floats. out: address of MR output addresses. lanes in 1..NR.
+    floor: float32, 0 for ReLU and -inf for none. accumulate: init is what out holds instead of the
+    bias. totals: address of MR * NR floats, written where there is a second chunk. terms >= 1.
     """
 
     @intrinsic
-    def tile(typingctx, rows, taps, C, weights, bias, out, lanes, floor, accumulate):
+    def tile(typingctx, runs, count, weights, bias, out, lanes, floor, accumulate, totals):
         i64 = types.int64
-        signature = types.void(i64, i64, i64, i64, i64, i64, i64, types.float32, i64)
+        signature = types.void(i64, i64, i64, i64, i64, i64, types.float32, i64, i64)
 
         def codegen(context, b, sig, values):
-            rows, taps, C, weights, bias, out, lanes, floor, accumulate = values
+            runs, count, weights, bias, out, lanes, floor, accumulate, totals = values
             e, grid = _Emit(b, VL), [(i, j) for i in range(MR) for j in range(NV)]
-            blocks = "load_out bias_init tap channel tap_end epilogue whole part done"
-            block = {name: b.append_basic_block(name) for name in blocks.split()}
+            entry, zero = b.block, ir.Constant(e.vector, [0.0] * VL)
+            names = "run ready second later term run_end last add_totals init from_out from_bias"
+            block = {n: b.append_basic_block(n) for n in f"{names} whole part done".split()}
             step = e.const(NV * VL * 4)
-            out_row = [e.scalar(b.add(out, e.const(8 * i)), I64) for i in range(MR)]
-            masks = [e.lane_mask(lanes, j) for j in range(NV)]
-            at = {(i, j): b.add(out_row[i], e.const(4 * VL * j)) for i, j in grid}
-            b.cbranch(
-                b.icmp_signed("!=", accumulate, e.const(0)), block["load_out"], block["bias_init"]
-            )
+            total_at = {(i, j): b.add(totals, e.const(4 * VL * (i * NV + j))) for i, j in grid}
+            b.branch(block["run"])
 
-            b.position_at_end(block["load_out"])
-            from_out = {ij: e.masked_load(at[ij], masks[ij[1]]) for ij in grid}
-            b.branch(block["tap"])
-            b.position_at_end(block["bias_init"])
-            from_bias = [
-                e.masked_load(b.add(bias, e.const(4 * VL * j)), masks[j]) for j in range(NV)
-            ]
-            b.branch(block["tap"])
-
-            # Loop over taps; the accumulators travel through both loops as phi nodes.
-            b.position_at_end(block["tap"])
-            t = b.phi(I64)
-            tap_acc = {ij: b.phi(e.vector) for ij in grid}
-            for start in ("load_out", "bias_init"):
-                t.add_incoming(e.const(0), block[start])
+            # Loop over runs; the accumulators travel through both loops as phi nodes.
+            b.position_at_end(block["run"])
+            t, kept, run_acc = b.phi(I64), b.phi(I64), {ij: b.phi(e.vector) for ij in grid}
+            t.add_incoming(e.const(0), entry)
+            kept.add_incoming(e.const(0), entry)
             for ij in grid:
-                tap_acc[ij].add_incoming(from_out[ij], block["load_out"])
-                tap_acc[ij].add_incoming(from_bias[ij[1]], block["bias_init"])
-            ready = b.append_basic_block("tap_ready")
-            b.cbranch(b.icmp_signed("<", t, taps), ready, block["epilogue"])
-            b.position_at_end(ready)
-            list_at = b.add(rows, b.mul(t, e.const(8 * (MR + 1))))
-            index = e.scalar(list_at, I64)
-            row = [e.scalar(b.add(list_at, e.const(8 * (i + 1))), I64) for i in range(MR)]
-            tap_weights = b.add(weights, b.mul(b.mul(index, C), step))
-            b.branch(block["channel"])
+                run_acc[ij].add_incoming(zero, entry)
+            b.cbranch(b.icmp_signed("<", t, count), block["ready"], block["last"])
 
-            b.position_at_end(block["channel"])
-            c, w_at = b.phi(I64), b.phi(I64)
-            c.add_incoming(e.const(0), ready)
-            w_at.add_incoming(tap_weights, ready)
-            acc = {ij: b.phi(e.vector) for ij in grid}
+            b.position_at_end(block["ready"])
+            list_at = b.add(runs, b.mul(t, e.const(8 * (MR + RUN_HEADER))))
+            first, terms, chunk = (e.scalar(b.add(list_at, e.const(8 * i)), I64) for i in range(3))
+            row = [e.scalar(b.add(list_at, e.const(8 * (i + RUN_HEADER))), I64) for i in range(MR)]
+            run_weights = b.add(weights, b.mul(first, step))
+            now_kept = b.or_(kept, chunk)
+            begin = b.switch(chunk, block["later"])
+            begin.add_case(e.const(0), block["term"])
+            begin.add_case(e.const(1), block["second"])
+            # A chunk ends: its sum is kept in memory, for no register is free.
+            b.position_at_end(block["second"])
             for ij in grid:
-                acc[ij].add_incoming(tap_acc[ij], ready)
+                e.store(run_acc[ij], total_at[ij])
+            b.branch(block["term"])
+            b.position_at_end(block["later"])
+            for ij in grid:
+                e.store(b.fadd(e.load(total_at[ij]), run_acc[ij]), total_at[ij])
+            b.branch(block["term"])
+
+            b.position_at_end(block["term"])
+            c, w_at, acc = b.phi(I64), b.phi(I64), {ij: b.phi(e.vector) for ij in grid}
+            for source in ("ready", "second", "later"):
+                c.add_incoming(e.const(0), block[source])
+                w_at.add_incoming(run_weights, block[source])
+                for ij in grid:
+                    acc[ij].add_incoming(run_acc[ij] if source == "ready" else zero, block[source])
             w = [e.load(b.add(w_at, e.const(4 * VL * j))) for j in range(NV)]
             new = {}
             for i in range(MR):
@@ -155,22 +158,52 @@ def conv_tile(MR: int, NV: int, VL: int):
                 for j in range(NV):
                     new[i, j] = e.fma(pixel, w[j], acc[i, j])
             c_next = b.add(c, e.const(1))
-            c.add_incoming(c_next, block["channel"])
-            w_at.add_incoming(b.add(w_at, step), block["channel"])
+            c.add_incoming(c_next, block["term"])
+            w_at.add_incoming(b.add(w_at, step), block["term"])
             for ij in grid:
-                acc[ij].add_incoming(new[ij], block["channel"])
-            b.cbranch(b.icmp_signed("<", c_next, C), block["channel"], block["tap_end"])
+                acc[ij].add_incoming(new[ij], block["term"])
+            b.cbranch(b.icmp_signed("<", c_next, terms), block["term"], block["run_end"])
 
-            b.position_at_end(block["tap_end"])
-            t.add_incoming(b.add(t, e.const(1)), block["tap_end"])
+            b.position_at_end(block["run_end"])
+            t.add_incoming(b.add(t, e.const(1)), block["run_end"])
+            kept.add_incoming(now_kept, block["run_end"])
             for ij in grid:
-                tap_acc[ij].add_incoming(new[ij], block["tap_end"])
-            b.branch(block["tap"])
+                run_acc[ij].add_incoming(new[ij], block["run_end"])
+            b.branch(block["run"])
 
-            b.position_at_end(block["epilogue"])
-            low = e.broadcast(floor)
-            result = {ij: e.clamp_below(tap_acc[ij], low) for ij in grid}
+            b.position_at_end(block["last"])
+            b.cbranch(b.icmp_signed("!=", kept, e.const(0)), block["add_totals"], block["init"])
+            b.position_at_end(block["add_totals"])
+            whole_sum = {ij: b.fadd(e.load(total_at[ij]), run_acc[ij]) for ij in grid}
+            b.branch(block["init"])
+            b.position_at_end(block["init"])
+            total = {ij: b.phi(e.vector) for ij in grid}
+            for ij in grid:
+                total[ij].add_incoming(run_acc[ij], block["last"])
+                total[ij].add_incoming(whole_sum[ij], block["add_totals"])
+            out_row = [e.scalar(b.add(out, e.const(8 * i)), I64) for i in range(MR)]
+            at = {(i, j): b.add(out_row[i], e.const(4 * VL * j)) for i, j in grid}
+            masks, low = [e.lane_mask(lanes, j) for j in range(NV)], e.broadcast(floor)
             full = b.icmp_signed(">=", lanes, e.const(NV * VL))
+            added = b.icmp_signed("!=", accumulate, e.const(0))
+            b.cbranch(added, block["from_out"], block["from_bias"])
+            b.position_at_end(block["from_out"])
+            from_out = {ij: b.fadd(e.masked_load(at[ij], masks[ij[1]]), total[ij]) for ij in grid}
+            epilogue = b.append_basic_block("epilogue")
+            b.branch(epilogue)
+            b.position_at_end(block["from_bias"])
+            row_bias = [
+                e.masked_load(b.add(bias, e.const(4 * VL * j)), masks[j]) for j in range(NV)
+            ]
+            from_bias = {ij: b.fadd(row_bias[ij[1]], total[ij]) for ij in grid}
+            b.branch(epilogue)
+
+            b.position_at_end(epilogue)
+            result = {ij: b.phi(e.vector) for ij in grid}
+            for ij in grid:
+                result[ij].add_incoming(from_out[ij], block["from_out"])
+                result[ij].add_incoming(from_bias[ij], block["from_bias"])
+            result = {ij: e.clamp_below(result[ij], low) for ij in grid}
             b.cbranch(full, block["whole"], block["part"])
             # Whole vectors are stored plainly: masked stores are slow on AVX2.
             b.position_at_end(block["whole"])

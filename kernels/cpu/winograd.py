@@ -23,7 +23,7 @@ from numba import carray, cfunc, njit
 
 from ..args import PACK, WINOGRAD
 from .memory import MINUS_INFINITY, OPTIONS, PROGRAM, ZERO, floats, fma, integers, pointer
-from .register_tile import conv_tile
+from .register_tile import RUN_HEADER, conv_tile
 from .target import Target
 from .winograd_transform import (
     DIVIDE,
@@ -42,7 +42,7 @@ from .winograd_transform import (
 MASKS = 8 * POINTS
 OUTPUTS = 2 * MASKS
 ROWS = OUTPUTS + 8 * TILE * TILE
-PRODUCTS = ROWS + 8 * 16
+PRODUCTS = ROWS + 8 * (16 + RUN_HEADER)
 SPARE = PRODUCTS + 8 * 16
 
 
@@ -102,7 +102,8 @@ def winograd(target: Target):
     def products(a, count, weights, width, scratch):
         """M[e, t, :] of one panel for the block's `count` tiles."""
         rows_at, out_at = scratch + ROWS, scratch + PRODUCTS
-        integers(rows_at, 1)[0] = 0
+        run = integers(rows_at, RUN_HEADER)
+        run[0], run[1], run[2] = 0, a.C, 0  # one chain: the transforms' error is the larger
         for e in range(POINTS):
             v, m = scratch + a.v + e * a.v_plane * 4, scratch + a.m + e * a.m_plane * 4
             u = weights + e * a.C * width * 4
@@ -114,21 +115,21 @@ def winograd(target: Target):
                     height = MIDDLE
                 if left > MIDDLE and (left <= MR or left > 2 * MIDDLE):
                     height = MR
-                list_group(v + t * a.v_row * 4, left, a.v_row * 4, height, rows_at + 8)
+                list_group(v + t * a.v_row * 4, left, a.v_row * 4, height, rows_at + 8 * RUN_HEADER)
                 list_group(m + t * NR * 4, left, NR * 4, height, out_at)
                 if width == NR:
                     if height == MR:
-                        wide_full(rows_at, 1, a.C, u, a.zero, out_at, NR, MINUS_INFINITY, 0)
+                        wide_full(rows_at, 1, u, a.zero, out_at, NR, MINUS_INFINITY, 0, 0)
                     elif height == MIDDLE:
-                        wide_middle(rows_at, 1, a.C, u, a.zero, out_at, NR, MINUS_INFINITY, 0)
+                        wide_middle(rows_at, 1, u, a.zero, out_at, NR, MINUS_INFINITY, 0, 0)
                     else:
-                        wide_low(rows_at, 1, a.C, u, a.zero, out_at, NR, MINUS_INFINITY, 0)
+                        wide_low(rows_at, 1, u, a.zero, out_at, NR, MINUS_INFINITY, 0, 0)
                 elif height == MR:
-                    narrow_full(rows_at, 1, a.C, u, a.zero, out_at, VL, MINUS_INFINITY, 0)
+                    narrow_full(rows_at, 1, u, a.zero, out_at, VL, MINUS_INFINITY, 0, 0)
                 elif height == MIDDLE:
-                    narrow_middle(rows_at, 1, a.C, u, a.zero, out_at, VL, MINUS_INFINITY, 0)
+                    narrow_middle(rows_at, 1, u, a.zero, out_at, VL, MINUS_INFINITY, 0, 0)
                 else:
-                    narrow_low(rows_at, 1, a.C, u, a.zero, out_at, VL, MINUS_INFINITY, 0)
+                    narrow_low(rows_at, 1, u, a.zero, out_at, VL, MINUS_INFINITY, 0, 0)
                 t += height
 
     @cfunc(PROGRAM, **OPTIONS)

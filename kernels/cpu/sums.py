@@ -1,0 +1,23 @@
+"""Where the sum of a convolution's output is cut into chunks.
+
+    y = bias + (((chunk 0 + chunk 1) + chunk 2) + ...)
+
+A chunk is one chain of multiply-adds from zero. Its error grows with its length, so it has at most
+SUM_CHUNK terms: as many whole filter rows (S C terms) as fit, or the equal blocks of one row. The
+cut follows from the filter's shape and nothing else: every tile, level and twin has the same bits.
+"""
+
+from numba import njit
+
+from ..args import SUM_CHUNK
+from .memory import OPTIONS
+
+
+@njit(**OPTIONS)
+def sum_chunk(r, f, row):
+    """Number of the chunk that term f of filter row r belongs to, and where in the row it ends."""
+    if row <= SUM_CHUNK:
+        return r // (SUM_CHUNK // row), row
+    blocks = (row + SUM_CHUNK - 1) // SUM_CHUNK
+    width = (row + blocks - 1) // blocks
+    return r * blocks + f // width, min((f // width + 1) * width, row)
