@@ -4,6 +4,9 @@ A rule that is broken shows as a hang or a signal, so every child has a time lim
 """
 
 import os
+import subprocess
+import sys
+import textwrap
 
 import numpy as np
 import pytest
@@ -169,6 +172,63 @@ def test_forked_data_loader_and_turns_with_torch():
     """,
         120,
     )
+
+
+@pytest.mark.oracles
+def test_the_team_of_torch_walks_where_it_has_the_size():
+    pytest.importorskip("torch")
+    passes(
+        """
+        expected = conv(1)
+        import torch
+        torch.set_num_threads(2)
+        m = torch.randn(512, 512)
+        torch.mm(m, m), torch.exp(torch.randn(1 << 20))
+        threads = lambda: len(os.listdir("/proc/self/task"))
+        before = threads()
+        assert np.array_equal(conv(2), expected) and threads() == before
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if np.array_equal(conv(2), expected) else 1)
+        assert os.waitpid(child, 0)[1] == 0
+        big = draw.standard_normal((64, 56, 56, 64)).astype(np.float32)
+        def kick():
+            time.sleep(0.3)
+            os.kill(os.getpid(), signal.SIGINT)
+        threading.Thread(target=kick).start()
+        try:
+            while True:
+                conv(2, big, "plain")
+        except KeyboardInterrupt:
+            pass
+        assert np.array_equal(conv(2), expected) and threads() == before
+        assert np.array_equal(conv(3), expected) and threads() > before  # a team of our own
+        threading.Thread(target=lambda: conv(2, big, "plain"), daemon=True).start()
+        time.sleep(0.2)
+    """,
+        120,
+    )
+
+
+@pytest.mark.oracles
+def test_loaded_in_a_forked_child_of_a_process_with_torchs_team():
+    pytest.importorskip("torch")
+    body = """
+        import os, torch
+        torch.set_num_threads(2)
+        torch.exp(torch.randn(1 << 20))
+        child = os.fork()
+        if child == 0:
+            import numpy as np
+            import pyinception._C as core
+            x, w = np.ones((4, 28, 28, 64), np.float32), np.ones((96, 3, 3, 64), np.float32)
+            y = np.empty((4, 28, 28, 96), np.float32)
+            core.conv_fprop(x, w, None, y, (3, 3), (1, 1), (1, 1), True, "direct", "", 2)
+            os._exit(0 if y[0, 9, 9, 9] == 9 * 64 else 1)
+        assert os.waitpid(child, 0)[1] == 0
+    """
+    command = [sys.executable, "-c", textwrap.dedent(body)]
+    subprocess.run(command, check=True, timeout=60)
 
 
 def test_recorded_launches_give_the_same_bits():

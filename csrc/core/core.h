@@ -189,6 +189,9 @@ struct Call {
 int default_threads();
 bool walking_here();  // this thread is inside a walk (a signal handler called back)
 pyi_status walk(pyi_launches& list, int threads, int (*interrupt)());
+// work(data, member, members) on another library's OpenMP team, member 0 here; false: there is none
+// that fits, and nothing was called.
+bool run_on_borrowed_team(int members, void (*work)(void*, int, int), void* data);
 const float* zero_row(int64_t count);  // at least `count` zeros, valid for ever
 
 // Runs `body(call)`, then the launches it appended unless they are being recorded.

@@ -6,7 +6,8 @@
 //
 // Rules of the threads. One team at a time: a second calling thread, and a forked child (whose copy
 // of the team has no threads), walk alone. Idle workers spin briefly, for the next launch of the
-// same forward pass, then sleep, so that other libraries' teams get the cores. Only the calling
+// same forward pass, then sleep, so that other libraries' teams get the cores; where PyTorch's team
+// is there, which does not, that one walks instead (openmp.cpp). Only the calling
 // thread polls for interrupts, by the clock; the others read a flag. The team is never destroyed: a
 // process may exit while a daemon thread is inside a call.
 #include <pthread.h>
@@ -44,7 +45,7 @@ struct Job {
   std::vector<int64_t> phase_tiles;
   char* scratch = nullptr;
   size_t scratch_bytes = 0;
-  int members = 1;
+  int members = 1;  // at most; scratch is for so many
   std::atomic<int64_t> arrived{0};
   std::atomic<bool> stop{false};
   int (*interrupt)() = nullptr;
@@ -56,7 +57,7 @@ struct Job {
     last_poll = Clock::now();
   }
 
-  void work(int member) {
+  void work(int member, int members) {
     int64_t own_scratch = address(scratch + scratch_bytes * static_cast<size_t>(member));
     const size_t phases = phase_tiles.size();
     for (size_t phase = 0; phase < phases; ++phase) {
@@ -102,7 +103,7 @@ class Team {
       generation_.fetch_add(1, std::memory_order_release);
     }
     wake_.notify_all();
-    job.work(0);
+    job.work(0, job.members);
     for (int spins = 0; unfinished_.load(std::memory_order_acquire) > 0; ++spins) {
       if (spins < 2000) {
         pause_briefly();
@@ -133,15 +134,16 @@ class Team {
         pause_briefly();
       }
       Job* job;
+      int members;
       {
         std::unique_lock<std::mutex> lock(mutex_);
         wake_.wait(lock, [&] { return generation_.load(std::memory_order_acquire) != seen; });
         seen = generation_.load(std::memory_order_acquire);
-        job = job_;
+        job = job_, members = members_;
         // A member beyond the job's team must not touch the job: it may be gone already.
         if (member >= members_ || unfinished_.load(std::memory_order_relaxed) == 0) continue;
       }
-      job->work(member);
+      job->work(member, members);
       unfinished_.fetch_sub(1, std::memory_order_release);
     }
   }
@@ -157,15 +159,17 @@ class Team {
 // A signal handler that runs while this thread polls may call back into the library.
 thread_local bool walking = false;
 
+// Set in every child from the moment the library is loaded: a borrowed team dies in a fork too.
 std::atomic<bool> forked{false};
+[[maybe_unused]] const int kForkHandler =
+    pthread_atfork(nullptr, nullptr, [] { forked.store(true); });
 
 Team& team() {
-  static Team* shared = [] {
-    pthread_atfork(nullptr, nullptr, [] { forked.store(true); });
-    return new Team;
-  }();
+  static Team* shared = new Team;
   return *shared;
 }
+
+void work_of(void* job, int member, int members) { static_cast<Job*>(job)->work(member, members); }
 
 int cgroup_cpus() {
   std::ifstream file("/sys/fs/cgroup/cpu.max");
@@ -206,7 +210,6 @@ pyi_status walk(pyi_launches& list, int threads, int (*interrupt)()) {
     job.scratch_bytes = std::max(job.scratch_bytes, launch.scratch);
   }
   job.next = std::make_unique<std::atomic<int64_t>[]>(job.phase_tiles.size());
-  // The team's set-up registers the fork handler, so it comes before the flag is read.
   Team& all = team();
   int members = static_cast<int>(std::min<int64_t>(std::min(threads, kMaxThreads), widest));
   const bool inside = walking;
@@ -227,8 +230,8 @@ pyi_status walk(pyi_launches& list, int threads, int (*interrupt)()) {
   job.scratch =
       static_cast<char*>(list.scratch.take(job.scratch_bytes * static_cast<size_t>(job.members)));
   if (alone) {
-    job.work(0);
-  } else {
+    job.work(0, 1);
+  } else if (!run_on_borrowed_team(job.members, work_of, &job)) {
     all.run(job);
   }
   return job.stop.load() ? PYI_INTERRUPTED : PYI_OK;
