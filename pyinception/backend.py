@@ -71,6 +71,11 @@ def core() -> Any:
     return module
 
 
+def built_core() -> Any:
+    """The module ``pyinception._C`` or None, whatever the switches say."""
+    return _load_core()[0]
+
+
 @cache
 def _compile_live(level: str) -> None:
     """Exchange the linked tile programs of one level for ones compiled now."""

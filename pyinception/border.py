@@ -10,19 +10,31 @@ from typing import Any
 
 import numpy as np
 
-from pyinception import workspace
+from pyinception import backend, workspace
 from pyinception.backend import Array, array_module
 from pyinception.dispatch import check
 from pyinception.prepack import Packed
 from pyinception.tensor import Tensor
 
 _CPU_DEVICES = (1, 3)  # kDLCPU, kDLCUDAHost
+_CUDA_DEVICES = (2, 13)  # kDLCUDA, kDLCUDAManaged
+_IMMUTABLE = ("jax", "tensorflow")
+_ADAPTERS = {
+    "torch": "pyinception.interop.torch, which is always NCHW",
+    "jax": "pyinception.interop.jax, which is always NHWC and HWIO",
+}
 _TO_NHWC, _TO_NCHW = (0, 2, 3, 1), (0, 3, 1, 2)
+
+
+def library_of(value: Any) -> str:
+    """The top-level package that the type of ``value`` comes from."""
+    library = type(value).__module__.partition(".")[0]
+    return "jax" if library == "jaxlib" else library
 
 
 def intake(function: str, argument: str, value: Any) -> Array:
     """``value`` as a NumPy or CuPy array without a copy; TypeError if it is neither nor DLPack."""
-    if type(value) is np.ndarray or type(value).__module__.partition(".")[0] == "cupy":
+    if type(value) is np.ndarray or library_of(value) == "cupy":
         return value
     name = type(value).__name__
     if isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray):
@@ -30,34 +42,69 @@ def intake(function: str, argument: str, value: Any) -> Array:
     if isinstance(value, Tensor):
         text = "is a Tensor; pass tensor.data, or use layers and ops, which record gradients"
         raise TypeError(f"{function}: {argument} {text}")
-    if isinstance(value, np.ma.MaskedArray) or not hasattr(value, "__dlpack__"):
+    if isinstance(value, np.ma.MaskedArray) or not (
+        hasattr(value, "__dlpack__") or hasattr(value, "__cuda_array_interface__")
+    ):
         text = "expected an array (NumPy, CuPy or anything with __dlpack__)"
         raise TypeError(f"{function}: {argument} is a {name}, {text}")
+    if not hasattr(value, "__dlpack__"):
+        return _from_cuda(function, argument, value)
     try:
-        if value.__dlpack_device__()[0] in _CPU_DEVICES:
-            return np.from_dlpack(value)
-        import cupy
-
-        return cupy.from_dlpack(value)
-    except ImportError:
-        text = "is in CUDA memory, which needs CuPy: pip install 'pyinception[cuda13]'"
-        raise TypeError(f"{function}: {argument} {text}") from None
-    except (BufferError, RuntimeError, TypeError, ValueError) as error:
-        text = f"is a {name} that does not export its memory ({error})"
+        device = int(value.__dlpack_device__()[0])
+        if device in _CUDA_DEVICES:
+            return _from_cuda(function, argument, value)
+        capsule = _export(value) if device in _CPU_DEVICES else None
+    except (BufferError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+        text = f"is a {name} that does not export its memory ({_first_line(error)})"
+        if library_of(value) == "jax":
+            text += "; inside jax.jit and jax.grad call pyinception.interop.jax"
         raise TypeError(f"{function}: {argument} {text}") from error
+    if capsule is None:
+        text = f"is on DLPack device type {device}, expected host or CUDA memory"
+        raise TypeError(f"{function}: {argument} {text}")
+    core = backend.built_core()
+    if core is None:  # NumPy opens capsules too, but takes those of before 1.0 as read-only
+        return np.from_dlpack(value)
+    array: Array = core.from_dlpack(function, argument, capsule)
+    return array
+
+
+def _export(value: Any) -> Any:
+    """A fresh DLPack capsule of ``value``, versioned where its library can."""
+    try:
+        return value.__dlpack__(max_version=(1, 0))
+    except TypeError:  # a producer of before DLPack 1.0
+        return value.__dlpack__()
+
+
+def _from_cuda(function: str, argument: str, value: Any) -> Array:
+    """An array in CUDA memory as one of CuPy, which is where kernels take it from."""
+    if reason := backend.why_not("cuda"):
+        text = f"is a {type(value).__name__} in CUDA memory, which cannot be used here"
+        raise TypeError(f"{function}: {argument} {text}: {reason}")
+    import cupy
+
+    return cupy.from_dlpack(value) if hasattr(value, "__dlpack__") else cupy.asarray(value)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0]
 
 
 def give_back(array: Array, caller: Any) -> Any:
-    """``array`` in the type of ``caller``, sharing its memory."""
+    """``array`` in the type of ``caller``, sharing its memory.
+
+    A library takes it through ``from_dlpack``; one that has none gets the NumPy array.
+    """
     if isinstance(caller, np.ndarray) or type(caller) is type(array):
         return array
-    library = type(caller).__module__.partition(".")[0]
-    module = sys.modules[library]
-    if library in ("jax", "jaxlib"):
-        module = sys.modules["jax.numpy"]
-    elif not hasattr(module, "from_dlpack"):
+    library = library_of(caller)
+    module = sys.modules.get("jax.numpy" if library == "jax" else library)
+    if not hasattr(module, "from_dlpack"):
+        if not hasattr(caller, "__array_namespace__"):
+            return array
         module = caller.__array_namespace__()
-    return module.from_dlpack(array)
+    return module.from_dlpack(array)  # type: ignore[union-attr]
 
 
 def operand(function: str, argument: str, array: Array) -> Array:
@@ -137,8 +184,9 @@ class Border:
         self.function, self.caller = function, x
         self.channels_first = layout == "NCHW"
         self.inputs: list[Array] = []
+        self.foreign: tuple[str, str] | None = None  # the argument and library seen first
         if layout is None and _is_foreign(x):
-            self._refuse_ambiguous(tuple(x.shape), None if w is None else tuple(w.shape))
+            self._refuse_ambiguous(tuple(x.shape), tuple(w.shape) if hasattr(w, "shape") else None)
 
     def _refuse_ambiguous(self, x: tuple[int, ...], w: tuple[int, ...] | None) -> None:
         if len(x) != 4 or (w is not None and len(w) != 4):
@@ -148,13 +196,27 @@ class Border:
             fits = "fits" if w is None else f"with w {w} fits"
             raise ValueError(
                 f"{self.function}: x {x} {fits} both NHWC and NCHW; pass layout= "
-                f'("NHWC" or "NCHW"), or call pyinception.interop.torch, which is always NCHW'
+                f'("NHWC" or "NCHW"), or call {self._adapter()}'
             )
         if nchw:
             raise ValueError(
                 f"{self.function}: x {x} with w {w} fits NCHW only, expected NHWC; pass "
-                f'layout="NCHW", or call pyinception.interop.torch, which is always NCHW'
+                f'layout="NCHW", or call {self._adapter()}'
             )
+
+    def _adapter(self) -> str:
+        return _ADAPTERS.get(library_of(self.caller), _ADAPTERS["torch"])
+
+    def _intake(self, argument: str, value: Any) -> Array:
+        """`intake`, for arrays of one library in a call; those of NumPy go with any."""
+        array = intake(self.function, argument, value)
+        if array is not value and not isinstance(value, np.ndarray):
+            library = library_of(value)
+            first, known = self.foreign = self.foreign or (argument, library)
+            if library != known:
+                text = f"{argument} is an array of {library}, expected {known} as {first} is"
+                raise TypeError(f"{self.function}: {text}, or NumPy")
+        return array
 
     def _turn(self, array: Array) -> Array:
         return array.transpose(_TO_NHWC) if self.channels_first and array.ndim == 4 else array
@@ -169,7 +231,7 @@ class Border:
         """One input, as NHWC or KRSC; None and packed weights pass."""
         if value is None or isinstance(value, Packed):
             return value
-        array = intake(self.function, argument, value)
+        array = self._intake(argument, value)
         if array.dtype.kind not in "fiub":
             text = f"has dtype {array.dtype}, expected float32"
             raise TypeError(f"{self.function}: {argument} {text}")
@@ -181,7 +243,10 @@ class Border:
         """``out=`` as an array that may be written in place; None stays None."""
         if value is None:
             return None
-        array = self._turn(intake(self.function, "out", value))
+        if library_of(value) in _IMMUTABLE:
+            text = f"out is an array of {library_of(value)}, which is immutable; leave it out"
+            raise TypeError(f"{self.function}: {text}")
+        array = self._turn(self._intake("out", value))
         check(self.function, "out", array, letters, shape, like=like)
         if not getattr(array.flags, "writeable", True):
             raise ValueError(f"{self.function}: out is read-only, expected a writable array")
@@ -204,6 +269,5 @@ class Border:
 
 
 def _is_foreign(value: Any) -> bool:
-    library = type(value).__module__.partition(".")[0]
-    known = isinstance(value, np.ndarray) or library == "cupy"
+    known = isinstance(value, np.ndarray) or library_of(value) == "cupy"
     return not known and hasattr(value, "__dlpack__") and hasattr(value, "shape")

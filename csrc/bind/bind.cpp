@@ -5,23 +5,10 @@
 
 #include <cstring>
 
+#include "dlpack.h"
+
 namespace pyi_bind {
 namespace {
-
-// DLPack's managed tensors, old and versioned.
-struct Managed {
-  DLTensor tensor;
-  void* context;
-  void (*deleter)(Managed*);
-};
-struct ManagedVersioned {
-  uint32_t major, minor;
-  void* context;
-  void (*deleter)(ManagedVersioned*);
-  uint64_t flags;
-  DLTensor tensor;
-};
-constexpr uint64_t kReadOnly = 1;
 
 std::string type_name(const py::object& object) {
   return py::str(py::type::of(object).attr("__qualname__"));
@@ -97,22 +84,9 @@ void Array::from_dlpack(const char* function, const char* name, bool output) {
     if (!error.matches(PyExc_TypeError)) throw;
     capsule = owner_.attr("__dlpack__")();  // a producer of before DLPack 1.0
   }
-  // Copy what the tensor says, keep the capsule: the memory lives as long as it does, and its own
-  // destructor calls the deleter once, since nobody renames it.
-  bool is_read_only = false;
-  const DLTensor* from = nullptr;
-  if (PyCapsule_IsValid(capsule.ptr(), "dltensor_versioned")) {
-    auto* managed =
-        static_cast<ManagedVersioned*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor_versioned"));
-    from = &managed->tensor;
-    is_read_only = (managed->flags & kReadOnly) != 0;
-  } else if (PyCapsule_IsValid(capsule.ptr(), "dltensor")) {
-    from = &static_cast<Managed*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor"))->tensor;
-  } else {
-    throw py::buffer_error(std::string(function) + ": " + name +
-                           ".__dlpack__() gave no DLPack capsule");
-  }
-  if (output && is_read_only) read_only(function, name);
+  Taken taken = take_dlpack(function, name, capsule);
+  const DLTensor* from = taken.tensor;
+  if (output && taken.read_only) read_only(function, name);
   tensor_ = *from;
   shape_.assign(from->shape, from->shape + from->ndim);
   tensor_.shape = shape_.data();
@@ -120,7 +94,7 @@ void Array::from_dlpack(const char* function, const char* name, bool output) {
     strides_.assign(from->strides, from->strides + from->ndim);
     tensor_.strides = strides_.data();
   }
-  owner_ = py::make_tuple(owner_, capsule);
+  owner_ = py::make_tuple(owner_, taken.owner);
 }
 
 LaunchList*& recording() {

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "bind.h"
+#include "dlpack.h"
 
 namespace py = pybind11;
 using pyi_bind::LaunchList;
@@ -65,6 +66,7 @@ PYBIND11_MODULE(_C, m) {
         pyi_replace_program(level.c_str(), name.c_str(), reinterpret_cast<Program>(address)));
   });
   pyi_bind::remember_main_thread();
+  pyi_bind::register_dlpack(m);
   pyi_bind::register_conv(m);
   pyi_bind::register_ops(m);
 }

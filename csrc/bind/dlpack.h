@@ -1,0 +1,26 @@
+// DLPack capsules of other libraries, taken over as the protocol asks.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include "pyinception.h"
+
+namespace pyi_bind {
+
+namespace py = pybind11;
+
+// The tensor of a capsule that is now used up. `owner` calls the producer's deleter once, with the
+// GIL, when it dies; the tensor lives as long.
+struct Taken {
+  const DLTensor* tensor;
+  bool read_only;
+  py::capsule owner;
+};
+
+// Takes over what `__dlpack__` returned. TypeError for anything but a fresh capsule of DLPack 0 or
+// 1; such a capsule stays as it was.
+Taken take_dlpack(const char* function, const char* name, const py::object& capsule);
+
+void register_dlpack(py::module_& m);
+
+}  // namespace pyi_bind
