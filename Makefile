@@ -33,8 +33,10 @@ $(STAMPS)/dev: $(STAMPS)/venv $(SOURCES)
 # A CPU build of torch first: a plain `torch` may pull gigabytes of CUDA packages.
 $(STAMPS)/oracles: $(STAMPS)/dev
 	$(BIN)/python -m pip install --quiet $(TORCH)
+	$(BIN)/python -m pip install --quiet $(JAX)
 	touch $@
 TORCH ?= torch==2.13.0
+JAX ?= "jax>=0.6,<0.12"
 
 demo: $(STAMPS)/dev
 	$(BIN)/pyinception demo
@@ -50,7 +52,8 @@ lint: $(STAMPS)/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run -Werror $(wildcard csrc/*/*.cpp csrc/*/*.h kernels/*.h kernels/cuda/*)
+	$(BIN)/clang-format --dry-run -Werror $(wildcard csrc/*/*.cpp csrc/*/*.h kernels/*.h kernels/cuda/* \
+	    pyinception/interop/*.cpp)
 
 bench: $(STAMPS)/dev
 	$(BIN)/python -m pytest benchmarks/ --benchmark-only -q

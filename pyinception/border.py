@@ -54,7 +54,7 @@ def intake(function: str, argument: str, value: Any) -> Array:
         if device in _CUDA_DEVICES:
             return _from_cuda(function, argument, value)
         capsule = _export(value) if device in _CPU_DEVICES else None
-    except (BufferError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+    except (AttributeError, BufferError, RuntimeError, TypeError, ValueError) as error:
         text = f"is a {name} that does not export its memory ({_first_line(error)})"
         if library_of(value) == "jax":
             text += "; inside jax.jit and jax.grad call pyinception.interop.jax"

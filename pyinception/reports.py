@@ -19,6 +19,7 @@ EXTRAS = {
     "cuda12 or cuda13": ("cupy",),
     "train": ("PIL", "matplotlib", "tensorboardX", "sklearn", "tomli_w"),
     "torch": ("torch",),
+    "jax": ("jax",),
     "rivals": ("torch", "openvino"),
     "bench": ("pytest_benchmark",),
 }

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 _DELETER = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
-_api = ctypes.pythonapi
+_api = ctypes.PyDLL(None)  # of our own: the signatures of ctypes.pythonapi are shared
 _api.PyCapsule_New.restype = ctypes.py_object
 _api.PyCapsule_New.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
 _api.PyCapsule_IsValid.argtypes = [ctypes.c_void_p, ctypes.c_char_p]

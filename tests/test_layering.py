@@ -162,6 +162,7 @@ BANNED = {  # folder: what its files may not include
     "csrc/core": r"pybind11|Python\.h|numpy|torch|cudnn|cublas|bind/",
     "csrc/emulator": r"pybind11|Python\.h|torch|bind/",
     "csrc/bind": r"torch|cudnn|cublas",
+    "pyinception/interop": r"pybind11|Python\.h|numpy|torch|cudnn|cublas|csrc|bind/",
 }
 
 
