@@ -104,6 +104,10 @@ Map Check::map(const DLTensor* t, const char* name, bool output) {
          ", expected at most 2^40 elements");
   }
   m.data = reinterpret_cast<float*>(const_cast<char*>(data_of(t)));
+  if (m.N == 0) {  // no elements, so whatever strides there are mean nothing
+    m.w = m.C, m.h = m.W * m.C, m.n = m.H * m.h;
+    return m;
+  }
   m.w = m.W > 1 ? stride_of(t, 2) : m.C;
   m.h = m.H > 1 ? stride_of(t, 1) : m.w * m.W;
   m.n = m.N > 1 ? stride_of(t, 0) : m.h * m.H;
@@ -230,7 +234,7 @@ uint8_t* Check::bytes(const DLTensor* t, const char* name, const Map& like, bool
   check_kind(function_, t, name, 1, 8, 4);
   int64_t want[4] = {like.N, like.H, like.W, like.C}, dense = 1;
   for (int i = 3; i >= 0; --i) {
-    if (t->shape[i] != want[i] || (t->shape[i] > 1 && stride_of(t, i) != dense)) {
+    if (t->shape[i] != want[i] || (like.N > 0 && t->shape[i] > 1 && stride_of(t, i) != dense)) {
       fail(PYI_INVALID_VALUE, function_, ": ", name, " has shape ", shape_text(t->shape, 4),
            ", expected contiguous ", shape_text(want, 4));
     }
