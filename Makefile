@@ -4,6 +4,7 @@
 #   make test       the test suite (no deep-learning framework)
 #   make test-all   with the comparisons against frameworks (extra `oracles`)
 #   make lint       ruff, mypy, clang-format
+#   make asan       the lifetime storm under AddressSanitizer and UndefinedBehaviorSanitizer
 #   make bench      the benchmark suites
 #   make figures    the longer figures: whole nets against float64, resume, start-up
 
@@ -14,7 +15,7 @@ STAMPS := $(VENV)/stamps
 SOURCES := CMakeLists.txt pyproject.toml setup.py $(wildcard csrc/*/*) $(wildcard kernels/*.py) \
            $(wildcard kernels/*.h) $(wildcard kernels/cpu/*.py)
 
-.PHONY: venv demo test test-all lint bench figures clean
+.PHONY: venv demo test test-all lint asan bench figures clean
 venv: $(STAMPS)/dev
 
 $(STAMPS)/venv:
@@ -54,6 +55,9 @@ lint: $(STAMPS)/dev
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run -Werror $(wildcard csrc/*/*.cpp csrc/*/*.h kernels/*.h kernels/cuda/* \
 	    pyinception/interop/*.cpp)
+
+asan: $(STAMPS)/dev
+	.ci/asan
 
 bench: $(STAMPS)/dev
 	$(BIN)/python -m pytest benchmarks/ --benchmark-only -q
