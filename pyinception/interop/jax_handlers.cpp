@@ -31,7 +31,9 @@ struct Operand {
     const bool bytes = buffer.element_type() == ffi::DataType::U8;
     const DLDataType type = {static_cast<uint8_t>(bytes ? 1 : 2),
                              static_cast<uint8_t>(ffi::ByteWidth(buffer.element_type()) * 8), 1};
-    tensor = {buffer.untyped_data(), {1, 0}, rank, type, nullptr, nullptr, 0};
+    static float nothing[1];  // XLA may give no address to a buffer of no elements
+    void* data = buffer.untyped_data() != nullptr ? buffer.untyped_data() : nothing;
+    tensor = {data, {1, 0}, rank, type, nullptr, nullptr, 0};
     if (hwio && rank == 4) {
       const auto [r, s, c, k] = shape;
       shape = {k, r, s, c};
