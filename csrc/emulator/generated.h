@@ -1,0 +1,47 @@
+// The one header that translated device code includes.
+#pragma once
+#include "device.h"
+#include "mma.h"
+#include "values.h"
+
+namespace emu {
+
+// What a register holds before anything has written it.
+template <class T>
+inline T ones_pattern() {
+  if constexpr (sizeof(T) == 8) return as<T>(~0ull);
+  if constexpr (sizeof(T) == 4) return as<T>(~0u);
+  if constexpr (sizeof(T) == 2) return as<T>(static_cast<uint16_t>(~0u));
+  if constexpr (sizeof(T) == 1) return as<T>(static_cast<uint8_t>(~0u));
+}
+
+// ---- operands that PTX leaves undefined are faults, not guesses
+// ------------------------------------
+template <class T>
+inline T divisor(Thread& t, T b, uint32_t site) {
+  if (b == 0) fault(t, site, "integer division by zero");
+  return b;
+}
+inline uint32_t shared_offset(Thread& t, uint64_t address, uint32_t site) {
+  if (address >> 32) fault(t, site, "an address of shared memory has more than 32 bits");
+  return static_cast<uint32_t>(address);
+}
+inline uint32_t shared_of_generic_checked(Thread& t, uint64_t address, uint32_t site) {
+  // One past the end is a legal address to hold.
+  if (!is_shared(t, address) && !is_shared(t, address - 1)) {
+    fault(t, site, "cvta.to.shared of an address outside shared memory");
+  }
+  return shared_of_generic(t, address);
+}
+inline uint32_t copied_bytes(Thread& t, uint32_t source, uint32_t bytes, uint32_t site) {
+  if (source > bytes) fault(t, site, "cp.async reads more bytes than it writes");
+  return source;
+}
+inline uint32_t barrier_count(Thread& t, uint32_t count, uint32_t site) {
+  if (count == 0 || count % kWarpSize) {
+    fault(t, site, "the thread count of a barrier is no multiple of 32");
+  }
+  return count;
+}
+
+}  // namespace emu
