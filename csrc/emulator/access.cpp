@@ -154,12 +154,15 @@ static void on_segv(int signal, siginfo_t* info, void* context) {
   const char* p = static_cast<const char*>(info->si_addr);
   const char* what = "access";
 #if defined(__x86_64__)
-  const auto* user = static_cast<const ucontext_t*>(context);
-  what = user->uc_mcontext.gregs[REG_ERR] & 2 ? "write" : "read";
+  const auto& registers = static_cast<const ucontext_t*>(context)->uc_mcontext.gregs;
+  what = registers[REG_ERR] & 2 ? "write" : "read";
+  const char* top = reinterpret_cast<const char*>(registers[REG_RSP]);
+  const bool overflown = top < f.stack || top > f.stack + block->stacks.bytes;
 #else
   (void)context;
+  const bool overflown = p < f.stack && p >= f.stack - kStackGuard;
 #endif
-  if (p < f.stack && p >= f.stack - page_size()) {
+  if (overflown) {
     block->device.report(&f, {EMU_FAULT_STACK, f.site},
                          "a fiber's stack of %llu bytes is too small for this kernel's registers "
                          "and local arrays",

@@ -107,9 +107,9 @@ Window::Window(uint32_t size, uint32_t align)
 }
 
 Stacks::Stacks(uint32_t count, std::size_t size)
-    : stride(round_up(size, page_size()) + page_size()), bytes(round_up(size, page_size())) {
+    : stride(round_up(size, page_size()) + kStackGuard), bytes(round_up(size, page_size())) {
   mapping = Mapping(stride * count);
-  for (uint32_t i = 0; i < count; i++) mapping.open(i * stride + page_size(), bytes);
+  for (uint32_t i = 0; i < count; i++) mapping.open(i * stride + kStackGuard, bytes);
 }
 
 }  // namespace emu

@@ -70,6 +70,8 @@ struct Window {
   Window(uint32_t bytes, uint32_t align);
 };
 
+// Stacks of fibers, each above a guard area that a large frame cannot skip unseen.
+constexpr std::size_t kStackGuard = 64 << 10;
 struct Stacks {
   Mapping mapping;
   std::size_t stride = 0, bytes = 0;

@@ -1,0 +1,316 @@
+// Device code as the translator would emit it, written by hand: right programs and planted defects,
+// one `case` each. Sites are the numbers given; the test knows them.
+#include "device.h"
+
+using namespace emu;
+constexpr Space G = Space::kGlobal, S = Space::kShared;
+
+struct Params {
+  uint64_t x, y;
+  uint32_t which, n;
+};
+
+static float shared_float(Thread& t, uint32_t i, uint32_t site) {
+  return ld<S, float>(t, 4 * i, site);
+}
+static void put_shared(Thread& t, uint32_t i, float v, uint32_t site) { st<S>(t, 4 * i, v, site); }
+static float load(Thread& t, uint64_t p, uint32_t i, uint32_t site) {
+  return ld<G, float>(t, p + 4ull * i, site);
+}
+static void store(Thread& t, uint64_t p, uint32_t i, float v, uint32_t site) {
+  st<G>(t, p + 4ull * i, v, site);
+}
+
+__attribute__((noinline)) static void large_frame(Thread& t) {
+  volatile char bytes[1 << 18];
+  for (uint32_t k = 0; k < sizeof bytes; k += 64) bytes[k] = static_cast<char>(t.linear);
+}
+
+extern "C" void program(Thread& t, const char* params) {
+  Params p;
+  std::memcpy(&p, params, sizeof p);
+  const uint32_t i = t.linear, n = t.ntid.x, lane = t.lane;
+  switch (p.which) {
+    // ---- right programs ----
+    case 0:  // reverse within a block through shared memory, several times over
+      for (uint32_t round = 0; round < 3; round++) {
+        put_shared(t, i, load(t, p.x, t.ctaid.x * n + i, 1) + round, 2);
+        bar_sync(t, 0, 0, 3);
+        store(t, p.y, t.ctaid.x * n + i, shared_float(t, n - 1 - i, 4), 5);
+        bar_sync(t, 0, 0, 6);
+        back_edge(t, 7);
+      }
+      break;
+    case 1: {  // producer warps fill, consumer warps read, two stages, barriers with counts
+      const bool producer = t.warp < t.ntid.x / 64;
+      const uint32_t half = n / 2, at = i % half;
+      for (uint32_t round = 0; round < 5; round++) {
+        const uint32_t stage = round & 1;
+        if (producer) {
+          if (round >= 2) bar_sync(t, 3 + stage, n, 10);  // empty
+          put_shared(t, stage * half + at, load(t, p.x, at, 11) * (round + 1), 12);
+          bar_arrive(t, 1 + stage, n, 13);  // full
+        } else {
+          bar_sync(t, 1 + stage, n, 14);
+          store(t, p.y, round * half + at, shared_float(t, stage * half + half - 1 - at, 15), 16);
+          if (round < 3) bar_arrive(t, 3 + stage, n, 17);
+        }
+        back_edge(t, 18);
+      }
+      break;
+    }
+    case 2: {  // bytes of one word belong to four threads
+      st<S, uint8_t>(t, i, static_cast<uint8_t>(i), 20);
+      bar_sync(t, 0, 0, 21);
+      store(t, p.y, i, ld<S, uint8_t>(t, i ^ 1, 22), 23);
+      break;
+    }
+    case 3: {  // a warp exchanges halves: lanes 0-15 and 16-31 meet apart
+      put_shared(t, i, static_cast<float>(i), 30);
+      warp_sync(t, lane < 16 ? 0xffffu : 0xffff0000u, lane < 16 ? 31 : 32);
+      store(t, p.y, i, shared_float(t, i ^ 1, 33), 34);
+      break;
+    }
+    case 4: {  // cp.async, two groups, the second with a short source
+      cp_async(t, 16 * i, p.x + 16 * i, 16, 16, 40);
+      cp_async_commit(t, 41);
+      cp_async(t, 16 * (n + i), p.x + 16 * i, 16, i & 1 ? 8 : 0, 42);
+      cp_async_commit(t, 43);
+      cp_async_wait(t, 1, 44);
+      bar_sync(t, 0, 0, 45);
+      const auto a = ld<S, Vec<float, 4>>(t, 16 * (n - 1 - i), 46);
+      cp_async_wait_all(t, 47);
+      const auto b = ld<S, Vec<float, 4>>(t, 16 * (n + i), 48);
+      st<G>(t, p.y + 32ull * i, a, 49);
+      st<G>(t, p.y + 32ull * i + 16, b, 49);
+      break;
+    }
+    case 5: {  // the last block sums what the others wrote: fence, counter, fence
+      if (i == 0) store(t, p.x, 1 + t.ctaid.x, static_cast<float>(t.ctaid.x + 1), 50);
+      if (i == 0) {
+        fence(t, 51);
+        const uint32_t before = atom<G, uint32_t>(t, p.x, 52, [](uint32_t v) { return v + 1; });
+        fence(t, 53);
+        if (before == t.nctaid.x - 1) {
+          float sum = 0;
+          for (uint32_t b = 0; b < t.nctaid.x; b++) sum += load(t, p.x, 1 + b, 54);
+          store(t, p.y, 0, sum, 55);
+        }
+      }
+      break;
+    }
+    case 6: {  // warp 1 spins on a flag that warp 0 sets
+      if (i == 0) st<S, uint32_t>(t, 0, 0, 66);
+      bar_sync(t, 0, 0, 67);
+      if (t.warp == 0) {
+        if (lane == 0) {
+          put_shared(t, 1, 7.f, 60);
+          st<S, uint32_t, Order::kRelease>(t, 0, 1, 61);
+        }
+      } else {
+        while (ld<S, uint32_t, Order::kAcquire>(t, 0, 62) != 1) back_edge(t, 63);
+        store(t, p.y, lane, shared_float(t, 1, 64), 65);
+      }
+      break;
+    }
+    case 7: {  // collectives
+      const uint32_t full = ~0u;
+      uint32_t sum = i;
+      for (uint32_t d = 16; d; d /= 2) sum += shfl<Shfl::kBfly>(t, sum, d, 31, full, 70).value;
+      const ShflResult up = shfl<Shfl::kUp>(t, i, 1, 0, full, 71);
+      const ShflResult down = shfl<Shfl::kDown>(t, i, 3, 0x1807, full, 72);  // segments of 8
+      const ShflResult idx = shfl<Shfl::kIdx>(t, i, 5, 31, full, 73);
+      const uint32_t ballot = vote_ballot(t, lane % 3 == 0, full, 74);
+      const uint32_t counted = bar_red<BarrierRed::kPopc>(t, 0, 0, i % 5 == 0, 75);
+      const MatchAll all = match_all<uint32_t>(t, t.warp, full, 76);
+      const uint32_t any = match_any<uint32_t>(t, lane / 4, full, 77);
+      const uint32_t least = redux<Redux::kMinS>(t, 100 - i, full, 78);
+      const Elected leader = elect(t, full, 79);
+      const uint32_t values[] = {sum,
+                                 up.value,
+                                 up.predicate,
+                                 down.value,
+                                 down.predicate,
+                                 idx.value,
+                                 ballot,
+                                 counted,
+                                 all.mask,
+                                 any,
+                                 least,
+                                 leader.lane,
+                                 vote_all(t, true, full, 80),
+                                 vote_any(t, false, full, 81),
+                                 vote_uni(t, lane < 3, full, 82),
+                                 all.predicate};
+      for (uint32_t k = 0; k < 16; k++) st<G>(t, p.y + 4ull * (16 * i + k), values[k], 83);
+      break;
+    }
+    case 8:  // lanes that are not there any more take no part in what is not aligned
+      if (lane >= 20) return;
+      store(t, p.y, i, static_cast<float>(vote_ballot(t, true, ~0u, 90)), 91);
+      break;
+    // ---- defects ----
+    case 100:  // no barrier before reading (RAW)
+      put_shared(t, i, 0.f, 104);
+      bar_sync(t, 0, 0, 105);
+      put_shared(t, i, 1.f, 101);
+      store(t, p.y, i, shared_float(t, n - 1 - i, 102), 103);
+      break;
+    case 101:  // no barrier before overwriting (WAR)
+      for (uint32_t round = 0; round < 3; round++) {
+        put_shared(t, i, static_cast<float>(round), 111);
+        bar_sync(t, 0, 0, 112);
+        store(t, p.y, round * n + i, shared_float(t, n - 1 - i, 113), 114);
+        back_edge(t, 115);
+      }
+      break;
+    case 102:  // one past the end of a buffer
+      store(t, p.y, i, load(t, p.x, p.n + i, 121), 122);
+      break;
+    case 103:  // beyond shared memory
+      put_shared(t, t.shared_bytes / 4 + i, 1.f, 131);
+      break;
+    case 104:  // nobody wrote it
+      put_shared(t, i, 1.f, 140);
+      bar_sync(t, 0, 0, 141);
+      store(t, p.y, i, shared_float(t, n + i, 142), 143);
+      break;
+    case 105:  // 16 bytes at 4
+      st<G>(t, p.y + 4, Vec<float, 4>{{1, 2, 3, 4}}, 151);
+      break;
+    case 106:  // half a warp at a barrier
+      if (lane < 16) bar_sync(t, 0, 0, 161);
+      put_shared(t, i, 1.f, 162);
+      bar_sync(t, 0, 0, 163);
+      break;
+    case 107:  // part of a warp has gone
+      if (lane >= 16) return;
+      bar_sync(t, 0, 0, 171);
+      break;
+    case 108:
+      for (;;) back_edge(t, 181);
+    case 109:  // no wait for the copy
+      cp_async(t, 16 * i, p.x + 16 * i, 16, 16, 191);
+      cp_async_commit(t, 192);
+      bar_sync(t, 0, 0, 193);
+      store(t, p.y, i, shared_float(t, 4 * i, 194), 195);
+      break;
+    case 110:  // waited for one's own copy, no barrier before reading another's
+      st<S>(t, 16 * i, Vec<float, 4>{}, 205);
+      bar_sync(t, 0, 0, 206);
+      cp_async(t, 16 * i, p.x + 16 * i, 16, 16, 201);
+      cp_async_wait_all(t, 202);
+      store(t, p.y, i, shared_float(t, 4 * (n - 1 - i), 203), 204);
+      break;
+    case 111:  // a flag without release and acquire
+      if (i < 2) st<S, uint32_t>(t, 4 * i, 0, 216);
+      bar_sync(t, 0, 0, 217);
+      if (t.warp == 0) {
+        if (lane == 0) {
+          put_shared(t, 1, 7.f, 210);
+          st<S, uint32_t, Order::kRelaxed>(t, 0, 1, 211);
+        }
+      } else {
+        while (ld<S, uint32_t, Order::kRelaxed>(t, 0, 212) != 1) back_edge(t, 213);
+        store(t, p.y, lane, shared_float(t, 1, 214), 215);
+      }
+      break;
+    case 112:  // two blocks write one element
+      if (i == 0) store(t, p.y, 0, 1.f, 221);
+      break;
+    case 113:  // a warp reads what another lane wrote; shfl does not order memory
+      put_shared(t, i, 1.f, 230);
+      shfl<Shfl::kBfly>(t, i, 1, 31, ~0u, 231);
+      store(t, p.y, i, shared_float(t, i ^ 1, 232), 233);
+      break;
+    case 114:  // warps at different barriers of the whole block
+      if (t.warp == 0)
+        bar_sync(t, 0, 0, 241);
+      else
+        bar_sync(t, 0, 0, 242);
+      break;
+    case 115:  // a barrier that waits for more threads than come
+      if (t.warp == 0) bar_sync(t, 1, 64, 251);
+      break;
+    case 116:  // shfl from a lane that takes no part
+      if (lane < 8) shfl<Shfl::kIdx>(t, i, 9, 31, 0xff, 261);
+      break;
+    case 117:  // the consumer forgets that the producer still owns stage 2
+      if (t.warp == 0) {
+        put_shared(t, lane, 1.f, 271);
+        bar_arrive(t, 1, 64, 272);
+        put_shared(t, lane, 2.f, 273);
+      } else if (t.warp == 1) {
+        bar_sync(t, 1, 64, 274);
+        store(t, p.y, lane, shared_float(t, lane, 275), 276);
+      }
+      break;
+    case 118:  // more on the stack than there is
+      large_frame(t);
+      break;
+    case 119:  // a plain read beside an atomic
+      if (i == 0)
+        atom<G, uint32_t>(t, p.x, 291, [](uint32_t v) { return v + 1; });
+      else
+        store(t, p.y, i, load(t, p.x, 0, 292), 293);
+      break;
+    case 120:  // a wild address
+      store(t, 0x10, 0, 1.f, 301);
+      break;
+    case 121:  // a collective of lanes that stand elsewhere
+      if (lane < 16)
+        vote_any(t, true, ~0u, 311);
+      else
+        redux<Redux::kAdd>(t, 1, ~0u, 312);
+      break;
+    case 122:  // reads a buffer that nobody filled
+      store(t, p.y, i, load(t, p.y, n + i, 321), 322);
+      break;
+    case 123:
+      trap(t, 331);
+    case 124:  // a copy into bytes that others still read
+      put_shared(t, i, 1.f, 340);
+      bar_sync(t, 0, 0, 341);
+      store(t, p.y, i, shared_float(t, n - 1 - i, 342), 343);
+      if (i < n / 4) cp_async(t, 16 * i, p.x + 16 * i, 16, 16, 344);
+      cp_async_wait_all(t, 345);
+      break;
+  }
+}
+EMU_ENTRY(program, sizeof(Params), 0, 16, 512, nullptr, 0)
+
+// ---- counters ----------------------------------------------------------------------------------
+extern "C" void counted(Thread& t, const char* params) {
+  Params p;
+  std::memcpy(&p, params, sizeof p);
+  const uint32_t i = t.linear;
+  for (uint32_t k = 0; k < 3; k++) {
+    block_executed(t, 1);
+    st<S>(t, 4 * i, 1.f, 2);                               // 1 wavefront a warp
+    st<S>(t, 4096 * (1 + t.warp) + 128 * t.lane, 1.f, 3);  // 32-way conflict
+    st<S>(t, 12288 + 16 * i, Vec<float, 4>{}, 4);          // 4 wavefronts
+    bar_sync(t, 0, 0, 5);
+    ld<S, float>(t, 0, 6);                                  // a broadcast: 1, ideal 1
+    ld<G, float>(t, p.x + 4 * i, 7);                        // 4 sectors
+    ld<G, float>(t, p.x + 64 * (i % 32), 8);                // 32 sectors, ideal 4
+    if ((i + k) % 2) ld<G, float>(t, p.x + 4 * i, 9);       // 4 sectors, half of the bytes
+    cp_async(t, 16384 + 32 * i, p.x + 16 * i, 16, 16, 10);  // 8 wavefronts, 16 sectors
+    cp_async_wait_all(t, 11);
+    bar_sync(t, 0, 0, 12);
+    back_edge(t, 13);
+  }
+}
+EMU_ENTRY(counted, sizeof(Params), 0, 16, 16, nullptr, 0)
+
+// ---- speed: every thread runs n rounds of a barrier or a collective
+// ------------------------------
+extern "C" void rounds(Thread& t, const char* params) {
+  Params p;
+  std::memcpy(&p, params, sizeof p);
+  for (uint32_t k = 0; k < p.n; k++) {
+    if (p.which == 0) bar_sync(t, 0, 0, 1);
+    if (p.which == 1) warp_sync(t, ~0u, 2);
+    back_edge(t, 3);
+  }
+}
+EMU_ENTRY(rounds, sizeof(Params), 0, 16, 4, nullptr, 0)

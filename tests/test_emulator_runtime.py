@@ -1,0 +1,379 @@
+"""The emulator's runtime on device code written by hand: right programs stay right in every order,
+planted defects are named, counters count. `emulator_kernels.cpp` holds the programs."""
+
+import itertools
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from child import child
+
+from pyinception.emulator import device as emulator
+from pyinception.emulator.device import Device, EmulatorFault, Kernel
+
+try:
+    emulator.library()
+except RuntimeError as error:
+    pytest.skip(str(error), allow_module_level=True)
+if shutil.which("g++") is None:
+    pytest.skip("no C++ compiler", allow_module_level=True)
+
+ROOT = Path(__file__).resolve().parents[1]
+PARAMS = np.dtype([("x", "u8"), ("y", "u8"), ("which", "u4"), ("n", "u4")])
+SCHEDULES = [("fair", 0), ("random", 1), ("random", 2), ("greedy", 1), ("greedy", 2), ("greedy", 3)]
+
+
+class Loaded:
+    """The test's device code, plain and checked."""
+
+    def __init__(self, folder: Path) -> None:
+        for variant, flags in (("plain", []), ("checked", ["-DEMU_CHECKED"])):
+            command = [
+                "g++", "-std=c++17", "-O1", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror",
+                *flags, f"-I{ROOT / 'csrc' / 'emulator'}",
+                str(ROOT / "tests" / "emulator_kernels.cpp"), "-o", str(folder / f"{variant}.so"),
+            ]  # fmt: skip
+            subprocess.run(command, check=True)
+        self.folder = folder
+
+    def kernel(self, name: str, variant: str) -> Kernel:
+        sites = [f"line {i}" for i in range(512)]
+        return Kernel.load(self.folder / f"{variant}.so", name, sites)
+
+
+@pytest.fixture(scope="module")
+def code(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loaded]:
+    yield Loaded(tmp_path_factory.mktemp("emulator"))
+
+
+def run(
+    kernel: Kernel, which: int, threads: int = 128, blocks: int = 1, size: int = 4096,
+    fill: bool = True, shared: int = 8192, **settings: object,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """x and y after program ``which``; x counts from 0, y is NaN."""
+    device = Device(**settings)  # type: ignore[arg-type]
+    x = device.buffer("x", np.arange(size, dtype=np.float32))
+    y = device.buffer("y", np.full(size, np.nan, np.float32))
+    if not fill:
+        y = device.empty("y", (size,))
+    if which in (5, 119):
+        x[0] = 0
+    params = np.array((x.ctypes.data, y.ctypes.data, which, size), PARAMS)
+    device.launch(kernel, (blocks,), (threads,), params, shared)
+    return np.array(x), np.array(y)
+
+
+# ---- right programs ------------------------------------------------------------------------------
+everywhere = pytest.mark.parametrize(
+    ("variant", "order", "seed"),
+    [(v, *s) for v, s in itertools.product(("plain", "checked"), SCHEDULES)],
+)
+
+
+@everywhere
+def test_reversal_through_shared_memory(code: Loaded, variant: str, order: str, seed: int) -> None:
+    kernel = code.kernel("program", variant)
+    for threads in (128, 1, 33, 1024):
+        x, y = run(kernel, 0, threads, blocks=3, order=order, seed=seed)
+        expected = x[: 3 * threads].reshape(3, threads)[:, ::-1].ravel() + 2
+        np.testing.assert_array_equal(y[: 3 * threads], expected)
+        assert np.isnan(y[3 * threads :]).all()
+
+
+@everywhere
+def test_producers_and_consumers(code: Loaded, variant: str, order: str, seed: int) -> None:
+    x, y = run(code.kernel("program", variant), 1, order=order, seed=seed)
+    expected = np.concatenate([x[:64][::-1] * (k + 1) for k in range(5)])
+    np.testing.assert_array_equal(y[:320], expected)
+
+
+@everywhere
+def test_small_accesses_and_partial_warps(
+    code: Loaded, variant: str, order: str, seed: int
+) -> None:
+    kernel = code.kernel("program", variant)
+    _, y = run(kernel, 2, order=order, seed=seed)
+    np.testing.assert_array_equal(y[:128], np.arange(128) ^ 1)
+    _, y = run(kernel, 3, order=order, seed=seed)
+    np.testing.assert_array_equal(y[:128], np.arange(128) ^ 1)
+    _, y = run(kernel, 8, order=order, seed=seed)
+    live = np.arange(128).reshape(4, 32)[:, :20].ravel()
+    assert (y[live] > 0).all() and np.isnan(np.delete(y[:128], live)).all()
+
+
+@everywhere
+@pytest.mark.parametrize("lazy", [True, False])
+def test_asynchronous_copies(code: Loaded, variant: str, order: str, seed: int, lazy: bool) -> None:
+    kernel = code.kernel("program", variant)
+    x, y = run(kernel, 4, 64, order=order, seed=seed, lazy_copies=lazy)
+    y = y[: 64 * 8].reshape(64, 2, 4)
+    rows = x[:256].reshape(64, 4)
+    np.testing.assert_array_equal(y[:, 0], rows[::-1])
+    short = rows * [1, 1, 0, 0]
+    short[::2] = 0
+    np.testing.assert_array_equal(y[:, 1], short)
+
+
+@everywhere
+def test_last_block_and_flags(code: Loaded, variant: str, order: str, seed: int) -> None:
+    kernel = code.kernel("program", variant)
+    _, y = run(kernel, 5, 32, blocks=9, order=order, seed=seed)
+    assert y[0] == 45
+    _, y = run(kernel, 6, 64, order=order, seed=seed)
+    np.testing.assert_array_equal(y[:32], 7)
+
+
+@everywhere
+def test_collectives(code: Loaded, variant: str, order: str, seed: int) -> None:
+    _, y = run(code.kernel("program", variant), 7, 64, order=order, seed=seed)
+    got = y.view(np.uint32)[: 64 * 16].reshape(64, 16)
+    i = np.arange(64, dtype=np.uint32)
+    lane, warp = i % 32, i // 32
+    down_ok = lane % 8 + 3 <= 7
+    expected = [
+        warp * 1024 + 496, np.where(lane > 0, i - 1, i), lane > 0,
+        np.where(down_ok, i + 3, i), down_ok, warp * 32 + 5,
+        np.full(64, sum(1 << k for k in range(0, 32, 3))), np.full(64, 13),
+        np.full(64, 0xFFFFFFFF), np.uint32(15) << (lane // 4 * 4), 100 - (warp * 32 + 31),
+        np.zeros(64), np.ones(64), np.zeros(64), np.zeros(64), np.ones(64),
+    ]  # fmt: skip
+    for column, values in enumerate(expected):
+        np.testing.assert_array_equal(got[:, column], np.asarray(values, np.uint32), str(column))
+
+
+def test_blocks_on_several_host_threads(code: Loaded) -> None:
+    kernel = code.kernel("program", "plain")
+    x, y = run(kernel, 0, 128, blocks=30, workers=2, order="random", seed=5)
+    expected = x[:3840].reshape(30, 128)[:, ::-1].ravel() + 2
+    np.testing.assert_array_equal(y[:3840], expected)
+    _, y = run(kernel, 5, 32, blocks=100, workers=2)
+    assert y[0] == 5050
+
+
+# ---- planted defects: (program, kind, line, line of the other access, memory) --------------------
+DEFECTS = [
+    (100, "race", "line 102", "line 101", "shared memory"),
+    (101, "race", "line 111", "line 113", "shared memory"),
+    (102, "out of bounds", "line 121", None, "x"),
+    (103, "out of bounds", "line 131", None, "shared memory"),
+    (104, "uninitialised", "line 142", None, "shared memory"),
+    (105, "misaligned", "line 151", None, "y"),
+    (106, "barrier", "line 163", "line 161", ""),
+    (107, "barrier", "line 171", None, ""),
+    (108, "hang", "line 181", None, ""),
+    (109, "copy not waited for", "line 194", "line 191", "shared memory"),
+    (110, "copy not waited for", "line 203", "line 201", "shared memory"),
+    (111, "race", "line 214", "line 210", "shared memory"),
+    (112, "race", "line 221", "line 221", "y"),
+    (113, "race", "line 232", "line 230", "shared memory"),
+    (114, "barrier", "line 242", "line 241", ""),
+    (115, "deadlock", "line 251", None, ""),
+    (116, "trap", "line 261", None, ""),
+    (117, "race", "line 275", "line 273", "shared memory"),
+    (118, "stack", None, None, ""),
+    (119, "race", "line 292", "line 291", "x"),
+    (120, "out of bounds", "line 301", None, ""),
+    (121, "barrier", "line 312", "line 311", ""),
+    (122, "uninitialised", "line 321", None, "y"),
+    (123, "trap", "line 331", None, ""),
+    (124, "race", "line 344", "line 342", "shared memory"),
+]
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize(("which", "kind", "where", "other", "memory"), DEFECTS)
+def test_the_checker_names_the_defect(
+    code: Loaded, which: int, kind: str, where: str, other: str | None, memory: str,
+    schedule: tuple[str, int],
+) -> None:  # fmt: skip
+    order, seed = schedule
+    with pytest.raises(EmulatorFault) as raised:
+        run(
+            code.kernel("program", "checked"), which, blocks=2, fill=which != 122,
+            order=order, seed=seed, back_edges=1_000_000,
+        )  # fmt: skip
+    fault = raised.value
+    found = (fault.where, fault.other_where)
+    if fault.kind in ("race", "barrier"):  # who comes first is the schedule's
+        assert sorted(map(str, found)) == sorted(map(str, (where, other))), str(fault)
+    else:
+        assert found == (where, other), str(fault)
+    assert fault.kind == kind or (which, fault.kind) == (110, "race"), str(fault)
+    assert fault.buffer == memory, str(fault)
+    assert fault.block is not None and fault.thread is not None
+
+
+# Without the checker: guard pages, alignment, divergence, deadlock, budget.
+PLAIN = [103, 105, 106, 107, 108, 114, 115, 116, 118, 120, 121, 123]
+
+
+@pytest.mark.parametrize("which", PLAIN)
+def test_plain_code_faults_too(code: Loaded, which: int) -> None:
+    kind, where, other, memory = next(d[1:] for d in DEFECTS if d[0] == which)
+    with pytest.raises(EmulatorFault) as raised:
+        run(code.kernel("program", "plain"), which, back_edges=100_000)
+    fault = raised.value
+    assert (fault.kind, fault.other_where, fault.buffer) == (kind, other, memory), str(fault)
+    assert fault.where == where or which == 118, str(fault)
+
+
+def test_a_guard_page_names_buffer_offset_and_line(code: Loaded) -> None:
+    with pytest.raises(EmulatorFault, match="out-of-bounds read at byte 16384 of x") as raised:
+        run(code.kernel("program", "plain"), 102)
+    fault = raised.value
+    assert (fault.where, fault.buffer, fault.offset) == ("line 121", "x", 16384)
+    assert (fault.block, fault.thread) == ((0, 0, 0), (0, 0, 0))
+
+
+def test_early_reads_see_nan_without_the_checker(code: Loaded) -> None:
+    kernel = code.kernel("program", "plain")
+    for which in (104, 109):
+        _, y = run(kernel, which)
+        assert np.isnan(y[:128]).any(), which
+
+
+def test_a_missing_barrier_gives_wrong_numbers(code: Loaded) -> None:
+    """WAR: a warp that runs ahead overwrites what the others have yet to read."""
+    kernel = code.kernel("program", "plain")
+    expected = np.repeat([0, 1, 2], 128)
+    greedy = [run(kernel, 101, order="greedy", seed=seed)[1][:384] for seed in range(4)]
+    assert not any(np.array_equal(y, expected) for y in greedy)
+
+
+def test_the_device_goes_on_after_a_fault(code: Loaded) -> None:
+    kernel = code.kernel("program", "checked")
+    device = Device()
+    x = device.buffer("x", np.arange(128, dtype=np.float32))
+    y = device.empty("y", (128,))
+    for which in (103, 0, 100, 0):
+        params = np.array((x.ctypes.data, y.ctypes.data, which, 128), PARAMS)
+        if which:
+            with pytest.raises(EmulatorFault):
+                device.launch(kernel, (1,), (128,), params, 8192)
+        else:
+            device.launch(kernel, (1,), (128,), params, 8192)
+            np.testing.assert_array_equal(y, np.array(x)[::-1] + 2)
+
+
+# ---- counters ------------------------------------------------------------------------------------
+@pytest.mark.parametrize(("order", "seed"), SCHEDULES)
+def test_counters(code: Loaded, order: str, seed: int) -> None:
+    device = Device(count=True, order=order, seed=seed)
+    x = device.buffer("x", np.zeros(1024, np.float32))
+    params = np.array((x.ctypes.data, 0, 0, 0), PARAMS)
+    kernel = code.kernel("counted", "checked")
+    device.launch(kernel, (2,), (64,), params, 32768)
+    rows = {(c.where, c.kind): (c.instructions, c.units, c.ideal) for c in device.counters(kernel)}
+    warps = 2 * 2 * 3  # blocks, warps, rounds
+    assert rows == {
+        ("line 1", "executed"): (warps, 0, 0),
+        ("line 2", "shared write"): (warps, warps, warps),
+        ("line 3", "shared write"): (warps, 32 * warps, warps),
+        ("line 4", "shared write"): (warps, 4 * warps, 4 * warps),
+        ("line 6", "shared read"): (warps, warps, warps),
+        ("line 7", "global read"): (warps, 4 * warps, 4 * warps),
+        ("line 8", "global read"): (warps, 32 * warps, 4 * warps),
+        ("line 9", "global read"): (warps, 4 * warps, 2 * warps),
+        ("line 10", "shared copy"): (warps, 8 * warps, 4 * warps),
+        ("line 10", "global copy"): (warps, 16 * warps, 16 * warps),
+    }
+    device.clear_counters()
+    assert device.counters(kernel) == []
+
+
+# ---- refusals ------------------------------------------------------------------------------------
+def test_launches_no_device_would_take(code: Loaded) -> None:
+    kernel = code.kernel("program", "plain")
+    device = Device()
+    params = np.zeros((), PARAMS)
+    with pytest.raises(ValueError, match="2048 threads; there are at most 1024"):
+        device.launch(kernel, (1,), (64, 32), params)
+    with pytest.raises(ValueError, match="300000 bytes of shared memory"):
+        device.launch(kernel, (1,), (32,), params, 300000)
+    with pytest.raises(ValueError, match="takes 24 bytes of parameters, the launch gives 8"):
+        device.launch(kernel, (1,), (32,), np.zeros(1))
+    with pytest.raises(ValueError, match="grid: expected 1 to 3 positive extents"):
+        device.launch(kernel, (0,), (32,), params)
+    with pytest.raises(ValueError, match="65535"):
+        device.launch(kernel, (1, 70000), (32,), params)
+    with pytest.raises(ValueError, match="order: expected one of fair, random, greedy"):
+        Device(order="first")
+    with pytest.raises(ValueError, match="name: expected 1 to 63 bytes"):
+        device.empty("x" * 64, (1,))
+    with pytest.raises(TypeError, match="plain numbers"):
+        device.buffer("x", np.array([None]))
+
+
+def test_arrays_keep_their_memory_and_give_it_back(code: Loaded) -> None:
+    views = []
+    for k in range(50):
+        device = Device()
+        views.append(device.buffer("x", np.full((64, 1024), k, np.float32))[3:, ::2])
+    assert [float(v.sum()) for v in views] == [k * 61 * 512.0 for k in range(50)]
+    assert device.buffer("e", np.zeros((0, 4))).shape == (0, 4)
+
+
+def test_two_devices_in_two_threads(code: Loaded) -> None:
+    kernel = code.kernel("program", "checked")
+    wrong = []
+
+    def work(seed: int) -> None:
+        for _ in range(5):
+            x, y = run(kernel, 0, 64, order="random", seed=seed)
+            if not np.array_equal(y[:64], x[:64][::-1] + 2):
+                wrong.append(seed)
+
+    threads = [threading.Thread(target=work, args=(s,)) for s in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_ctrl_c_ends_a_hang(code: Loaded) -> None:
+    body = f"""
+    from pyinception.emulator.device import Device, Kernel
+    kernel = Kernel.load({str(code.folder / "plain.so")!r}, "program")
+    params = np.array((0, 0, 108, 0), [("x", "u8"), ("y", "u8"), ("which", "u4"), ("n", "u4")])
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+    start = time.monotonic()
+    try:
+        Device(back_edges=1 << 62).launch(kernel, (1,), (64,), params)
+    except KeyboardInterrupt:
+        print(time.monotonic() - start)
+    """
+    done = child(body)
+    assert done.returncode == 0, done.stderr
+    assert 0.2 < float(done.stdout) < 1.5
+
+
+def test_a_crash_elsewhere_is_still_a_crash(code: Loaded) -> None:
+    """The handler of guard pages keeps its hands off faults that are not device code's."""
+    body = f"""
+    import ctypes
+    from pyinception.emulator.device import Device, Kernel
+    kernel = Kernel.load({str(code.folder / "plain.so")!r}, "rounds")
+    params = np.array((0, 0, 0, 1), [("x", "u8"), ("y", "u8"), ("which", "u4"), ("n", "u4")])
+    Device().launch(kernel, (1,), (64,), params)
+    ctypes.string_at(8)
+    """
+    assert child(body).returncode == -11
+
+
+def test_barriers_cost_microseconds(code: Loaded) -> None:
+    """A barrier of 256 threads: 8 us with our own switch, 124 us through swapcontext."""
+    kernel = code.kernel("rounds", "plain")
+    device = Device()
+    params = np.array((0, 0, 0, 2000), PARAMS)
+    best = 1.0
+    for _ in range(5):
+        start = time.perf_counter()
+        device.launch(kernel, (1,), (256,), params)
+        best = min(best, time.perf_counter() - start)
+    assert best / 2000 < 60e-6
