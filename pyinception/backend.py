@@ -107,8 +107,17 @@ def why_not(name: str) -> str | None:
     if name == "cuda":
         return _core_lacks("cuda_arch", "the CUDA kernels") or _cupy_reason()
     if name == "emulated":
-        return _core_lacks("emulate", "the CUDA kernels on an emulator")
+        return _core_lacks("cuda_plan_reduce_conv", "the CUDA kernels") or _emulator_reason()
     return None
+
+
+@cache
+def _emulator_reason() -> str | None:
+    try:
+        importlib.import_module("pyinception.emulator.device").library()
+    except RuntimeError as error:
+        return f"{error}; install from the repository (pip install .)"
+    return importlib.import_module("pyinception.emulator.compile").why_not()
 
 
 def _core_lacks(attribute: str, what: str) -> str | None:

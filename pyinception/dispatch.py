@@ -115,6 +115,8 @@ def _choose(
     if name != "auto" and (reason := why_not(name)):
         raise BackendError(f'{function}: backend "{name}" cannot run: {reason}')
     rows = [row for row in ROWS[op, direction] if name in ("auto", row.backend)]
+    if name == "auto":  # kernels of another machine run only where they are asked for
+        rows = [row for row in rows if row.backend != "emulated"]
     wished = [row for row in rows if wish in ("auto", row.algorithm)]
     declined: list[tuple[str, str]] = []
     for row in wished if binding else wished + [row for row in rows if row not in wished]:

@@ -12,6 +12,7 @@ layer shape; the reference rows copy what `kernels/reference.py` returns.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 from pyinception import config
@@ -273,6 +274,40 @@ def _reference_runs() -> dict[Key, Run]:
     return _by_key(locals(), dropout_fprop)
 
 
+# -------------------------------------------------------------------------------- emulated rows
+
+
+def _emulated_runs() -> dict[Key, Run]:
+    """The CUDA kernels, run on the CPU: to test and study them, not for speed."""
+
+    def reduce_conv_fprop(spec, x, wr, br, w, b, y, r):
+        _emulated_reduce_conv().fprop(spec, x, raw(wr), br, raw(w), b, y, r)
+
+    def reduce_conv_backward(spec, gy, x, wr, w, r, y, gx, gwr, gbr, gw, gb, accumulate):
+        arrays = gy, x, wr, w, r, y, gx, gwr, gbr, gw, gb
+        _emulated_reduce_conv().backward(spec, *arrays, accumulate)
+
+    return {
+        ("reduce_conv", "fprop"): reduce_conv_fprop,
+        ("reduce_conv", "backward"): reduce_conv_backward,
+    }
+
+
+def _emulated_reduce_conv() -> Any:
+    return import_module("pyinception.emulator.reduce_conv")  # its kernels compile at first use
+
+
+def _emulated_declines(key: Key) -> Why:
+    def why(spec: Spec, target: Target) -> str | None:
+        if reason := _reference_declines(spec, target) or why_not("emulated"):
+            return reason
+        if target.dtype != "float32":
+            return f"needs float32, not {target.dtype}"
+        return _emulated_reduce_conv().why_not(spec, key[1])
+
+    return why
+
+
 # -------------------------------------------------------------------------------------- refusals
 
 
@@ -322,6 +357,7 @@ _WITH_WINOGRAD = ("conv", "reduce_conv", "inception")
 
 def _rows() -> dict[Key, tuple[Row, ...]]:
     cpu = {algorithm: _cpu_runs(algorithm) for algorithm in ALGORITHMS}
+    emulated = _emulated_runs()
     table: dict[Key, tuple[Row, ...]] = {}
     for key, run in _reference_runs().items():
         op = key[0]
@@ -330,6 +366,11 @@ def _rows() -> dict[Key, tuple[Row, ...]]:
             for a in ALGORITHMS
             if key in cpu[a] and (op in _WITH_WINOGRAD or a in ("auto", "plain"))
         ]
+        if key in emulated:
+            row = Row(
+                *key, "emulated", "emulated", "direct", _emulated_declines(key), emulated[key]
+            )
+            rows.append(row)
         rows.append(Row(*key, "reference", "reference", "plain", _reference_declines, run))
         table[key] = tuple(rows)
     return table

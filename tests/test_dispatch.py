@@ -59,7 +59,7 @@ def test_every_row_runs_or_gives_a_reason(case: Case, monkeypatch: pytest.Monkey
     assert changed > 0
     assert all(np.isfinite(a).all() for a in expected)
     with standing_in(monkeypatch) as core:
-        for row in rows[:-1]:
+        for row in (row for row in rows if row.backend == "cpu"):
             reason = row.why_not(case.spec, HOST)
             if reason is not None:
                 assert row.algorithm == "winograd", (row.name, reason)

@@ -81,5 +81,6 @@ void run(Call call) {
 
 void register_conv(py::module_& m);
 void register_ops(py::module_& m);
+void register_cuda_plan(py::module_& m);
 
 }  // namespace pyi_bind

@@ -69,4 +69,5 @@ PYBIND11_MODULE(_C, m) {
   pyi_bind::register_dlpack(m);
   pyi_bind::register_conv(m);
   pyi_bind::register_ops(m);
+  pyi_bind::register_cuda_plan(m);
 }

@@ -203,6 +203,13 @@ pyi_status entry(const char* function, const pyi_options* options, Body body) {
       function, options, [](Call& call, void* f) { (*static_cast<Body*>(f))(call); }, &body);
 }
 
+// Runs `body()`; what it throws becomes a status and a message.
+pyi_status guard(void (*body)(void*), void* context);
+template <class Body>
+pyi_status guarded(Body body) {
+  return guard([](void* f) { (*static_cast<Body*>(f))(); }, &body);
+}
+
 inline int64_t address(const void* p) { return reinterpret_cast<int64_t>(p); }
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 inline int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }

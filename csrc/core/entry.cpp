@@ -194,6 +194,19 @@ pyi_status enter(const char* function, const pyi_options* options, void (*body)(
   }
 }
 
+pyi_status guard(void (*body)(void*), void* context) {
+  try {
+    body(context);
+    return PYI_OK;
+  } catch (const Error& error) {
+    last_error() = error.message;
+    return error.status;
+  } catch (const std::exception& error) {
+    last_error() = text("out of memory (", error.what(), ")");
+    return PYI_OUT_OF_MEMORY;
+  }
+}
+
 }  // namespace pyi
 
 extern "C" {

@@ -198,6 +198,23 @@ PYI_API pyi_status pyi_dropout(const DLTensor* x, const DLTensor* y, double p, u
                                uint32_t step, uint32_t layer, uint32_t first_sample,
                                const pyi_options* options);
 
+/* What the CUDA kernels of reduce_conv would be launched with; needs no CUDA. args is a
+ * ReduceConvCudaArgs (kernels/cuda_args.h), whose pointers are not followed. Each launch is shown
+ * to visit(), in order; its params live during that call. PYI_CUDA_SIZE: only the workspace's
+ * bytes. */
+enum { PYI_CUDA_FPROP = 0, PYI_CUDA_BACKWARD = 1, PYI_CUDA_SIZE = 2 };
+typedef struct {
+  const char* entry;
+  uint32_t grid[3];
+  uint32_t block, shared_bytes;
+  const void* params;
+  int64_t param_bytes;
+} pyi_cuda_launch;
+typedef void (*pyi_cuda_visitor)(void* context, const pyi_cuda_launch* launch);
+PYI_API pyi_status pyi_cuda_plan_reduce_conv(const void* args, int64_t args_bytes, int direction,
+                                             pyi_cuda_visitor visit, void* context,
+                                             int64_t* workspace_bytes);
+
 #ifdef __cplusplus
 }
 #endif

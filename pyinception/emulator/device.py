@@ -272,7 +272,7 @@ class Device:
     ) -> np.ndarray:
         with self._handle.lock:
             memory = _Memory(self._handle, name, shape, dtype, initialised)
-        array = _Array(shape, dtype, buffer=memory.bytes)  # type: ignore[call-overload]
+        array = _Array(shape, dtype, buffer=memory.bytes)  # type: ignore[arg-type]
         array.memory = memory
         return array
 
