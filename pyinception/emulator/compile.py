@@ -114,6 +114,11 @@ def why_not() -> str | None:
             "no compiler of CUDA C++ was found (nvcc or NVRTC); "
             "pip install 'pyinception[emulator]' brings NVRTC"
         )
+    return host_reason()
+
+
+def host_reason() -> str | None:
+    """None where translations can be compiled, else the cause and the remedy."""
     try:
         _host_compiler()
     except CompileError as error:

@@ -133,8 +133,10 @@ def _comparison() -> Iterator[Rule]:
                     yield from rule(
                         f"setp.{modifiers}.{t}", f"=pred|pred {operands}", f"{holds} ;; {fails}"
                     )
+                    if third:
+                        continue  # no compiler emits set with a third operand
                     for d, one in (("u32", "~0u"), ("s32", "-1"), ("f32", "1.0f")):
-                        value = f"({holds}) ? {one} : 0"
+                        value = f"{holds} ? {one} : 0"
                         yield from rule(f"set.{modifiers}.{d}.{t}", f"={d} {operands}", value)
 
 

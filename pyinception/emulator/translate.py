@@ -38,6 +38,9 @@ class Site:
     block: int
     function: str
 
+    def __str__(self) -> str:
+        return str(self.source) if self.source else f"line {self.line} of the PTX"
+
 
 @dataclass(frozen=True)
 class Translation:
