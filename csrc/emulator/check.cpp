@@ -56,7 +56,7 @@ Epoch Checker::now(const Fiber& f, bool strong, uint32_t site) const {
           kOne};
 }
 
-bool Checker::before(const Epoch& e, const Fiber& f) const {
+inline bool Checker::before(const Epoch& e, const Fiber& f) const {
   const WarpState& s = states_[f.warp];
   const uint32_t warp = e.thread / kWarpSize, lane = e.thread % kWarpSize;
   if (e.block != block_) {
@@ -211,9 +211,18 @@ bool Checker::unordered_read(const Fiber& f, Pool& pool, const Cell& cell, bool 
   return false;
 }
 
-void Checker::on_read(Fiber& f, Pool& pool, Cell& cell, bool strong, uint32_t site) {
+void Checker::on_read(Fiber& f, Pool& pool, Cell& cell, const Epoch& mine) {
   Epoch& r = cell.read;
-  const Epoch mine = now(f, strong, site);
+  const bool strong = mine.strong;
+  const uint32_t lane = 1u << f.lane;
+  if (r.kind == kSet && r.block == block_) {  // the common case: a tile that all warps read
+    SetEntry& e = set(pool, cell)[f.warp];
+    if (e.warp_clock == mine.warp_clock && e.lane_clock == mine.lane_clock) {
+      e.lanes |= lane;
+      e.strong = e.strong && strong;
+      return;
+    }
+  }
   if (r.kind == kNone || (r.kind == kOne && before(r, f) && (r.strong || !strong))) {
     r = mine;
     return;
@@ -246,40 +255,35 @@ void Checker::on_read(Fiber& f, Pool& pool, Cell& cell, bool strong, uint32_t si
                                                  first.strong};
   }
   SetEntry& e = set(pool, cell)[f.warp];
-  const uint32_t lane = 1u << f.lane;
-  if (e.lanes && e.lane_clock == mine.lane_clock) {
-    e.warp_clock = mine.warp_clock;
-    e.lanes |= lane;
-    e.strong = e.strong && strong;
-  } else if (!e.lanes || before(e, block_, f.warp, f)) {
-    e = {mine.warp_clock, mine.lane_clock, lane, site, mine.strong};
-  } else {
-    e = {mine.warp_clock, std::max(e.lane_clock, mine.lane_clock), e.lanes | lane, site,
+  if (!e.lanes || before(e, block_, f.warp, f))
+    e = {mine.warp_clock, mine.lane_clock, lane, mine.site, mine.strong};
+  else
+    e = {mine.warp_clock, std::max(e.lane_clock, mine.lane_clock), e.lanes | lane, mine.site,
          static_cast<uint8_t>(e.strong && strong)};
-  }
 }
 
-void Checker::one(Fiber& f, const Place& place, Cell& cell, uint64_t offset, uint32_t bytes,
-                  Access access, bool strong, uint32_t site) {
-  const bool is_read = access == Access::kRead;
+inline void Checker::one(Fiber& f, const Place& place, Cell& cell, uint64_t offset, uint32_t bytes,
+                         Access access, const Epoch& mine) {
+  const bool is_read = access == Access::kRead, strong = mine.strong;
   const Epoch& w = cell.write;
   if (w.kind != kNone && !(strong && w.strong) && !before(w, f))
-    race(f, is_read ? "read after write" : "write after write", place, offset, bytes, w, site);
+    race(f, is_read ? "read after write" : "write after write", place, offset, bytes, w, mine.site);
   if (is_read) {
-    on_read(f, place.pool, cell, strong, site);
+    on_read(f, place.pool, cell, mine);
     return;
   }
   Epoch other;
   if (unordered_read(f, place.pool, cell, strong, &other))
-    race(f, "write after read", place, offset, bytes, other, site);
+    race(f, "write after read", place, offset, bytes, other, mine.site);
   if (cell.read.kind == kSet) place.pool.free_sets.push_back(cell.read.lane_clock);
   cell.read.kind = kNone;
-  cell.write = now(f, strong, site);
+  cell.write = mine;
 }
 
 void Checker::span(Fiber& f, const Place& place, Cell* cells, uint64_t offset, uint32_t bytes,
                    Access access, bool strong, uint32_t site) {
   const uint64_t end = offset + bytes;
+  const Epoch mine = now(f, strong, site);
   for (uint64_t at = offset; at < end; at = at / 4 * 4 + 4) {
     Cell& cell = cells[at / 4];
     const uint32_t first = at % 4,
@@ -315,10 +319,10 @@ void Checker::span(Fiber& f, const Place& place, Cell* cells, uint64_t offset, u
       }
     }
     if (!cell.parts)
-      one(f, place, cell, at, bytes, access, strong, site);
+      one(f, place, cell, at, bytes, access, mine);
     else
       for (uint32_t i = 0; i < count; i++)
-        one(f, place, place.pool.parts[cell.parts][first + i], at + i, bytes, access, strong, site);
+        one(f, place, place.pool.parts[cell.parts][first + i], at + i, bytes, access, mine);
   }
 }
 

@@ -99,8 +99,8 @@ class Checker {
   void span(Fiber& f, const Place& place, Cell* cells, uint64_t offset, uint32_t bytes, Access,
             bool strong, uint32_t site);
   void one(Fiber& f, const Place& place, Cell& cell, uint64_t offset, uint32_t bytes, Access,
-           bool strong, uint32_t site);
-  void on_read(Fiber& f, Pool& pool, Cell& cell, bool strong, uint32_t site);
+           const Epoch& mine);
+  void on_read(Fiber& f, Pool& pool, Cell& cell, const Epoch& mine);
   // An earlier read that nothing orders before an access of f now; false: none.
   bool unordered_read(const Fiber& f, Pool& pool, const Cell& cell, bool strong, Epoch* found);
   bool before(const Epoch& e, const Fiber& f) const;
