@@ -138,6 +138,7 @@ void Block::run(uint32_t linear) {
   const uint32_t* g = launch.grid;
   const uint32_t* b = launch.block;
   const uint32_t threads = static_cast<uint32_t>(fibers.size());
+  const uint64_t budget = device.config.back_edge_budget;
   index = linear;
   live = threads;
   live_warps = ready_warps = 0;
@@ -154,7 +155,8 @@ void Block::run(uint32_t linear) {
     f.shared_bytes = window.bytes;
     f.dynamic_offset = window.bytes - launch.dynamic_shared_bytes;
     f.runtime = &kRuntime;
-    f.slice = kSlice;
+    f.slice =
+        budget && budget < static_cast<uint64_t>(kSlice) ? static_cast<int64_t>(budget) : kSlice;
     f.slices = 0;
     f.site = kNoSite;
     f.lane = i % kWarpSize, f.warp = i / kWarpSize, f.linear = i;

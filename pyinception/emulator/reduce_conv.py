@@ -4,6 +4,7 @@ The records, plans and launches are those of the GPU; arrays are copied into buf
 pages and strides of their own, so a channel slice is a channel slice there too.
 """
 
+import math
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -49,10 +50,7 @@ class _Call:
         if array is None:
             return
         is_map = f"{name}_strides" in REDUCE_CONV_CUDA_ARGS.names
-        strides = _strides(array) if is_map else None
-        if strides is None:
-            strides = _strides(np.empty(array.shape, np.float32))
-        assert strides is not None
+        strides = (_strides(array) if is_map else None) or _dense(array.shape)
         used = zip(array.shape, strides, strict=True)
         span = 1 + sum((n - 1) * stride for n, stride in used) if array.size else 0
         if output and not keeps:
@@ -92,6 +90,11 @@ def _as_strided(memory: np.ndarray, shape: Sequence[int], strides: Sequence[int]
     return np.lib.stride_tricks.as_strided(memory, shape, [4 * stride for stride in strides])
 
 
+def _dense(shape: Sequence[int]) -> tuple[int, ...]:
+    """Strides of a C-contiguous array, in elements."""
+    return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
+
+
 def _strides(array: np.ndarray) -> tuple[int, ...] | None:
     """Strides in elements; None for a layout that the kernels do not take."""
     if any(stride % 4 or stride < 0 for stride in array.strides) or array.dtype != np.float32:
@@ -121,9 +124,7 @@ def why_not(spec: Any, direction: str) -> str | None:
         record = _record(spec)
         shapes = {"x": reduce.x_shape, "r": reduce.y_shape, "y": conv.y_shape}
         for name, shape in (shapes | {"gx": shapes["x"], "gy": shapes["y"]}).items():
-            _, height, width, channels = shape
-            strides = (height * width * channels, width * channels, channels)
-            record[f"{name}_strides"] = strides
+            record[f"{name}_strides"] = _dense(shape)[:3]
         for name in ("x", "wr", "w", "y"):
             record[name] = 1 << 32  # nobody follows it
         core().cuda_plan_reduce_conv(record.tobytes(), FPROP if direction == "fprop" else SIZE)
