@@ -21,29 +21,21 @@ struct Fragment {
   T v[N];
 };
 
+// All 32 lanes take part; the runtime ends a launch in which one cannot.
 inline void meet_matrix(Thread& t, uint32_t key, uint32_t site, void* record, Rendezvous run) {
   meet(t, kKeyMatrix + key, ~0u, site, record, run, true);
 }
-// A lane of a partial warp takes no part in a meeting; the matrix would lack its elements.
-inline void demand_whole_warp(Thread* const* lanes, uint32_t present, uint32_t site) {
-  if (present != ~0u) {
-    fault(*lanes[__builtin_ctz(present)], site, "a matrix instruction needs all 32 lanes");
-  }
-}
-
 // ---- 8x8 matrices of 16-bit elements
 // -------------------------------------------------------------
 template <int N>
 struct MatrixRecord {
   uint16_t row[8];  // of matrix lane / 8, brought by this lane
   uint32_t result[N];
-  uint32_t site;
 };
 
 template <int N, bool kTrans>
-inline void share_matrices(Thread* const* lanes, void* const* records, uint32_t present) {
+inline void share_matrices(Thread* const*, void* const* records, uint32_t) {
   const auto record = [&](int lane) { return static_cast<MatrixRecord<N>*>(records[lane]); };
-  demand_whole_warp(lanes, present, record(__builtin_ctz(present))->site);
   for (int lane = 0; lane < kWarpSize; lane++) {
     const int group = lane / 4, place = lane % 4;
     for (int m = 0; m < N; m++) {
@@ -61,7 +53,6 @@ inline void share_matrices(Thread* const* lanes, void* const* records, uint32_t 
 template <int N, bool kTrans>
 inline Fragment<uint32_t, N> ldmatrix(Thread& t, uint32_t address, uint32_t site) {
   MatrixRecord<N> record{};
-  record.site = site;
   if (t.lane < 8 * N) {
     const auto row = ld<Space::kShared, Vec<uint64_t, 2>>(t, address, site);
     std::memcpy(record.row, &row, sizeof row);
@@ -73,24 +64,22 @@ inline Fragment<uint32_t, N> ldmatrix(Thread& t, uint32_t address, uint32_t site
 }
 
 struct TransposeRecord {
-  uint32_t value, result, site;
+  uint32_t value, result;
 };
 inline uint32_t transpose(Thread& t, uint32_t value, uint32_t site) {
-  TransposeRecord record{value, 0, site};
-  meet_matrix(
-      t, 16, site, &record, [](Thread* const* lanes, void* const* records, uint32_t present) {
-        const auto at = [&](int lane) { return static_cast<TransposeRecord*>(records[lane]); };
-        demand_whole_warp(lanes, present, at(__builtin_ctz(present))->site);
-        for (int lane = 0; lane < kWarpSize; lane++) {
-          uint32_t bits = 0;
-          for (int i = 0; i < 2; i++) {
-            const int row = 2 * (lane % 4) + i, column = lane / 4;
-            const uint32_t pair = at(4 * row + column / 2)->value;
-            bits |= (pair >> 16 * (column & 1) & 0xffff) << 16 * i;
-          }
-          at(lane)->result = bits;
-        }
-      });
+  TransposeRecord record{value, 0};
+  meet_matrix(t, 16, site, &record, [](Thread* const*, void* const* records, uint32_t) {
+    const auto at = [&](int lane) { return static_cast<TransposeRecord*>(records[lane]); };
+    for (int lane = 0; lane < kWarpSize; lane++) {
+      uint32_t bits = 0;
+      for (int i = 0; i < 2; i++) {
+        const int row = 2 * (lane % 4) + i, column = lane / 4;
+        const uint32_t pair = at(4 * row + column / 2)->value;
+        bits |= (pair >> 16 * (column & 1) & 0xffff) << 16 * i;
+      }
+      at(lane)->result = bits;
+    }
+  });
   return record.result;
 }
 
@@ -109,7 +98,6 @@ struct MultiplyRecord {
   Fragment<uint32_t, kRegistersA<T, K>> a;
   Fragment<uint32_t, kRegistersB<T, K>> b;
   Sum<S> c;
-  uint32_t site;
 };
 
 // tf32 has no bits below the 13th: they are cut off, a NaN stays one.
@@ -134,10 +122,9 @@ inline void unpack(uint32_t bits, int lane, int major, int k, Use use) {
 }
 
 template <class T, int K, class S>
-inline void multiply(Thread* const* lanes, void* const* records, uint32_t present) {
+inline void multiply(Thread* const*, void* const* records, uint32_t) {
   using Record = MultiplyRecord<T, K, S>;
   const auto record = [&](int lane) { return static_cast<Record*>(records[lane]); };
-  demand_whole_warp(lanes, present, record(__builtin_ctz(present))->site);
   constexpr int kStep = std::is_same_v<T, tf32> ? 4 : 8;  // of k, to the next register
   alignas(32) float a[16][K], b[K][8], c[16][8];
   for (int lane = 0; lane < kWarpSize; lane++) {
@@ -180,7 +167,7 @@ inline void multiply(Thread* const* lanes, void* const* records, uint32_t presen
 template <class T, int K, class S>
 inline Sum<S> mma(Thread& t, const Fragment<uint32_t, kRegistersA<T, K>>& a,
                   const Fragment<uint32_t, kRegistersB<T, K>>& b, const Sum<S>& c, uint32_t site) {
-  MultiplyRecord<T, K, S> record{a, b, c, site};
+  MultiplyRecord<T, K, S> record{a, b, c};
   meet_matrix(t, 32, site, &record, multiply<T, K, S>);
   return record.c;
 }
