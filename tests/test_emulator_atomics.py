@@ -137,6 +137,7 @@ def copy_text() -> str:
     lines = [
         ".reg .b64 %ones, %policy;", ".reg .b32 %three;", ".reg .pred %yes, %no;",
         "mov.b64 %ones, -1;", "mov.b64 %policy, 0;", "mov.b32 %three, 3;",
+        *(f"{opcode} %policy; {opcode} %policy, 0f3F000000;" for opcode in opcodes("createpolicy")),
         "setp.eq.u32 %yes|%no, %three, 3;",
     ]  # fmt: skip
     for i, (opcode, size, third, _) in enumerate(copies()):

@@ -114,6 +114,15 @@ inline float rcp(float a) { return 1 / a; }
 inline double rcp(double a) { return 1 / a; }
 inline float rsqrt(float a) { return static_cast<float>(1 / std::sqrt(static_cast<double>(a))); }
 inline double rsqrt(double a) { return 1 / std::sqrt(a); }
+// rcp.approx.ftz.f64 and its sibling read the upper half of the operand and write that of the
+// result.
+inline double upper_half(double a) {
+  const double cut = as<double>(as<uint64_t>(a) & 0xffffffff00000000ull);
+  if (std::isnan(a)) return std::numeric_limits<double>::quiet_NaN();
+  return std::fabs(cut) < std::numeric_limits<double>::min() ? std::copysign(0.0, cut) : cut;
+}
+inline double rcp_gross(double a) { return upper_half(1 / upper_half(a)); }
+inline double rsqrt_gross(double a) { return upper_half(1 / std::sqrt(upper_half(a))); }
 inline float sin(float a) { return static_cast<float>(std::sin(static_cast<double>(a))); }
 inline float cos(float a) { return static_cast<float>(std::cos(static_cast<double>(a))); }
 inline float lg2(float a) { return static_cast<float>(std::log2(static_cast<double>(a))); }

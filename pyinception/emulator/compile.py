@@ -109,12 +109,17 @@ def build(module: Module, entry: str, *, checked: bool) -> tuple[Translation, Pa
 
 def why_not() -> str | None:
     """None where CUDA C++ and its translation can be compiled, else the cause and the remedy."""
-    if _nvcc() is None and _nvrtc() is None:
-        return (
-            "no compiler of CUDA C++ was found (nvcc or NVRTC); "
-            "pip install 'pyinception[emulator]' brings NVRTC"
-        )
-    return host_reason()
+    return cuda_reason() or host_reason()
+
+
+def cuda_reason() -> str | None:
+    """None where there is a compiler of CUDA C++, else the cause and the remedy."""
+    if _nvcc() is not None or _nvrtc() is not None:
+        return None
+    return (
+        "no compiler of CUDA C++ was found (nvcc or NVRTC); "
+        "pip install 'pyinception[emulator]' brings NVRTC"
+    )
 
 
 def host_reason() -> str | None:

@@ -294,7 +294,7 @@ class _Body:
             )
 
     def declare_registers(self, text: str) -> None:
-        match = re.match(r"\.reg\s+\.(\w+)\s+(.*)\Z", text, re.S)
+        match = re.match(r"\.reg\s*\.(\w+)\s+(.*)\Z", text, re.S)
         if not match or match.group(1) not in SIZES:
             self.parser.fail(f"no support for the registers {text!r}")
         kind, names = match.groups()

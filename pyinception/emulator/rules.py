@@ -218,6 +218,13 @@ def form(statement: Statement) -> str:
     return f"{statement.opcode} {kinds(statement.operands)}".strip()
 
 
+def operand_forms(statement: Statement, kernel: str) -> Iterator[str]:
+    """Each operand's slot in the rule and its kind: operands are translated by these two alone."""
+    for slot, operand in zip(find(statement, kernel).slots, statement.operands, strict=True):
+        vector = f"*{slot.count}" if slot.count else ""
+        yield f"{slot.role}{slot.space}{slot.type}{vector} {_kind(operand)}"
+
+
 def find(statement: Statement, kernel: str) -> Rule:
     """The rule of a statement; PtxError with opcode, source line and kernel where there is none."""
     table = _table()

@@ -87,6 +87,8 @@ def _approximations() -> Iterator[Rule]:
         for ftz in ("", ".ftz"):
             yield from rule(f"{name}.approx{ftz}.f32", "=f32 f32", call(name, 1, bool(ftz)))
     yield from rule("rsqrt.approx.f64", "=f64 f64", call("rsqrt", 1))
+    for name in ("rcp", "rsqrt"):
+        yield from rule(f"{name}.approx.ftz.f64", "=f64 f64", call(f"{name}_gross", 1))
     yield from rule("tanh.approx.f32", "=f32 f32", call("tanh", 1))
     for t in HALVES:
         yield from rule(f"tanh.approx.{t}", f"={t} {t}", call("tanh", 1))

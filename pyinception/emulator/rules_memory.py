@@ -239,11 +239,15 @@ def _atomics() -> Iterator[Rule]:
         for space_text, space in SPACES.items():
             if space == "local":
                 continue
-            for order_text, order in [("", "Relaxed"), *(ordered if flags else ())]:
-                head = f"{order_text}{space_text}.{written}"
+            spellings = [(order_text + space_text, order) for order_text, order in ordered]
+            spellings = [(space_text, "Relaxed"), *(spellings if flags else ())]
+            # The compiler writes a scope without an order behind the space.
+            spellings += [(space_text + scope, "Relaxed") for scope in SCOPES if space == "global"]
+            for spelling, order in spellings:
+                head = f"{spelling}.{written}"
                 emit = _atomic(name, t, space, order, returns=True)
                 yield from rule(f"atom{head}", f"={t} [{space}]{values}", emit)
-                if name not in ("exch", "cas") and ".acq" not in order_text:
+                if name not in ("exch", "cas") and ".acq" not in spelling:
                     emit = _atomic(name, t, space, order, returns=False)
                     yield from rule(f"red{head}", f"[{space}]{values}", emit)
 
@@ -275,6 +279,11 @@ def _copies() -> Iterator[Rule]:
                     for third, operand in thirds.items():
                         slots = f"[shared] [global] #{operand}" + (" b64" if policy else "")
                         yield from rule(opcode, slots, _copy(level == ".cg", third, bool(policy)))
+    # A cache policy is an opaque word, and its one use above has no effect on any value.
+    for priority in ("evict_last", "evict_normal", "evict_first", "evict_unchanged"):
+        for fraction in ("", " f32"):
+            opcode = f"createpolicy.fractional.L2::{priority}.b64"
+            yield from rule(opcode, f"=b64{fraction}", "uint64_t{0}")
     yield from rule("cp.async.commit_group", "", lambda to: f"emu::cp_async_commit(t, {to.site});")
     yield from rule(
         "cp.async.wait_group", "#",

@@ -128,7 +128,10 @@ class _Translator:
         return list(names.values())
 
     def refuse_common_globals(self) -> None:
-        mine = {v.name for v in self.data if v.space == "global"}
+        # Tables of the CUDA math library stand in global memory, but nothing writes to them.
+        mine = {
+            v.name for v in self.data if v.space == "global" and not v.name.startswith("__cudart_")
+        }
         for other in self.module.entries.values():
             common = mine & set(_symbols(other)) if other is not self.entry else None
             if common:
