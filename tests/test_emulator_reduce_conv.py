@@ -149,6 +149,32 @@ def test_doctor_and_explain_on_the_command_line() -> None:
     assert "reduce_conv fprop -> emulated" in done.output
 
 
+def test_counters_of_a_shipped_kernel() -> None:
+    shape = SHAPES[2]
+    x, wr, br, w, b = operands(shape)
+    with emulator.counting() as rows:
+        y = pyi.reduce_conv2d(x, wr, br, w, b, padding=1, backend="emulated")
+    by_kind = {kind: [row for row in rows if row.kind == kind] for kind in {r.kind for r in rows}}
+    assert set(by_kind) == {
+        "executed",
+        "global read",
+        "global write",
+        "shared read",
+        "shared write",
+    }
+    assert all(".cu" in row.where and row.instructions > 0 for row in rows)
+    assert all(row.units >= row.ideal > 0 for row in rows if row.kind != "executed")
+    # y alone is written; 70 channels go out by four scalar stores a thread
+    sectors = sum(row.units for row in by_kind["global write"])
+    assert y.nbytes / 32 <= sectors <= 5 * y.nbytes / 32
+    # the panels are laid out for stores without bank conflicts
+    panels = [row for row in by_kind["shared write"] if row.width == 4]
+    assert panels and all(row.units == row.instructions for row in panels)
+    with emulator.counting() as rows, emulator.using(checked=False):
+        pyi.reduce_conv2d(x, wr, br, w, b, padding=1, backend="emulated")
+    assert rows == []  # only checked kernels count
+
+
 def test_settings() -> None:
     assert emulator.Settings() == emulator.Settings("fair", 0, True, 1, True, BACK_EDGES)
     with pytest.raises(ValueError, match="order: expected one of"), emulator.using(order="any"):

@@ -1,6 +1,6 @@
 """Runs CUDA kernels on the CPU: PTX -> C++ of the host -> a runtime with a fiber per thread."""
 
-from pyinception.emulator.device import Device, EmulatorFault
-from pyinception.emulator.settings import Settings, using
+from pyinception.emulator.device import Counter, Device, EmulatorFault, Kernel
+from pyinception.emulator.settings import Settings, counting, using
 
-__all__ = ["Device", "EmulatorFault", "Settings", "using"]
+__all__ = ["Counter", "Device", "EmulatorFault", "Kernel", "Settings", "counting", "using"]

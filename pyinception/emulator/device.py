@@ -132,6 +132,7 @@ class Counter:
     the distinct bytes of each warp instruction need, ``worst`` the most of one instruction.
     """
 
+    kernel: str
     where: str
     kind: str  # one of COUNTERS
     width: int  # bytes a lane
@@ -346,8 +347,8 @@ class Device:
         handle.lib.emu_counters(handle.pointer, rows, count)
         return [
             Counter(
-                kernel.where(row.site) or "", COUNTERS[row.kind], row.width, row.instructions,
-                row.units, row.ideal_units, row.worst_units,
+                kernel.name, kernel.where(row.site) or "", COUNTERS[row.kind], row.width,
+                row.instructions, row.units, row.ideal_units, row.worst_units,
             )
             for row in rows
         ]  # fmt: skip

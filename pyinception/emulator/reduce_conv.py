@@ -77,7 +77,9 @@ class _Call:
         launches, _ = core().cuda_plan_reduce_conv(self.record.tobytes(), direction)
         for entry, grid, block, shared_bytes, record in launches:
             params = np.frombuffer(record, np.uint8)
-            self.device.launch(kernel(entry, checked), grid, (block,), params, shared_bytes)
+            loaded = kernel(entry, checked)
+            self.device.launch(loaded, grid, (block,), params, shared_bytes)
+            settings.collect(self.device, loaded)
         for name, array, view, memory in self.outputs:
             array[...] = view
             view[...] = np.nan
