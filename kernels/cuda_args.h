@@ -1,10 +1,11 @@
 // The records the CUDA kernels take: one plain struct per kernel, pointers first. Mirrored field by
 // field in cuda_args.py; a test holds every offset equal.
 //
-// Arrays are fp32. A map is NHWC with unit channel stride and free strides of image, row and pixel
-// (in elements), so a slice of the channels of a wider buffer is an ordinary operand; filters are
-// KRSC and contiguous. What stands under "plan" is written by the code that plans the launch
-// (cuda/reduce_conv_plan.h), never by the caller.
+// A map is NHWC with unit channel stride and free strides of image, row and pixel (in elements), so
+// a slice of the channels of a wider buffer is an ordinary operand; filters are KRSC and
+// contiguous. Arrays are fp32; those declared void are of the record's `storage`: 0 fp32, 1 bf16, 2
+// fp16. What stands under "plan" is written by the code that plans the launch (cuda/*_plan.h),
+// never by the caller.
 #pragma once
 
 // n / value = (2 n multiplier) >> (32 + shift) for 0 <= n < 2^31; see cuda/index.cuh.
@@ -53,18 +54,18 @@ struct ReduceConvCudaArgs {
 
 // gw = sum over the pixels of a chunk of gy^T x, x shifted by the tap; gb = sum of gy
 struct ConvWgradCudaArgs {
-  const float* gy;  // (N, P, Q, K)
-  const float* y;   // (N, P, Q, K), the ReLU mask, or null
-  const float* x;   // (N, H, W, C)
-  float* gw;        // (chunks, K, R, S, C), =, chunk_stride apart
-  float* gb;        // (chunks, K), =, chunk_stride apart, or null
+  const void* gy;  // (N, P, Q, K)
+  const void* y;   // (N, P, Q, K), the ReLU mask, or null
+  const void* x;   // (N, H, W, C)
+  float* gw;       // (chunks, K, R, S, C), =, chunk_stride apart
+  float* gb;       // (chunks, K), =, chunk_stride apart, or null
   int H, W, C, K, R, S;
   int stride_h, stride_w, pad_h, pad_w;
   int pixels, chunk_pixels, chunk_stride;
   CudaStrides gy_strides, y_strides, x_strides;
-  CudaDivisor map_pixels, map_w;  // P Q, Q
-  CudaDivisor column_tiles;       // tiles along C
-  CudaDivisor filter_w;           // S
+  CudaDivisor map_pixels, map_w;   // P Q, Q
+  CudaDivisor column_tiles;        // tiles along R S C
+  CudaDivisor channels, filter_w;  // C, S
 };
 
 // gw, gb = partial[0] + partial[1] + ..., in this order
@@ -73,4 +74,175 @@ struct SumChunksCudaArgs {
   float* gw;             // (filter_count)
   float* gb;             // (count - filter_count) or null
   int chunks, chunk_stride, filter_count, count;
+};
+
+// ---- convolution -------------------------------------------------------------------------------
+// One filter with its output. Convolutions that read the same x (1x1 siblings) share a launch.
+struct ConvCudaPanel {
+  const void* w;   // (K, R, S, C)
+  const float* b;  // (K) or null; fprop
+  void* y;         // (N, P, Q, K): = in fprop; in backward the ReLU mask, or null
+  const void* gy;  // (N, P, Q, K); backward
+  CudaStrides y_strides, gy_strides;
+  int K, relu;     // relu: fprop applies it; backward masks where y is given
+  int first_tile;  // plan: fprop, the first tile of columns that is this panel's
+};
+
+// fprop   y_i = relu(conv(x, w_i) + b_i) for every panel
+// dgrad   gx = or += the sum over the panels of conv^T(gy_i [y_i > 0], w_i)
+// wgrad   gw = (gy [y > 0])^T x, gb = sum gy [y > 0], of the first panel
+struct ConvCudaArgs {
+  const void* x;     // (N, H, W, C); fprop, wgrad
+  void* gx;          // (N, H, W, C), = or += by accumulate; dgrad
+  float* gw;         // (K, R, S, C), =; wgrad
+  float* gb;         // (K), =, or null; wgrad
+  float* workspace;  // 16-byte aligned; wgrad
+  long long workspace_bytes;
+  ConvCudaPanel panels[4];
+  int panel_count, storage;
+  int N, H, W, C, R, S;
+  int stride_h, stride_w, pad_h, pad_w;
+  CudaStrides x_strides, gx_strides;
+  int accumulate;
+
+  // plan
+  int P, Q;
+  int pixels;                      // a launch's rows: N P Q, or N pixels of a dgrad phase
+  CudaDivisor map_pixels, map_w;   // of one image of these, and of one of its rows
+  CudaDivisor channels, filter_w;  // C, S
+  CudaDivisor step_h, step_w;      // stride_h, stride_w
+};
+
+// ---- pooling -----------------------------------------------------------------------------------
+// Windows clipped to the image; P and Q by the floor rule, or Caffe's ceil rule in ceil_mode.
+struct PoolCudaArgs {
+  const void* x;          // (N, H, W, C); fprop
+  void* y;                // (N, P, Q, C), =; fprop
+  unsigned char* argmax;  // (N, P, Q, C), contiguous: max only, = in fprop (or null), read in dgrad
+  const void* gy;         // (N, P, Q, C); dgrad
+  void* gx;               // (N, H, W, C), = or += by accumulate; dgrad
+  int average;            // the mean instead of the maximum
+  int storage, N, H, W, C, R, S;
+  int stride_h, stride_w, pad_h, pad_w;
+  int ceil_mode, count_include_pad, accumulate;
+  CudaStrides x_strides, y_strides, gy_strides, gx_strides;
+
+  // plan
+  int P, Q;
+  int count;                         // threads: groups of four channels of all pixels of the result
+  CudaDivisor groups, map_w, map_h;  // groups of a pixel; columns and rows of the result
+  CudaDivisor step_h, step_w;        // stride_h, stride_w
+};
+
+// ---- the other layers --------------------------------------------------------------------------
+// y_c = x_c s_c^-beta, s_c = k + (alpha / size) sum of x_c'^2, |c' - c| <= size / 2
+struct LrnCudaArgs {
+  const void* x;   // (N, H, W, C)
+  void* y;         // (N, H, W, C), =; fprop
+  const void* gy;  // (N, H, W, C); dgrad
+  void* gx;        // (N, H, W, C), =; dgrad
+  CudaStrides x_strides, y_strides, gy_strides, gx_strides;
+  int storage, N, H, W, C, size;
+  float alpha, beta, k;
+
+  // plan
+  float scale, slope;                // alpha / size, 2 alpha beta / size
+  int reach, pixels;                 // channels to either side that matter; N H W
+  int tile_pixels, tile_channels;    // dgrad: of a block
+  CudaDivisor tile, x_row, t_row;    // tile_channels; staged channels of x, and of the summed term
+  CudaDivisor groups, map_w, map_h;  // fprop: groups of four channels; columns and rows
+};
+
+// loss_n = log sum_k e^(l_nk) - l_n,label; glogits = g (probs - onehot)
+struct SoftmaxCudaArgs {
+  const void* logits;       // (N, K), rows logits_row apart; fprop
+  void* glogits;            // (N, K), rows logits_row apart, =; backward
+  const long long* labels;  // (N); one outside [0, K) gives a NaN loss and a zero gradient
+  float* loss;              // (N), =; fprop
+  float* probs;             // (N, K), = in fprop, read in backward
+  const float* g;           // (N), the gradient of each loss; backward
+  int storage, N, K, logits_row;
+};
+
+// y = relu(gamma (x - mean) / sqrt(var + eps) + beta), mean and var of the batch, and its backward
+struct BatchNormCudaArgs {
+  const void* x;       // (N, H, W, C)
+  void* y;             // (N, H, W, C): = in fprop; in backward the ReLU mask, or null
+  const void* gy;      // (N, H, W, C); backward
+  void* gx;            // (N, H, W, C), =; backward
+  const float* gamma;  // (C)
+  const float* beta;   // (C); fprop
+  float* mean;         // (C): = in training's fprop, else read
+  float* var;          // (C), biased: = in training's fprop, else read
+  float* ggamma;       // (C), =; backward
+  float* gbeta;        // (C), =; backward
+  float* workspace;    // 16-byte aligned
+  long long workspace_bytes;
+  CudaStrides x_strides, y_strides, gy_strides, gx_strides;
+  int storage, N, H, W, C, relu;
+  float eps;
+
+  // plan
+  int mode;        // what is summed: x, (x - mean)^2, or gy and gy h
+  float* partial;  // (chunks, 2, C) in the workspace
+  int pixels, chunk_pixels, chunks, count;
+  CudaDivisor groups, map_w, map_h;  // groups of four channels; columns and rows
+};
+
+// y = x / divisor where word e % 4 of philox((e / 4, first_sample + n, step, layer), seed) is at
+// least threshold, else +0; e counts a sample's elements in (H, W, C) order. Backward: x is gy.
+struct DropoutCudaArgs {
+  const void* x;        // (N, H, W, C)
+  void* y;              // (N, H, W, C), =
+  long long threshold;  // round(p 2^32)
+  CudaStrides x_strides, y_strides;
+  unsigned seed_low, seed_high, step, layer, first_sample;
+  float divisor;  // 1 - p
+  int storage, N, H, W, C;
+
+  // plan
+  int elements, count;                  // of a sample; blocks of four of all samples
+  CudaDivisor blocks, channels, map_w;  // blocks of a sample; C; W
+};
+
+// y = x in another storage, both contiguous
+struct CastCudaArgs {
+  const void* x;  // (count), of storage `from`
+  void* y;        // (count), of storage `to`, =
+  int from, to, count;
+};
+
+// verdict = 1 if any element is infinite or NaN, else 0
+struct FiniteCudaArgs {
+  const void* x;     // (count)
+  float* verdict;    // (1), =
+  float* workspace;  // 16-byte aligned
+  long long workspace_bytes;
+  int storage, count;
+
+  // plan
+  int last;  // the launch that gives the verdict
+};
+
+// v = momentum v + rate (scale g + decay w), w = w - v, copy = w; nothing where *skip is not 0
+struct SgdCudaArgs {
+  float* w;           // (count), =
+  float* v;           // (count), =
+  const float* g;     // (count)
+  void* copy;         // (count), of the record's storage, =, or null
+  const float* skip;  // (1), a verdict, or null
+  float rate, momentum, decay, scale;
+  int storage, count;
+};
+
+// (N, C, H, W), contiguous, to (N, H, W, C), or back where to_nchw is set
+struct LayoutCudaArgs {
+  const void* x;
+  void* y;              // =
+  CudaStrides strides;  // of the NHWC side
+  int storage, N, H, W, C, to_nchw;
+
+  // plan
+  int pixels;                // H W
+  CudaDivisor tiles, map_w;  // tiles of 32 pixels of an image; W
 };

@@ -25,12 +25,9 @@ needs_cxx = pytest.mark.skipif(CXX is None, reason="no C++ compiler found")
 needs_nvcc = pytest.mark.skipif(NVCC is None, reason="no nvcc found")
 
 RECORDS = {
-    "CudaDivisor": cuda_args.CUDA_DIVISOR,
-    "CudaStrides": cuda_args.CUDA_STRIDES,
-    "ReduceConvCudaArgs": cuda_args.REDUCE_CONV_CUDA_ARGS,
-    "ConvWgradCudaArgs": cuda_args.CONV_WGRAD_CUDA_ARGS,
-    "SumChunksCudaArgs": cuda_args.SUM_CHUNKS_CUDA_ARGS,
-}
+    "".join(word.title() for word in name.split("_")): getattr(cuda_args, name)
+    for name in cuda_args.__all__
+}  # ReduceConvCudaArgs and the others
 
 # Registers a thread may have, as measured with ptxas 13.0 over these architectures, and a few more.
 REGISTERS = {
@@ -42,6 +39,7 @@ REGISTERS = {
     "conv_wgrad_narrow": 128,
     "sum_chunks": 48,
 }
+WITH_PTX = ("storage.cuh",)  # headers whose functions wrap instructions
 ARCHITECTURES = ("75", "80", "90a", "120")
 KB = 1024
 POINTERS = ("x", "wr", "br", "w", "b", "y", "r", "gy", "gx", "gwr", "gbr", "gw", "gb", "workspace")
@@ -192,7 +190,7 @@ def test_every_field_is_mirrored(name):
     text = re.sub(r"//[^\n]*", "", HEADER.read_text())
     body = re.search(rf"struct {name} {{(.*?)}};", text, re.DOTALL).group(1)
     declared = [
-        re.search(r"(\w+)\s*$", part).group(1)
+        re.search(r"(\w+)(\[\d+\])?\s*$", part).group(1)
         for statement in body.split(";")
         if statement.strip()
         for part in statement.split(",")
@@ -427,14 +425,14 @@ def nvrtc() -> ctypes.CDLL | None:
     return None
 
 
-def test_nvrtc_compiles_the_same_source():
+@pytest.mark.parametrize("name", ("reduce_conv", "conv", "pool", "elementary"))
+def test_nvrtc_compiles_the_same_source(name):
     library = nvrtc()
     if library is None:
         pytest.skip("no NVRTC found (pip install nvidia-cuda-nvrtc)")
     program, size = ctypes.c_void_p(), ctypes.c_size_t()
-    source = (CUDA / "reduce_conv.cu").read_bytes()
-    name = b"reduce_conv.cu"
-    assert library.nvrtcCreateProgram(ctypes.byref(program), source, name, 0, None, None) == 0
+    source, file = (CUDA / f"{name}.cu").read_bytes(), f"{name}.cu".encode()
+    assert library.nvrtcCreateProgram(ctypes.byref(program), source, file, 0, None, None) == 0
     options = [b"--gpu-architecture=compute_80", b"--std=c++17", b"-I" + bytes(CUDA)]
     status = library.nvrtcCompileProgram(program, 3, (ctypes.c_char_p * 3)(*options))
     library.nvrtcGetProgramLogSize(program, ctypes.byref(size))
@@ -444,7 +442,8 @@ def test_nvrtc_compiles_the_same_source():
     library.nvrtcGetPTXSize(program, ctypes.byref(size))
     ptx = ctypes.create_string_buffer(size.value)
     library.nvrtcGetPTX(program, ptx)
-    assert set(re.findall(rb"\.entry (\w+)\(", ptx.value)) == {n.encode() for n in REGISTERS}
+    entries = set(re.findall(r"\.entry (\w+)\(", ptx.value.decode()))
+    assert entries == set(REGISTERS) if name == "reduce_conv" else len(entries) > 5
 
 
 @needs_nvcc
@@ -465,8 +464,8 @@ def test_launchers_decline_and_size_as_the_plan_does(launchers, index):
 
 # ---- the source itself -------------------------------------------------------------------------
 def test_source_rules():
-    """One source for nvcc and NVRTC: our own headers alone, no inline PTX, no atomics."""
-    files = [HEADER, *sorted(CUDA.glob("*.*"))]
+    """One source for nvcc and NVRTC: our own headers, no atomics, inline PTX in few headers."""
+    files = [*sorted(HEADER.parent.glob("cuda*.h")), *sorted(CUDA.glob("*.*"))]
     known = {path.name for path in files}
     for path in files:
         text = path.read_text()
@@ -474,4 +473,5 @@ def test_source_rules():
         assert text.count("\n") < 400 and max(map(len, text.split("\n"))) <= 100, path.name
         assert {Path(i).name for i in re.findall(r'#include\s+[<"]([^>"]+)', code)} <= known
         found = re.search(r"\b(printf|asm|atomic\w+|fmaxf|double|__pow|powf?|assert)\b", code)
-        assert found is None or (path.suffix == ".h" and found[0] == "double"), (path.name, found)
+        allowed = {".h": "double", ".cuh": "asm" if path.name in WITH_PTX else ""}
+        assert found is None or found[0] == allowed.get(path.suffix), (path.name, found)

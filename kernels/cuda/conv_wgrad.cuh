@@ -2,48 +2,60 @@
 #pragma once
 #include "tile.cuh"
 
-// A block makes 64 output channels x kColumns input channels of one tap, from one chunk of pixels:
-// gw[k][tap][c] = sum over (n, p, q) of gy[n][p][q][k] x[n][p sh - ph + r][q sw - pw + s][c].
-// Used for the KxK (x is the reduced map) and for the 1x1 (gy is gr, unmasked).
-template <class T>
-__device__ __forceinline__ void wgrad(const ConvWgradCudaArgs& a) {
-  const float* __restrict__ gy = a.gy;
-  const float* __restrict__ y = a.y;
-  const float* __restrict__ x = a.x;
+// A block makes 64 output channels x kColumns elements of the filter's row (r, s, c), flat, from
+// one chunk of pixels:
+// gw[k][r][s][c] = sum over (n, p, q) of gy[n][p][q][k] x[n][p sh - ph + r][q sw - pw + s][c].
+// One column tile spans taps, so three channels (conv1) fill it as well as 528 do.
+template <class T, class S>
+__device__ __forceinline__ void conv_wgrad(const ConvWgradCudaArgs& a) {
+  const S* __restrict__ gy = (const S*)a.gy;
+  const S* __restrict__ y = (const S*)a.y;
+  const S* __restrict__ x = (const S*)a.x;
   float *gw = a.gw, *gb = a.gb;
   extern __shared__ __align__(16) float shared[];
   float *panel_a = shared, *panel_b = shared + 2 * T::kPanelA;
 
-  const int k_tile = divide(blockIdx.x, a.column_tiles), tap = blockIdx.y, chunk = blockIdx.z;
-  const int k0 = k_tile * T::kRows;
-  const int c0 = (blockIdx.x - k_tile * a.column_tiles.value) * T::kColumns;
-  const int tap_r = divide(tap, a.filter_w), tap_s = tap - tap_r * a.filter_w.value;
+  const int row = a.R * a.S * a.C, chunk = blockIdx.z;
+  const int k_tile = divide(blockIdx.x, a.column_tiles), k0 = k_tile * T::kRows;
+  const int t0 = (blockIdx.x - k_tile * a.column_tiles.value) * T::kColumns;
   const int begin = chunk * a.chunk_pixels, end = min(begin + a.chunk_pixels, a.pixels);
+
+  // the columns this thread fetches: tap, and the distance in x from the window's first element
+  int tap[T::kColumns / 8], distance[T::kColumns / 8];
+#pragma unroll
+  for (int i = 0; i < T::kColumns / 8; i++) {
+    const int t = t0 + threadIdx.x % 8 + 8 * i, pixel = divide(t, a.channels);
+    const int r = divide(pixel, a.filter_w), s = pixel - r * a.filter_w.value;
+    tap[i] = t < row ? r << 16 | s : -1;
+    distance[i] = offset_of(a.x_strides, 0, r, s) + t - pixel * a.C;
+  }
 
   float acc[T::kThreadRows][4], va[T::kRows / 8], vb[T::kColumns / 8], bias = 0.f;
   start<T>(acc, nullptr, 0, 0);
   // one block of a row of tiles sums the bias, a thread per output channel
-  const bool sums_bias = gb && tap == 0 && c0 == 0 && threadIdx.x < T::kRows;
+  const bool sums_bias = gb && t0 == 0 && threadIdx.x < T::kRows;
   int m = begin + threadIdx.x / 8;  // the pixel this thread fetches
   pipeline(
       ceil_div(end - begin, T::kStep),
       [&] {
         const int n = divide(m, a.map_pixels), pixel = m - n * a.map_pixels.value;
         const int p = divide(pixel, a.map_w), q = pixel - p * a.map_w.value;
-        const int h = halo_origin(p, a.stride_h, a.pad_h) + tap_r;
-        const int column = halo_origin(q, a.stride_w, a.pad_w) + tap_s;
-        const bool in = m < end && inside(h, a.H) && inside(column, a.W);
+        const int h = halo_origin(p, a.stride_h, a.pad_h);
+        const int column = halo_origin(q, a.stride_w, a.pad_w);
         const int from_gy = offset_of(a.gy_strides, n, p, q) + k0;
         const int from_y = offset_of(a.y_strides, n, p, q) + k0;
-        const int from_x = offset_of(a.x_strides, n, h, column) + c0;
-        fetch_columns<T::kRows>(va, [&](int k) {
+        const int from_x = offset_of(a.x_strides, n, h, column);
+        fetch_columns<T::kRows>(va, [&](int, int k) {
           const bool in_k = m < end && k0 + k < a.K;
-          const float value = in_k ? gy[from_gy + k] : 0.f;
-          const float mask = in_k && y ? y[from_y + k] : 1.f;
+          const float value = in_k ? to_float(gy[from_gy + k]) : 0.f;
+          const float mask = in_k && y ? to_float(y[from_y + k]) : 1.f;
           return mask > 0.f ? value : 0.f;
         });
-        fetch_columns<T::kColumns>(vb,
-                                   [&](int c) { return in && c0 + c < a.C ? x[from_x + c] : 0.f; });
+        fetch_columns<T::kColumns>(vb, [&](int i, int) {
+          const bool in = m < end && tap[i] >= 0 && inside(h + (tap[i] >> 16), a.H) &&
+                          inside(column + (tap[i] & 0xffff), a.W);
+          return in ? to_float(x[from_x + distance[i]]) : 0.f;
+        });
         m += T::kStep;
       },
       [&](int buffer) {
@@ -61,13 +73,12 @@ __device__ __forceinline__ void wgrad(const ConvWgradCudaArgs& a) {
           for (int i = 0; i < T::kStep; i++) bias += rows[threadIdx.x * T::kColumnsPitchA + i];
       });
 
-  const int c = c0 + lane_x<T>() * 4;
-  const bool vector_gw = is_vector(gw, {a.chunk_stride, a.C, a.C});
+  const int t = t0 + lane_x<T>() * 4;
+  const bool vector_gw = is_vector(gw, {a.chunk_stride, row, row});
 #pragma unroll
   for (int i = 0; i < T::kThreadRows; i++) {
     const int k = k0 + lane_y<T>() + i * T::kLanesY;
-    float* out = gw + chunk * a.chunk_stride + (k * a.R * a.S + tap) * a.C + c;
-    if (k < a.K) store4(out, acc[i], a.C - c, vector_gw);
+    if (k < a.K) store4(gw + chunk * a.chunk_stride + k * row + t, acc[i], row - t, vector_gw);
   }
   if (sums_bias && k0 + threadIdx.x < a.K) gb[chunk * a.chunk_stride + k0 + threadIdx.x] = bias;
 }

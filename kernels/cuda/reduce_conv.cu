@@ -25,16 +25,16 @@
 // ---- entries -----------------------------------------------------------------------------------
 // (128, 3) allows 168 registers, (128, 4) allows 128: there the wide forms, with 32 accumulators,
 // staged values and addresses, spill up to 96 bytes (ptxas 13.0).
-#define PYI_ENTRY(NAME, BODY, ARGS, BLOCKS)                                                        \
+#define PYI_ENTRY(NAME, ARGS, BLOCKS, ...)                                                         \
   extern "C" __global__ void __launch_bounds__(128, BLOCKS) NAME(const __grid_constant__ ARGS a) { \
-    BODY(a);                                                                                       \
+    __VA_ARGS__(a);                                                                                \
   }
-PYI_ENTRY(reduce_conv_fprop_wide, fprop<WideTile>, ReduceConvCudaArgs, 3)
-PYI_ENTRY(reduce_conv_fprop_narrow, fprop<NarrowTile>, ReduceConvCudaArgs, 4)
-PYI_ENTRY(reduce_conv_dgrad_wide, dgrad<WideTile>, ReduceConvCudaArgs, 3)
-PYI_ENTRY(reduce_conv_dgrad_narrow, dgrad<NarrowTile>, ReduceConvCudaArgs, 4)
-PYI_ENTRY(conv_wgrad_wide, wgrad<WideTile>, ConvWgradCudaArgs, 3)
-PYI_ENTRY(conv_wgrad_narrow, wgrad<NarrowTile>, ConvWgradCudaArgs, 4)
+PYI_ENTRY(reduce_conv_fprop_wide, ReduceConvCudaArgs, 3, fprop<WideTile>)
+PYI_ENTRY(reduce_conv_fprop_narrow, ReduceConvCudaArgs, 4, fprop<NarrowTile>)
+PYI_ENTRY(reduce_conv_dgrad_wide, ReduceConvCudaArgs, 3, dgrad<WideTile>)
+PYI_ENTRY(reduce_conv_dgrad_narrow, ReduceConvCudaArgs, 4, dgrad<NarrowTile>)
+PYI_ENTRY(conv_wgrad_wide, ConvWgradCudaArgs, 3, conv_wgrad<WideTile, float>)
+PYI_ENTRY(conv_wgrad_narrow, ConvWgradCudaArgs, 4, conv_wgrad<NarrowTile, float>)
 
 extern "C" __global__ void __launch_bounds__(256, 4)
     sum_chunks(const __grid_constant__ SumChunksCudaArgs a) {
@@ -45,6 +45,7 @@ extern "C" __global__ void __launch_bounds__(256, 4)
 // The caller brings the record, a stream and, for backward, the workspace; nothing is allocated and
 // nothing waited for. Returns 0, a negative CudaStatus (nothing launched) or a cudaError_t.
 #ifndef __CUDACC_RTC__
+#include "launcher.cuh"
 #include "reduce_conv_plan.h"
 
 static_assert(kBlockThreads == WideTile::kThreads && kTileRows == WideTile::kRows,
@@ -62,21 +63,7 @@ static int run(const ReduceConvPlan& plan, void* stream) {
                                                     (const void*)conv_wgrad_wide,
                                                     (const void*)conv_wgrad_narrow,
                                                     (const void*)sum_chunks};
-  for (int i = 0; i < plan.count; i++) {
-    const CudaLaunch& launch = plan.launches[i];
-    const void* entry = kEntries[launch.entry];
-    cudaError_t error = cudaSuccess;
-    if (launch.shared_bytes > 48 * 1024)  // more than 48 KB must be asked for
-      error = cudaFuncSetAttribute(entry, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                   (int)launch.shared_bytes);
-    void* params[] = {const_cast<void*>(launch.params)};
-    if (error == cudaSuccess)
-      error =
-          cudaLaunchKernel(entry, dim3(launch.grid_x, launch.grid_y, launch.grid_z),
-                           dim3(launch.block), params, launch.shared_bytes, (cudaStream_t)stream);
-    if (error != cudaSuccess) return (int)error;
-  }
-  return kCudaOk;
+  return run_launches(plan.launches, plan.count, kEntries, stream);
 }
 
 extern "C" int pyi_cuda_reduce_conv_fprop(const ReduceConvCudaArgs* args, void* stream) {

@@ -194,8 +194,9 @@ __device__ __forceinline__ void dgrad(const ReduceConvCudaArgs& a) {
             return mask > 0.f ? value : 0.f;  // both loads in flight, and no gy behind a zero
           });
           const int k = k0 + threadIdx.x / 8, row = (k * a.R + tap_r) * a.S + tap_s;
-          fetch_columns<T::kColumns>(
-              vb, [&](int c) { return k < a.K && n0 + c < a.Cr ? w[row * a.Cr + n0 + c] : 0.f; });
+          fetch_columns<T::kColumns>(vb, [&](int, int c) {
+            return k < a.K && n0 + c < a.Cr ? w[row * a.Cr + n0 + c] : 0.f;
+          });
           k0 += T::kStep;
           if (k0 >= a.K) {
             k0 = 0;
@@ -241,7 +242,7 @@ __device__ __forceinline__ void dgrad(const ReduceConvCudaArgs& a) {
         ceil_div(a.Cr, T::kStep),
         [&] {
           const int cr = fetch_cr + threadIdx.x / 8;
-          fetch_columns<T::kColumns>(vb, [&](int column) {
+          fetch_columns<T::kColumns>(vb, [&](int, int column) {
             return cr < a.Cr && n0 + column < a.C ? wr[cr * a.C + n0 + column] : 0.f;
           });
           fetch_cr += T::kStep;

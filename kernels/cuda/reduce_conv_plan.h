@@ -1,50 +1,10 @@
 // From what is asked (ReduceConvCudaArgs) to launches as data: entry, grid, block, shared bytes and
 // the address of the record. Plain C++, no CUDA header: the launchers of reduce_conv.cu run the
 // list on a stream, whoever executes kernels otherwise runs the same list.
-//
-// A plan declines with a negative status and launches nothing; cuda_status_text() is its reason.
 #pragma once
-#include "index.cuh"
-
-enum CudaStatus {
-  kCudaOk = 0,
-  kCudaBadExtent = -1,
-  kCudaBadGeometry = -2,
-  kCudaNoOutput = -3,
-  kCudaBadStrides = -4,
-  kCudaTooLarge = -5,
-  kCudaSharedMemory = -6,
-  kCudaMissingArray = -7,
-  kCudaWorkspace = -8,
-};
-
-inline const char* cuda_status_text(int status) {
-  switch (status) {
-    case kCudaOk:
-      return "ok";
-    case kCudaBadExtent:
-      return "an extent is not positive (only N may be 0)";
-    case kCudaBadGeometry:
-      return "filter and stride must be 1..64, padding 0..63";
-    case kCudaNoOutput:
-      return "the filter is larger than the padded image";
-    case kCudaBadStrides:
-      return "a stride is negative";
-    case kCudaTooLarge:
-      return "an array spans about 2^31 elements, beyond 32-bit indices";
-    case kCudaSharedMemory:
-      return "not even the smallest tile fits the shared memory of a block";
-    case kCudaMissingArray:
-      return "a required array is null";
-    case kCudaWorkspace:
-      return "the workspace is null, misaligned or too small";
-  }
-  return status > 0 ? "an error of the CUDA runtime" : "unknown status";
-}
+#include "conv_wgrad_plan.h"
 
 // ---- tile choices ------------------------------------------------------------------------------
-constexpr int kBlockThreads = 128, kTileRows = 64;
-constexpr int kPanelFloats = 2 * kTileRows * (kChannelStep + 8);  // A in both buffers, without B
 // Wanted for a block: three blocks on the 227 KB of sm_90, two on the 163 KB of sm_80. A larger
 // tile recomputes less halo but leaves four warps alone with their latencies; unmeasured so far.
 constexpr int kSharedWanted = 72 * 1024;
@@ -52,9 +12,6 @@ constexpr int kMaxTile = 16;
 static_assert(kMaxTile >= 14,
               "14x14 and 7x7 maps must be among the tiles whole; a whole 28x28 lost: 360 KB at "
               "Cr = 96");
-// Less than 2^31 by the room that lanes beyond the end of an extent need for their unused index.
-constexpr long long kMaxElements = (1ll << 31) - (1ll << 24);
-
 enum CudaEntry {
   kFpropWide,
   kFpropNarrow,
@@ -66,13 +23,6 @@ enum CudaEntry {
   kEntryCount
 };
 
-struct CudaLaunch {
-  int entry;
-  unsigned grid_x, grid_y, grid_z, block, shared_bytes;
-  const void* params;
-};
-
-// launches[i].params points into the plan itself: a plan is filled in place and not copied.
 struct ReduceConvPlan {
   ReduceConvCudaArgs args;
   ConvWgradCudaArgs wgrad[2];
@@ -82,21 +32,7 @@ struct ReduceConvPlan {
   long long workspace_bytes;
 };
 
-inline int panel_bytes(int columns) {
-  return 4 * (kPanelFloats + 2 * kChannelStep * (columns + 8));
-}
-
-// A narrow tile makes a third more shared loads per multiply-add: it must save a fifth of them.
-inline bool prefer_narrow(double wide, double narrow) { return narrow < 0.8 * wide; }
-
 // ---- checks ------------------------------------------------------------------------------------
-inline bool fits(const CudaStrides& s, int n, int h, int w, int c) {
-  const long long last = (n - 1ll) * s.image + (h - 1ll) * s.row + (w - 1ll) * s.pixel + c;
-  return n == 0 || last <= kMaxElements;
-}
-inline bool fits(long long a, long long b) { return b == 0 || a <= kMaxElements / b; }
-inline bool negative(const CudaStrides& s) { return s.image < 0 || s.row < 0 || s.pixel < 0; }
-
 // Checks what forward and backward share and derives the extents.
 inline int complete(ReduceConvCudaArgs& a) {
   if (a.N < 0 || a.H < 1 || a.W < 1 || a.C < 1 || a.Cr < 1 || a.K < 1) return kCudaBadExtent;
@@ -164,56 +100,16 @@ inline int plan_reduce_conv_fprop(const ReduceConvCudaArgs& asked, ReduceConvPla
   if (!fits(a.N, rows * columns)) return kCudaTooLarge;
   if (a.N == 0) return kCudaOk;
   if (!a.x || !a.wr || !a.w || !a.y) return kCudaMissingArray;
-  plan.launches[plan.count++] = {entry,         (unsigned)(a.N * rows * columns), 1,         1,
-                                 kBlockThreads, (unsigned)shared_bytes,           &plan.args};
+  plan.launches[plan.count++] = {
+      entry,         (unsigned)(a.N * rows * columns), 1,          1,
+      kBlockThreads, (unsigned)shared_bytes,           &plan.args, sizeof(plan.args)};
   return kCudaOk;
 }
 
 // ---- backward ----------------------------------------------------------------------------------
-// Carves the caller's workspace; with base 0 the same lines only count.
-struct CudaArena {
-  unsigned long long base, used;
-  float* take(long long floats) {
-    const unsigned long long at = base + used;
-    used += ((unsigned long long)floats * 4 + 255) / 256 * 256;
-    return base ? (float*)at : nullptr;
-  }
-};
-
-// One wgrad and, where the pixels are split, the sum of its chunks. Fields of g that the split
-// does not decide are set by the caller; gw and gb are where the result goes.
-inline int plan_wgrad(ReduceConvPlan& plan, int i, int N, int P, int Q, float* gw, float* gb,
-                      CudaArena& arena) {
-  ConvWgradCudaArgs& g = plan.wgrad[i];
-  const int taps = g.R * g.S, rows = ceil_div(g.K, kTileRows);
-  const bool is_narrow = prefer_narrow(round_up(g.C, 64), round_up(g.C, 32));
-  const int columns = is_narrow ? 32 : 64, column_tiles = ceil_div(g.C, columns);
-  const long long filter_count = (long long)g.K * taps * g.C, count = filter_count + g.K;
-  const long long chunk_stride = (count + 3) / 4 * 4;  // chunks begin on 16 bytes
-  if (!fits(g.K, (long long)taps * round_up(g.C, 64)) || count > kMaxElements) return kCudaTooLarge;
-  g.pixels = N * P * Q;
-  g.chunk_pixels = chunk_extent(g.pixels, rows * taps * column_tiles);
-  const int chunks = g.pixels > g.chunk_pixels ? ceil_div(g.pixels, g.chunk_pixels) : 1;
-  if (!fits(chunk_stride, chunks)) return kCudaTooLarge;
-  g.map_pixels = make_divisor(P * Q), g.map_w = make_divisor(Q);
-  g.column_tiles = make_divisor(column_tiles), g.filter_w = make_divisor(g.S);
-  g.chunk_stride = (int)chunk_stride, g.gw = gw, g.gb = gb;
-  if (chunks > 1) {
-    float* partial = arena.take(chunks * chunk_stride);
-    g.gw = partial, g.gb = partial ? partial + filter_count : nullptr;
-    plan.sum[i] = {partial, gw, gb, chunks, (int)chunk_stride, (int)filter_count, (int)count};
-  }
-  plan.launches[plan.count++] = {is_narrow ? kWgradNarrow : kWgradWide,
-                                 (unsigned)(rows * column_tiles),
-                                 (unsigned)taps,
-                                 (unsigned)chunks,
-                                 kBlockThreads,
-                                 (unsigned)panel_bytes(columns),
-                                 &g};
-  if (chunks > 1)
-    plan.launches[plan.count++] = {kSumChunks,  (unsigned)ceil_div((int)count, 256), 1, 1, 256, 0,
-                                   &plan.sum[i]};
-  return kCudaOk;
+inline WgradSlot wgrad_slot(ReduceConvPlan& plan, int i) {
+  return {plan.wgrad[i], plan.sum[i],  plan.launches, plan.count,
+          kWgradWide,    kWgradNarrow, kSumChunks};
 }
 
 // Set size_only for the dry run: pointers may be null (null results count as wanted), and
@@ -260,7 +156,8 @@ inline int plan_reduce_conv_backward(const ReduceConvCudaArgs& asked, bool size_
                                    1,
                                    kBlockThreads,
                                    (unsigned)(panels + 4 * a.tile_pixels * pitch),
-                                   &plan.args};
+                                   &plan.args,
+                                   sizeof(plan.args)};
   }
   if (wants_gw) {
     ConvWgradCudaArgs& g = plan.wgrad[0];
@@ -268,14 +165,16 @@ inline int plan_reduce_conv_backward(const ReduceConvCudaArgs& asked, bool size_
     g.H = a.H, g.W = a.W, g.C = a.Cr, g.K = a.K, g.R = a.R, g.S = a.S;
     g.stride_h = a.stride_h, g.stride_w = a.stride_w, g.pad_h = a.pad_h, g.pad_w = a.pad_w;
     g.gy_strides = a.gy_strides, g.y_strides = a.y_strides, g.x_strides = a.r_strides;
-    if (const int status = plan_wgrad(plan, 0, a.N, a.P, a.Q, a.gw, a.gb, arena)) return status;
+    if (const int status = plan_wgrad(wgrad_slot(plan, 0), a.N, a.P, a.Q, a.gw, a.gb, arena))
+      return status;
   }
   if (wants_gwr) {  // a 1x1 from x to gr, which carries its mask already
     ConvWgradCudaArgs& g = plan.wgrad[1];
     g.gy = a.gr, g.x = a.x;
     g.H = a.H, g.W = a.W, g.C = a.C, g.K = a.Cr, g.R = g.S = g.stride_h = g.stride_w = 1;
     g.gy_strides = g.y_strides = {a.H * a.W * a.Cr, a.W * a.Cr, a.Cr}, g.x_strides = a.x_strides;
-    if (const int status = plan_wgrad(plan, 1, a.N, a.H, a.W, a.gwr, a.gbr, arena)) return status;
+    if (const int status = plan_wgrad(wgrad_slot(plan, 1), a.N, a.H, a.W, a.gwr, a.gbr, arena))
+      return status;
   }
   plan.workspace_bytes = (long long)arena.used;
   if (!size_only && arena.used > 0 && (!a.workspace || plan.workspace_bytes > a.workspace_bytes))

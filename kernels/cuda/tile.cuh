@@ -8,7 +8,7 @@
 //   columns ->   lane_x 0..15 (0..7 when narrow), 4 neighbouring columns each
 //   rows         lane_y, lane_y + kLanesY, ...
 #pragma once
-#include "index.cuh"
+#include "storage.cuh"
 
 template <int kColumns_>
 struct Tile {
@@ -36,9 +36,6 @@ struct Tile {
 };
 using WideTile = Tile<64>;
 using NarrowTile = Tile<32>;
-
-// Keeps NaN, gives +0 for -0. fmaxf(x, 0) and x > 0 ? x : 0 become max.f32, which drops NaN.
-__device__ __forceinline__ float relu(float x) { return x <= 0.f ? 0.f : x; }
 
 template <class T>
 __device__ __forceinline__ int lane_x() {
@@ -74,7 +71,7 @@ __device__ __forceinline__ void store_rows(const float (&v)[kRows / 8], float* p
 template <int kColumns, class Load>
 __device__ __forceinline__ void fetch_columns(float (&v)[kColumns / 8], Load load) {
 #pragma unroll
-  for (int i = 0; i < kColumns / 8; i++) v[i] = load(threadIdx.x % 8 + 8 * i);
+  for (int i = 0; i < kColumns / 8; i++) v[i] = load(i, threadIdx.x % 8 + 8 * i);
 }
 template <int kColumns>
 __device__ __forceinline__ void store_columns(const float (&v)[kColumns / 8], float* panel,
@@ -141,19 +138,4 @@ __device__ __forceinline__ void pipeline(int steps, Fetch fetch, Store store, Mu
     if (more) store(i & 1 ^ 1);
     __syncthreads();
   }
-}
-
-// ---- results -----------------------------------------------------------------------------------
-// May a thread's four columns go out as one 16-byte store? Uniform over the grid.
-__device__ __forceinline__ bool is_vector(const float* p, const CudaStrides& s) {
-  return ((unsigned long long)p & 15) == 0 && ((s.image | s.row | s.pixel) & 3) == 0;
-}
-__device__ __forceinline__ void store4(float* p, const float (&v)[4], int left, bool vector) {
-  if (vector && left >= 4) {
-    *(float4*)p = make_float4(v[0], v[1], v[2], v[3]);
-    return;
-  }
-#pragma unroll
-  for (int j = 0; j < 4; j++)
-    if (j < left) p[j] = v[j];
 }

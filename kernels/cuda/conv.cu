@@ -1,0 +1,88 @@
+// Convolution on CUDA cores, any GPU from sm_75; storage fp32, bf16 or fp16, arithmetic fp32:
+//
+//   fprop   y_i = relu(conv(x, w_i) + b_i)            (N, H, W, C) -> (N, P, Q, K_i)
+//   dgrad   gx = sum_i conv^T(gy_i [y_i > 0], w_i)    (N, P, Q, K_i) -> (N, H, W, C)
+//   wgrad   gw = (gy [y > 0])^T x,  gb = sum gy [y > 0]
+//
+// Any filter and stride up to 64, any padding up to 63, any C and K, no alignment asked of a slice.
+// One to four panels i share a launch: siblings that read the same x. In dgrad they are summed, so
+// a module's gx is written once. Layout: maps NHWC with unit channel stride and free strides of
+// image, row and pixel; filters KRSC, contiguous; bias, gw and gb are fp32 in every storage. Every
+// result is `=` but gx, which is `+=` where accumulate is set. A linear layer is a 1x1 on a 1x1
+// map.
+//
+// Sums: fprop starts at the bias and goes over the filter's row (r, s, c); dgrad over panels, the
+// taps that lead to an output, output channels; wgrad over the pixels of a chunk, then over chunks:
+// always ascending, one fmaf a term, no atomics. The bits of y and gx do not depend on tile, batch
+// or device; those of gw on the split into chunks, which is a function of shape and batch.
+//
+// Lost: a by-tap loop in fprop (C = 3 of the first layer fills 3 of 16 steps); dgrad over all taps
+// with zeros between strided outputs (3 of 4 products at stride 2); filters of siblings stacked in
+// memory (a copy of the weights, where the panel's own pointer does).
+#include "conv.cuh"
+#include "conv_wgrad.cuh"
+
+#define PYI_ENTRY(NAME, ARGS, BLOCKS, ...)                                                         \
+  extern "C" __global__ void __launch_bounds__(128, BLOCKS) NAME(const __grid_constant__ ARGS a) { \
+    __VA_ARGS__(a);                                                                                \
+  }
+#define PYI_STORED_ENTRIES(NAME, ARGS, BLOCKS, BODY, TILE) \
+  PYI_ENTRY(NAME##_f32, ARGS, BLOCKS, BODY<TILE, float>)   \
+  PYI_ENTRY(NAME##_bf16, ARGS, BLOCKS, BODY<TILE, bf16>)   \
+  PYI_ENTRY(NAME##_f16, ARGS, BLOCKS, BODY<TILE, f16>)
+PYI_STORED_ENTRIES(conv_fprop_wide, ConvCudaArgs, 3, conv_fprop, WideTile)
+PYI_STORED_ENTRIES(conv_fprop_narrow, ConvCudaArgs, 4, conv_fprop, NarrowTile)
+PYI_STORED_ENTRIES(conv_dgrad_wide, ConvCudaArgs, 3, conv_dgrad, WideTile)
+PYI_STORED_ENTRIES(conv_dgrad_narrow, ConvCudaArgs, 4, conv_dgrad, NarrowTile)
+PYI_STORED_ENTRIES(conv_wgrad_wide, ConvWgradCudaArgs, 3, conv_wgrad, WideTile)
+PYI_STORED_ENTRIES(conv_wgrad_narrow, ConvWgradCudaArgs, 4, conv_wgrad, NarrowTile)
+
+extern "C" __global__ void __launch_bounds__(256, 4)
+    conv_sum_chunks(const __grid_constant__ SumChunksCudaArgs a) {
+  sum_chunks_body(a);
+}
+
+// ---- launchers ---------------------------------------------------------------------------------
+// As in reduce_conv.cu: 0, a negative CudaStatus (nothing launched) or a cudaError_t.
+#ifndef __CUDACC_RTC__
+#include "conv_plan.h"
+#include "launcher.cuh"
+
+static_assert(kBlockThreads == WideTile::kThreads && kTileRows == WideTile::kRows &&
+                  4 * WideTile::kPanels <= 24 * 1024,
+              "the plan's tile is the kernels' tile");
+
+static int run(const ConvPlan& plan, void* stream) {
+  static const void* const kEntries[kConvEntryCount] = {
+      PYI_STORED_POINTERS(conv_fprop_wide), PYI_STORED_POINTERS(conv_fprop_narrow),
+      PYI_STORED_POINTERS(conv_dgrad_wide), PYI_STORED_POINTERS(conv_dgrad_narrow),
+      PYI_STORED_POINTERS(conv_wgrad_wide), PYI_STORED_POINTERS(conv_wgrad_narrow),
+      PYI_POINTER(conv_sum_chunks)};
+  return run_launches(plan.launches, plan.count, kEntries, stream);
+}
+
+extern "C" int pyi_cuda_conv_fprop(const ConvCudaArgs* args, void* stream) {
+  ConvPlan plan;
+  const int status = plan_conv_fprop(*args, plan);
+  return status ? status : run(plan, stream);
+}
+
+extern "C" int pyi_cuda_conv_dgrad(const ConvCudaArgs* args, void* stream) {
+  ConvPlan plan;
+  const int status = plan_conv_dgrad(*args, plan);
+  return status ? status : run(plan, stream);
+}
+
+extern "C" int pyi_cuda_conv_wgrad(const ConvCudaArgs* args, void* stream) {
+  ConvPlan plan;
+  const int status = plan_conv_wgrad(*args, false, plan);
+  return status ? status : run(plan, stream);
+}
+
+// Bytes wgrad of this shape needs, or a negative CudaStatus. Pointers are not looked at.
+extern "C" long long pyi_cuda_conv_workspace(const ConvCudaArgs* args) {
+  ConvPlan plan;
+  const int status = plan_conv_wgrad(*args, true, plan);
+  return status ? status : plan.workspace_bytes;
+}
+#endif

@@ -1,0 +1,118 @@
+// The layers beside convolution and pooling, and the steps around them, any GPU from sm_75; storage
+// fp32, bf16 or fp16, arithmetic fp32:
+//
+//   lrn                    y_c = x_c s_c^-3/4, s_c = k + (alpha / size) sum of x_c'^2; and gx
+//   softmax cross-entropy  loss_n = log sum_k e^(l_nk) - l_n,label, probs; glogits = g (probs -
+//   onehot) batch norm             y = relu(gamma (x - mean) / sqrt(var + eps) + beta); gx, ggamma,
+//   gbeta dropout                y = x keep / (1 - p), keep from Philox4x32-10 by place; backward
+//   the same cast, finite check     y = x in another storage; verdict = is any element infinite or
+//   NaN sgd                    v = momentum v + rate (g + decay w), w = w - v, and w's 16-bit copy
+//   layout                 NCHW <-> NHWC
+//
+// Maps NHWC with unit channel stride and free strides of image, row and pixel; what belongs to a
+// channel or a row (gamma, mean, loss, probs, ...) is fp32 in every storage. Every result is `=`.
+// All sums are in a fixed order, without atomics; those of batch norm follow its split of the
+// pixels, a function of the shape.
+//
+// The kernels that stream maps have an instance per storage; the small ones branch on it.
+#include "batch_norm.cuh"
+#include "elementary.cuh"
+#include "lrn.cuh"
+#include "softmax.cuh"
+
+#define PYI_ENTRY(NAME, ARGS, THREADS, BLOCKS, ...)             \
+  extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) \
+      NAME(const __grid_constant__ ARGS a) {                    \
+    __VA_ARGS__(a);                                             \
+  }
+PYI_ENTRY(lrn_fprop_f32, LrnCudaArgs, 256, 4, lrn_fprop<float>)
+PYI_ENTRY(lrn_fprop_bf16, LrnCudaArgs, 256, 4, lrn_fprop<bf16>)
+PYI_ENTRY(lrn_fprop_f16, LrnCudaArgs, 256, 4, lrn_fprop<f16>)
+PYI_ENTRY(lrn_dgrad_f32, LrnCudaArgs, 256, 4, lrn_dgrad<float>)
+PYI_ENTRY(lrn_dgrad_bf16, LrnCudaArgs, 256, 4, lrn_dgrad<bf16>)
+PYI_ENTRY(lrn_dgrad_f16, LrnCudaArgs, 256, 4, lrn_dgrad<f16>)
+PYI_ENTRY(batch_norm_sums_f32, BatchNormCudaArgs, 256, 4, batch_norm_sums<float>)
+PYI_ENTRY(batch_norm_sums_bf16, BatchNormCudaArgs, 256, 4, batch_norm_sums<bf16>)
+PYI_ENTRY(batch_norm_sums_f16, BatchNormCudaArgs, 256, 4, batch_norm_sums<f16>)
+PYI_ENTRY(batch_norm_fprop_f32, BatchNormCudaArgs, 256, 4, batch_norm_apply<float, false>)
+PYI_ENTRY(batch_norm_fprop_bf16, BatchNormCudaArgs, 256, 4, batch_norm_apply<bf16, false>)
+PYI_ENTRY(batch_norm_fprop_f16, BatchNormCudaArgs, 256, 4, batch_norm_apply<f16, false>)
+PYI_ENTRY(batch_norm_dgrad_f32, BatchNormCudaArgs, 256, 4, batch_norm_apply<float, true>)
+PYI_ENTRY(batch_norm_dgrad_bf16, BatchNormCudaArgs, 256, 4, batch_norm_apply<bf16, true>)
+PYI_ENTRY(batch_norm_dgrad_f16, BatchNormCudaArgs, 256, 4, batch_norm_apply<f16, true>)
+PYI_ENTRY(batch_norm_finish, BatchNormCudaArgs, 128, 8, batch_norm_finish_body)
+PYI_ENTRY(softmax_fprop, SoftmaxCudaArgs, kSoftmaxThreads, 8, softmax_fprop_body)
+PYI_ENTRY(softmax_backward, SoftmaxCudaArgs, 256, 4, softmax_backward_body)
+PYI_ENTRY(dropout, DropoutCudaArgs, 256, 4, dropout_body)
+PYI_ENTRY(cast, CastCudaArgs, 256, 4, cast_body)
+PYI_ENTRY(check_finite, FiniteCudaArgs, 256, 4, finite_body)
+PYI_ENTRY(sgd, SgdCudaArgs, 256, 4, sgd_body)
+PYI_ENTRY(layout_32, LayoutCudaArgs, 256, 4, layout_body<unsigned>)
+PYI_ENTRY(layout_16, LayoutCudaArgs, 256, 4, layout_body<unsigned short>)
+
+// ---- launchers ---------------------------------------------------------------------------------
+// As in reduce_conv.cu: 0, a negative CudaStatus (nothing launched) or a cudaError_t.
+#ifndef __CUDACC_RTC__
+#include "elementary_plan.h"
+#include "launcher.cuh"
+
+static_assert(kBatchNormChannels == kSumLanes && kBatchNormPixels == kPixelsPerThread &&
+                  kBatchNormShared == 2 * kSumRows * kSumLanes * 4 &&
+                  kSoftmaxBlock == kSoftmaxThreads,
+              "the plan's blocks are the kernels'");
+
+template <class Plan>
+static int run(int status, const Plan& plan, void* stream) {
+  static const void* const kEntries[kElementaryEntryCount] = {PYI_STORED_POINTERS(lrn_fprop),
+                                                              PYI_STORED_POINTERS(lrn_dgrad),
+                                                              PYI_STORED_POINTERS(batch_norm_sums),
+                                                              PYI_STORED_POINTERS(batch_norm_fprop),
+                                                              PYI_STORED_POINTERS(batch_norm_dgrad),
+                                                              PYI_POINTER(batch_norm_finish),
+                                                              PYI_POINTER(softmax_fprop),
+                                                              PYI_POINTER(softmax_backward),
+                                                              PYI_POINTER(dropout),
+                                                              PYI_POINTER(cast),
+                                                              PYI_POINTER(check_finite),
+                                                              PYI_POINTER(sgd),
+                                                              PYI_POINTER(layout_32),
+                                                              PYI_POINTER(layout_16)};
+  return status ? status : run_launches(plan.launches, plan.count, kEntries, stream);
+}
+
+// plan_NAME(args, further arguments, plan), then its launches
+#define PYI_LAUNCHER(NAME, ARGS, PLAN, CALL)                       \
+  extern "C" int pyi_cuda_##NAME(const ARGS* args, void* stream) { \
+    PLAN plan;                                                     \
+    const int status = CALL;                                       \
+    return run(status, plan, stream);                              \
+  }
+PYI_LAUNCHER(lrn_fprop, LrnCudaArgs, LrnPlan, plan_lrn(*args, false, plan))
+PYI_LAUNCHER(lrn_dgrad, LrnCudaArgs, LrnPlan, plan_lrn(*args, true, plan))
+PYI_LAUNCHER(softmax_fprop, SoftmaxCudaArgs, SoftmaxPlan, plan_softmax(*args, false, plan))
+PYI_LAUNCHER(softmax_backward, SoftmaxCudaArgs, SoftmaxPlan, plan_softmax(*args, true, plan))
+PYI_LAUNCHER(batch_norm_fprop, BatchNormCudaArgs, BatchNormPlan,
+             plan_batch_norm(*args, BatchNormPass::kTraining, false, plan))
+PYI_LAUNCHER(batch_norm_inference, BatchNormCudaArgs, BatchNormPlan,
+             plan_batch_norm(*args, BatchNormPass::kInference, false, plan))
+PYI_LAUNCHER(batch_norm_dgrad, BatchNormCudaArgs, BatchNormPlan,
+             plan_batch_norm(*args, BatchNormPass::kBackward, false, plan))
+PYI_LAUNCHER(dropout, DropoutCudaArgs, DropoutPlan, plan_dropout(*args, plan))
+PYI_LAUNCHER(cast, CastCudaArgs, CastPlan, plan_cast(*args, plan))
+PYI_LAUNCHER(check_finite, FiniteCudaArgs, FinitePlan, plan_check_finite(*args, false, plan))
+PYI_LAUNCHER(sgd, SgdCudaArgs, SgdPlan, plan_sgd(*args, plan))
+PYI_LAUNCHER(layout, LayoutCudaArgs, LayoutPlan, plan_layout(*args, plan))
+
+// Bytes the training and backward passes of this shape need, or a negative CudaStatus.
+extern "C" long long pyi_cuda_batch_norm_workspace(const BatchNormCudaArgs* args) {
+  BatchNormPlan plan;
+  const int status = plan_batch_norm(*args, BatchNormPass::kTraining, true, plan);
+  return status ? status : plan.workspace_bytes;
+}
+
+extern "C" long long pyi_cuda_check_finite_workspace(const FiniteCudaArgs* args) {
+  FinitePlan plan;
+  const int status = plan_check_finite(*args, true, plan);
+  return status ? status : plan.workspace_bytes;
+}
+#endif

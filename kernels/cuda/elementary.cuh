@@ -1,0 +1,113 @@
+// The device code of dropout, cast, finite check, SGD and layout conversion.
+#pragma once
+#include "storage.cuh"
+
+// ---- dropout -----------------------------------------------------------------------------------
+// Philox4x32-10 (Salmon et al., SC 2011): ten rounds on the counter, in place.
+__device__ __forceinline__ void philox(unsigned (&c)[4], unsigned key0, unsigned key1) {
+#pragma unroll
+  for (int i = 0; i < 10; i++) {
+    const unsigned high0 = __umulhi(c[0], 0xD2511F53u), low0 = c[0] * 0xD2511F53u;
+    const unsigned high1 = __umulhi(c[2], 0xCD9E8D57u), low1 = c[2] * 0xCD9E8D57u;
+    c[0] = high1 ^ c[1] ^ key0, c[1] = low1, c[2] = high0 ^ c[3] ^ key1, c[3] = low0;
+    key0 += 0x9E3779B9u, key1 += 0xBB67AE85u;
+  }
+}
+
+// A thread makes the four elements of one block of a sample; they may lie in several pixels.
+__device__ __forceinline__ void dropout_body(const DropoutCudaArgs& a) {
+  const int i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (i >= a.count) return;
+  const int n = divide(i, a.blocks), block = i - n * a.blocks.value;
+  unsigned word[4] = {(unsigned)block, a.first_sample + n, a.step, a.layer};
+  philox(word, a.seed_low, a.seed_high);
+#pragma unroll
+  for (int j = 0; j < 4; j++) {
+    const int e = 4 * block + j, pixel = divide(e, a.channels), h = divide(pixel, a.map_w);
+    const int c = e - pixel * a.C, w = pixel - h * a.W;
+    if (e >= a.elements) continue;
+    float v = 0.f;
+    if ((long long)word[j] >= a.threshold)
+      v = load(a.x, offset_of(a.x_strides, n, h, w) + c, a.storage) / a.divisor;
+    store(a.y, offset_of(a.y_strides, n, h, w) + c, v, a.storage);
+  }
+}
+
+// ---- cast --------------------------------------------------------------------------------------
+__device__ __forceinline__ void cast_body(const CastCudaArgs& a) {
+  const int begin = blockIdx.x * blockDim.x * 4 + threadIdx.x;
+  float v[4];
+#pragma unroll
+  for (int j = 0; j < 4; j++) {
+    const int i = begin + j * blockDim.x;
+    v[j] = i < a.count ? load(a.x, i, a.from) : 0.f;
+  }
+#pragma unroll
+  for (int j = 0; j < 4; j++) {
+    const int i = begin + j * blockDim.x;
+    if (i < a.count) store(a.y, i, v[j], a.to);
+  }
+}
+
+// ---- finite check ------------------------------------------------------------------------------
+// The first launch leaves infinity or 0 for each block, the last, of one block, 1 or 0 for all: no
+// atomics, and the same code twice.
+__device__ __forceinline__ void finite_body(const FiniteCudaArgs& a) {
+  bool bad = false;
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < a.count; i += gridDim.x * blockDim.x)
+    bad |= (__float_as_uint(load(a.x, i, a.storage)) & 0x7f800000) == 0x7f800000;
+  bad = __syncthreads_or(bad);
+  if (threadIdx.x == 0)
+    a.verdict[blockIdx.x] = !bad ? 0.f : a.last ? 1.f : __int_as_float(0x7f800000);
+}
+
+// ---- SGD ---------------------------------------------------------------------------------------
+// Every product and sum is rounded by itself, as NumPy does it: the same bits on either side.
+__device__ __forceinline__ void sgd_body(const SgdCudaArgs& a) {
+  const float* __restrict__ g = a.g;
+  const int i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (i >= a.count || (a.skip && *a.skip != 0.f)) return;
+  float update = __fmul_rn(a.scale, g[i]), w = a.w[i];
+  if (a.decay != 0.f) update = __fadd_rn(update, __fmul_rn(a.decay, w));
+  const float v = __fadd_rn(__fmul_rn(a.v[i], a.momentum), __fmul_rn(a.rate, update));
+  w = __fsub_rn(w, v);
+  a.v[i] = v, a.w[i] = w;
+  if (a.copy) store(a.copy, i, w, a.storage);
+}
+
+// ---- layout ------------------------------------------------------------------------------------
+// A block turns 32 channels x 32 pixels through shared memory, so that both sides are read and
+// written along their contiguous axis. Word is a value's bits.
+template <class Word>
+__device__ __forceinline__ void layout_body(const LayoutCudaArgs& a) {
+  const Word* __restrict__ x = (const Word*)a.x;
+  Word* y = (Word*)a.y;
+  extern __shared__ __align__(16) float shared[];
+  unsigned (*tile)[33] = (unsigned (*)[33])shared;  // [channel][pixel]
+  const int n = divide(blockIdx.x, a.tiles), lane = threadIdx.x % 32, row = threadIdx.x / 32;
+  const int m0 = (blockIdx.x - n * a.tiles.value) * 32, c0 = blockIdx.y * 32;
+  const int planes = n * a.C * a.pixels;  // the sample in NCHW
+  const auto in_map = [&](int m) {
+    const int h = divide(m, a.map_w);
+    return offset_of(a.strides, n, h, m - h * a.map_w.value);
+  };
+#pragma unroll
+  for (int i = row; i < 32; i += 8) {
+    if (a.to_nchw) {
+      if (m0 + i < a.pixels && c0 + lane < a.C) tile[lane][i] = x[in_map(m0 + i) + c0 + lane];
+    } else {
+      if (m0 + lane < a.pixels && c0 + i < a.C)
+        tile[i][lane] = x[planes + (c0 + i) * a.pixels + m0 + lane];
+    }
+  }
+  __syncthreads();
+#pragma unroll
+  for (int i = row; i < 32; i += 8) {
+    if (a.to_nchw) {
+      if (m0 + lane < a.pixels && c0 + i < a.C)
+        y[planes + (c0 + i) * a.pixels + m0 + lane] = (Word)tile[i][lane];
+    } else {
+      if (m0 + i < a.pixels && c0 + lane < a.C) y[in_map(m0 + i) + c0 + lane] = (Word)tile[lane][i];
+    }
+  }
+}

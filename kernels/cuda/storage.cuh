@@ -1,0 +1,123 @@
+// Values as they lie in memory: fp32, bf16 or fp16, one, two or four at a time; arithmetic is fp32.
+// Our own 16-bit types, opaque, so that no CUDA header is needed and NVRTC compiles the same
+// source.
+#pragma once
+#include "index.cuh"
+#include "relu.cuh"
+
+struct bf16 {
+  unsigned short bits;
+};
+struct f16 {
+  unsigned short bits;
+};
+enum Storage { kFp32 = 0, kBf16 = 1, kFp16 = 2 };
+
+__device__ __forceinline__ float to_float(float v) { return v; }
+__device__ __forceinline__ float to_float(bf16 v) {
+  return __uint_as_float((unsigned)v.bits << 16);
+}
+__device__ __forceinline__ float to_float(f16 v) {
+  float f;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(f) : "h"(v.bits));
+  return f;
+}
+
+// To nearest, ties to even; beyond the range infinity; NaN stays NaN.
+template <class S>
+__device__ __forceinline__ S from_float(float f);
+template <>
+__device__ __forceinline__ float from_float<float>(float f) {
+  return f;
+}
+template <>
+__device__ __forceinline__ bf16 from_float<bf16>(float f) {
+  // in integers: the instruction begins with sm_80
+  const unsigned u = __float_as_uint(f), rounded = u + 0x7fff + (u >> 16 & 1);
+  return {(unsigned short)((f == f ? rounded : u | 0x400000) >> 16)};
+}
+template <>
+__device__ __forceinline__ f16 from_float<f16>(float f) {
+  f16 v;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(v.bits) : "f"(f));
+  return v;
+}
+
+// Through the read-only path, for pointers that change within a kernel; elsewhere a local
+// `const S* __restrict__` says the same.
+__device__ __forceinline__ float load(const float* p) { return __ldg(p); }
+template <class S>
+__device__ __forceinline__ float load(const S* p) {
+  return to_float(S{__ldg(&p->bits)});
+}
+
+// For kernels too small to be worth an instance per type: the type is a uniform branch.
+__device__ __forceinline__ float load(const void* p, int i, int storage) {
+  if (storage == kFp32) return load((const float*)p + i);
+  return storage == kBf16 ? load((const bf16*)p + i) : load((const f16*)p + i);
+}
+__device__ __forceinline__ void store(void* p, int i, float v, int storage) {
+  if (storage == kFp32)
+    ((float*)p)[i] = v;
+  else if (storage == kBf16)
+    ((bf16*)p)[i] = from_float<bf16>(v);
+  else
+    ((f16*)p)[i] = from_float<f16>(v);
+}
+
+// ---- four neighbouring channels ----------------------------------------------------------------
+// May four channels go as one access of 16 (8) bytes? Uniform over the grid.
+template <class S>
+__device__ __forceinline__ bool is_vector(const S* p, const CudaStrides& s) {
+  return ((unsigned long long)p & (4 * sizeof(S) - 1)) == 0 &&
+         ((s.image | s.row | s.pixel) & 3) == 0;
+}
+
+// The first `left` of four; the others are zero and not read.
+template <class S>
+__device__ __forceinline__ void load4(const S* __restrict__ p, float (&v)[4], int left,
+                                      bool vector) {
+  if (vector && left >= 4) {
+    if constexpr (sizeof(S) == 4) {
+      const float4 f = *(const float4*)p;
+      v[0] = f.x, v[1] = f.y, v[2] = f.z, v[3] = f.w;
+    } else {
+      const uint2 u = *(const uint2*)p;
+      v[0] = to_float(S{(unsigned short)u.x}), v[1] = to_float(S{(unsigned short)(u.x >> 16)});
+      v[2] = to_float(S{(unsigned short)u.y}), v[3] = to_float(S{(unsigned short)(u.y >> 16)});
+    }
+    return;
+  }
+#pragma unroll
+  for (int j = 0; j < 4; j++) v[j] = j < left ? to_float(p[j]) : 0.f;
+}
+
+template <class S>
+__device__ __forceinline__ void store4(S* p, const float (&v)[4], int left, bool vector) {
+  if (vector && left >= 4) {
+    if constexpr (sizeof(S) == 4) {
+      *(float4*)p = make_float4(v[0], v[1], v[2], v[3]);
+    } else {
+      unsigned short u[4];
+#pragma unroll
+      for (int j = 0; j < 4; j++) u[j] = from_float<S>(v[j]).bits;
+      *(uint2*)p = make_uint2(u[0] | (unsigned)u[1] << 16, u[2] | (unsigned)u[3] << 16);
+    }
+    return;
+  }
+#pragma unroll
+  for (int j = 0; j < 4; j++)
+    if (j < left) p[j] = from_float<S>(v[j]);
+}
+
+// ---- a thread's place --------------------------------------------------------------------------
+// Thread i makes channels c .. c + 3 of one pixel of a map: channels run fastest, then columns.
+struct Place {
+  int n, h, w, c;
+};
+__device__ __forceinline__ Place place_of(int i, const CudaDivisor& groups,
+                                          const CudaDivisor& map_w, const CudaDivisor& map_h) {
+  const int pixel = divide(i, groups), row = divide(pixel, map_w), n = divide(row, map_h);
+  return {n, row - n * (int)map_h.value, pixel - row * (int)map_w.value,
+          4 * (i - pixel * (int)groups.value)};
+}

@@ -1,0 +1,204 @@
+"""The CUDA-core kernels without a GPU: clean compilation, entry names, plans, refusals.
+
+Their execution is tested in test_cuda_conv.py, test_cuda_pool.py and test_cuda_elementary.py.
+"""
+
+import ctypes
+import re
+import subprocess
+
+import numpy as np
+import pytest
+from cuda_run import CUDA, CXX, NVCC, Refused, plan
+from pyinception.kernels import cuda_args
+
+needs_cxx = pytest.mark.skipif(CXX is None, reason="no C++ compiler found")
+needs_nvcc = pytest.mark.skipif(NVCC is None, reason="no nvcc found")
+ARCHITECTURES = ("75", "80", "90a", "120")
+STORED = ("_f32", "_bf16", "_f16")
+
+
+def stored(**kernels: int) -> dict[str, int]:
+    return {name + storage: limit for name, limit in kernels.items() for storage in STORED}
+
+
+# Registers a thread may have, as measured with ptxas 13.0 over these architectures, and a few more.
+REGISTERS = {
+    "conv": stored(
+        conv_fprop_wide=152, conv_fprop_narrow=128, conv_dgrad_wide=168, conv_dgrad_narrow=128,
+        conv_wgrad_wide=168, conv_wgrad_narrow=128,
+    ) | {"conv_sum_chunks": 48},
+    "pool": stored(pool_fprop=52, pool_dgrad=44),
+    "elementary": stored(
+        lrn_fprop=36, lrn_dgrad=44, batch_norm_sums=44, batch_norm_fprop=48, batch_norm_dgrad=56
+    ) | {
+        "batch_norm_finish": 44, "softmax_fprop": 44, "softmax_backward": 20, "dropout": 32,
+        "cast": 24, "check_finite": 20, "sgd": 20, "layout_32": 28, "layout_16": 28,
+    },
+}  # fmt: skip
+INSTANCES = 80  # of all kernels of the library together
+
+
+def compiled(*arguments: str) -> str:
+    done = subprocess.run([NVCC, "-std=c++17", *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@needs_nvcc
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("source", REGISTERS)
+def test_compiles_without_spills(source, arch, tmp_path):
+    gates = "-Xptxas=-v,--warn-on-spills,--warn-on-local-memory-usage,-Werror"
+    target = f"arch=compute_{arch},code=sm_{arch}"
+    said = compiled("-cubin", "-gencode", target, gates, str(CUDA / f"{source}.cu"),
+                    "-o", str(tmp_path / "k"))  # fmt: skip
+    assert not re.search(r"warning|C75\d\d", said), said
+    used = {}
+    for part in said.split("Compiling entry function '")[1:]:
+        frame = re.search(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+)", part)
+        assert frame.groups() == ("0", "0", "0"), part
+        assert " bytes smem" not in part, part  # all shared memory is asked for at launch
+        used[part.split("'")[0]] = int(re.search(r"Used (\d+) registers", part).group(1))
+    limits = REGISTERS[source]
+    assert used.keys() == limits.keys()
+    assert {name: r for name, r in used.items() if r > limits[name]} == {}
+
+
+@needs_nvcc
+@pytest.mark.parametrize("source", REGISTERS)
+def test_ptx(source, tmp_path):
+    compiled("-ptx", "-arch=compute_75", str(CUDA / f"{source}.cu"), "-o", str(tmp_path / "ptx"))
+    text = (tmp_path / "ptx").read_text()
+    assert set(re.findall(r"\.entry (\w+)\(", text)) == set(REGISTERS[source])
+    for entry, body in re.findall(r"\.entry (\w+)\((.*?)(?=\.visible|\Z)", text, re.DOTALL):
+        # max.f32 would lose NaN; atomics, the order of a sum; f64, a factor of 64
+        banned = r"\b(max|min)\.f32|\.f64|\batom|(?<!bar\.)\bred\.|\.local|\bcall\b"
+        assert not re.search(banned, body), entry
+        assert not re.search(r"\b(div|rem)\.[us](32|64)", body), f"{entry} divides integers"
+        assert "ld.global.nc" in body, f"{entry}: inputs are not constant"
+        assert not entry.startswith("conv_") or "sum" in entry or "fma.rn.f32" in body
+        if entry == "sgd":  # each operation rounded by itself
+            assert "fma" not in body
+
+
+def test_the_library_stays_small():
+    names = [name for table in REGISTERS.values() for name in table]
+    assert len(names) == len(set(names)) == 49
+    assert len(names) + 7 <= INSTANCES  # 7: reduce_conv
+
+
+# ---- plans -------------------------------------------------------------------------------------
+SIZES = {"N": 2, "H": 9, "W": 8, "C": 20, "R": 3, "S": 3, "stride_h": 1, "stride_w": 1}
+
+
+def conv(k=24, panels=1, **fields):
+    """A record over dense maps at made-up addresses; nothing here follows a pointer."""
+    a = np.zeros((), cuda_args.CONV_CUDA_ARGS)
+    for i, name in enumerate(("x", "gx", "gw", "gb", "workspace")):
+        a[name] = (i + 1) << 32
+    a["workspace_bytes"] = 1 << 40
+    for name, value in {**SIZES, "pad_h": 1, "pad_w": 1, "panel_count": panels}.items():
+        a[name] = value
+    a["x_strides"] = a["gx_strides"] = (1440, 160, 20)
+    for i in range(panels):
+        p = a["panels"][i]
+        p["w"], p["b"], p["y"], p["gy"] = (((10 * (i + 1) + j) << 32) for j in range(4))
+        p["K"], p["y_strides"], p["gy_strides"] = k, (9 * 8 * k, 8 * k, k), (9 * 8 * k, 8 * k, k)
+    for name, value in fields.items():
+        target = a["panels"][0] if name in ("K", "w", "y", "gy", "y_strides") else a
+        target[name] = value
+    return a
+
+
+CONV_REFUSED = {
+    "storage": (-9, "conv_fprop", {"storage": 3}),
+    "N -1": (-1, "conv_dgrad", {"N": -1}),
+    "K 0": (-1, "conv_fprop", {"K": 0}),
+    "no panel": (-1, "conv_fprop", {"panel_count": 0}),
+    "five panels": (-1, "conv_fprop", {"panel_count": 5}),
+    "stride 0": (-2, "conv_wgrad", {"stride_w": 0}),
+    "padding 64": (-2, "conv_dgrad", {"pad_h": 64}),
+    "filter of 65": (-2, "conv_fprop", {"R": 65}),
+    "filter too large": (-3, "conv_fprop", {"R": 13}),
+    "negative stride": (-4, "conv_fprop", {"x_strides": (-1440, 160, 20)}),
+    "negative stride of y": (-4, "conv_dgrad", {"y_strides": (1440, -160, 20)}),
+    "x beyond 32 bits": (-5, "conv_fprop", {"x_strides": (2**31 - 1, 160, 20)}),
+    "y beyond 32 bits": (-5, "conv_fprop", {"y_strides": (2**31 - 1, 192, 24)}),
+    "filter beyond 32 bits": (-5, "conv_fprop", {"K": 2**24}),
+    "no x": (-7, "conv_fprop", {"x": 0}),
+    "no y": (-7, "conv_fprop", {"y": 0}),
+    "no filter": (-7, "conv_dgrad", {"w": 0}),
+    "no gx": (-7, "conv_dgrad", {"gx": 0}),
+    "no gy": (-7, "conv_wgrad", {"gy": 0}),
+    "no gw": (-7, "conv_wgrad", {"gw": 0}),
+    "misaligned workspace": (-8, "conv_wgrad", {"workspace": 8}),
+    "small workspace": (-8, "conv_wgrad", {"N": 64, "workspace_bytes": 100}),
+}
+
+
+@needs_cxx
+@pytest.mark.parametrize("name", CONV_REFUSED)
+def test_conv_declines(name):
+    status, function, fields = CONV_REFUSED[name]
+    with pytest.raises(Refused) as refused:
+        plan(function, conv(**fields))
+    assert refused.value.status == status and str(refused.value) not in ("ok", "unknown status")
+
+
+@needs_cxx
+def test_conv_plans():
+    [wide], _ = plan("conv_fprop", conv(k=64))
+    [narrow], _ = plan("conv_fprop", conv(k=24, storage=1))
+    assert wide.entry == "conv_fprop_wide_f32" and narrow.entry == "conv_fprop_narrow_bf16"
+    assert wide.grid == narrow.grid == (3, 1, 1) and wide.block == 128  # 144 pixels
+    [siblings], _ = plan("conv_fprop", conv(k=100, panels=4, storage=2))
+    assert siblings.entry == "conv_fprop_wide_f16" and siblings.grid == (3, 8, 1)
+    done = np.frombuffer(siblings.params, cuda_args.CONV_CUDA_ARGS)[0]
+    assert done["panels"]["first_tile"].tolist() == [0, 2, 4, 6]
+    [phases], _ = plan("conv_dgrad", conv(stride_h=2, stride_w=3))
+    assert phases.grid == (1, 1, 6)  # 2 x 5 x 3 pixels of each phase
+    for function in ("conv_fprop", "conv_dgrad"):
+        assert plan(function, conv(N=0, x=0, gx=0)) == ([], 0)
+    launches, workspace = plan("conv_wgrad", conv(N=0))
+    assert [launch.entry for launch in launches] == ["conv_wgrad_wide_f32"] and workspace == 0
+    launches, workspace = plan("conv_wgrad", conv(N=64))
+    assert [launch.entry for launch in launches] == ["conv_wgrad_wide_f32", "conv_sum_chunks"]
+    assert workspace == plan("conv_size", conv(N=64, workspace=0, gw=0, x=0))[1] > 0
+
+
+@pytest.fixture(scope="module")
+def launchers(tmp_path_factory):
+    """The launchers as a shared library, cudart inside."""
+    path = tmp_path_factory.mktemp("launchers") / "launchers.so"
+    flags = ["-shared", "-Xcompiler", "-fPIC,-Wall,-Werror", "-cudart", "static"]
+    sources = [str(CUDA / f"{source}.cu") for source in REGISTERS]
+    compiled(*flags, "-gencode", "arch=compute_80,code=sm_80", *sources, "-o", str(path))
+    return ctypes.CDLL(str(path))
+
+
+@needs_nvcc
+@needs_cxx
+def test_launchers_decline_and_size_as_the_plan_does(launchers):
+    for status, function, fields in CONV_REFUSED.values():
+        assert getattr(launchers, f"pyi_cuda_{function}")(conv(**fields).tobytes(), None) == status
+    assert launchers.pyi_cuda_conv_fprop(conv(N=0).tobytes(), None) == 0
+    launchers.pyi_cuda_conv_workspace.restype = ctypes.c_longlong
+    a = conv(N=64)
+    assert launchers.pyi_cuda_conv_workspace(a.tobytes()) == plan("conv_size", a)[1]
+    nothing = {
+        "pool_fprop": cuda_args.POOL_CUDA_ARGS, "pool_dgrad": cuda_args.POOL_CUDA_ARGS,
+        "lrn_fprop": cuda_args.LRN_CUDA_ARGS, "lrn_dgrad": cuda_args.LRN_CUDA_ARGS,
+        "softmax_fprop": cuda_args.SOFTMAX_CUDA_ARGS,
+        "softmax_backward": cuda_args.SOFTMAX_CUDA_ARGS,
+        "batch_norm_fprop": cuda_args.BATCH_NORM_CUDA_ARGS,
+        "batch_norm_inference": cuda_args.BATCH_NORM_CUDA_ARGS,
+        "batch_norm_dgrad": cuda_args.BATCH_NORM_CUDA_ARGS,
+        "dropout": cuda_args.DROPOUT_CUDA_ARGS, "layout": cuda_args.LAYOUT_CUDA_ARGS,
+    }  # fmt: skip
+    for function, dtype in nothing.items():  # H, W and C are 0
+        assert getattr(launchers, f"pyi_cuda_{function}")(bytes(dtype.itemsize), None) == -1
+    for function, dtype in (("cast", cuda_args.CAST_CUDA_ARGS), ("sgd", cuda_args.SGD_CUDA_ARGS)):
+        assert getattr(launchers, f"pyi_cuda_{function}")(bytes(dtype.itemsize), None) == 0
+    empty = bytes(cuda_args.FINITE_CUDA_ARGS.itemsize)
+    assert launchers.pyi_cuda_check_finite(empty, None) == -7
