@@ -39,7 +39,7 @@ REGISTERS = {
     "conv_wgrad_narrow": 128,
     "sum_chunks": 48,
 }
-WITH_PTX = ("storage.cuh",)  # headers whose functions wrap instructions
+WITH_PTX = ("ptx.cuh", "storage.cuh")  # headers whose functions wrap instructions
 ARCHITECTURES = ("75", "80", "90a", "120")
 KB = 1024
 POINTERS = ("x", "wr", "br", "w", "b", "y", "r", "gy", "gx", "gwr", "gbr", "gw", "gb", "workspace")

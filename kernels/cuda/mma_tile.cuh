@@ -1,0 +1,237 @@
+// What the tensor-core kernels share: the tile of a block, its panels in shared memory, the ring of
+// copies under way, the multiply-add of a stage, and the way out to 16-byte stores.
+//
+//   acc[kRows][8 nt kWarpsN] += A[kRows][K] B[8 nt kWarpsN][K]^T,   nt = 1..4 chosen at run time
+//
+// K is counted in units of 16 bytes (8 elements of 16 bits, 4 of fp32), two to an mma. Filters are
+// read as KRSC: a row of units [tap][channel] per output channel is what ldmatrix wants, so nothing
+// is packed. The units of A are gathered, each from the pixel of its tap: a unit never straddles
+// taps, so 24 channels cost 3 units and not 4. Where K ends within a stage both operands are zero.
+#pragma once
+#include "../cuda_mma_args.h"
+#include "index.cuh"
+#include "ptx.cuh"
+#include "relu.cuh"
+
+// ---- tile --------------------------------------------------------------------------------------
+template <class E_, int kWarpTiles_, int kWarpsM_, int kWarpsN_>
+struct MmaTile {
+  using E = E_;
+  static constexpr int kWarpTiles = kWarpTiles_, kWarpsM = kWarpsM_, kWarpsN = kWarpsN_;
+  static constexpr int kThreads = 32 * kWarpsM * kWarpsN;
+  static constexpr int kRows = 16 * kWarpTiles * kWarpsM, kColumns = 32 * kWarpsN;
+  static constexpr int kUnit = 16 / sizeof(E);  // elements
+  static constexpr int kStageUnits = 4, kStages = 3;
+  static constexpr int kPanelA = kRows * 16 * kStageUnits, kPanelB = kColumns * 16 * kStageUnits;
+  static constexpr int kStage = kPanelA + kPanelB, kRing = kStages * kStage;  // bytes
+  static constexpr int kLoadRows = kThreads / kStageUnits;  // rows of a panel per pass of the block
+  static constexpr int kLoadsA = (kRows + kLoadRows - 1) / kLoadRows;
+
+  static_assert(
+      kWarpTiles == 7 || kWarpTiles == 4,
+      "7 x 2 tiles of 16 rows hold 14x14, 7x28 and four 7x7 maps with 28 rows to spare; 4 "
+      "make 64 rows, for one 7x7. 8 lost: 128 accumulators and 13 of 16 tiles filled");
+  static_assert(kThreads == 128 || kThreads == 256, "the entries' launch bounds");
+  static_assert(kStageUnits == 4,
+                "a row of a stage is 64 bytes: 8 rows meet 8 groups of 4 banks under panel_offset. "
+                "8 units lost: 45 KB more, which costs whole 14x14 maps on 99 KB");
+};
+
+// Byte of (row, unit) in a panel. Rows 2i and 2i+1 fill 128 bytes; their four units are turned by
+// i, so that 8 neighbouring rows of one unit, and 8 neighbouring units, lie in different banks.
+__device__ __forceinline__ unsigned panel_offset(int row, int unit) {
+  return row * 64 + ((unit ^ (row >> 1)) & 3) * 16;
+}
+
+template <class T>
+struct Lane {
+  int warp_m, warp_n;  // of the warp in the block
+  int lane, g, t;      // g = lane / 4, t = lane % 4
+  __device__ __forceinline__ Lane()
+      : warp_m(threadIdx.x / 32 % T::kWarpsM),
+        warp_n(threadIdx.x / 32 / T::kWarpsM),
+        lane(threadIdx.x % 32),
+        g(lane / 4),
+        t(lane % 4) {}
+  // the row whose address this lane gives for tile i of A, and the first row it holds results of
+  __device__ __forceinline__ int address_row(int i) const {
+    return (warp_m * T::kWarpTiles + i) * 16 + lane % 16;
+  }
+  __device__ __forceinline__ int result_row(int i, int half) const {
+    return (warp_m * T::kWarpTiles + i) * 16 + g + 8 * half;
+  }
+  __device__ __forceinline__ int first_column(int nt) const { return warp_n * 8 * nt; }
+};
+
+// ---- copies ------------------------------------------------------------------------------------
+// Rows of B: `count` output channels from `row`, the units stage * 4 .. + 3 of each.
+template <class T>
+__device__ __forceinline__ void load_filter(unsigned panel, const typename T::E* __restrict__ w,
+                                            int row, int rows, int count, int stage, int units) {
+  const int unit = threadIdx.x % T::kStageUnits, u = stage * T::kStageUnits + unit;
+#pragma unroll
+  for (int i = 0; i < T::kColumns; i += T::kLoadRows) {
+    const int at = i + threadIdx.x / T::kStageUnits, k = row + at;
+    const bool wanted = k < rows && u < units;
+    if (at < count)
+      cp_async16(panel + panel_offset(at, unit), w + (wanted ? (k * units + u) * T::kUnit : 0),
+                 wanted);
+  }
+}
+
+// A ring of kStages panels: while stage i is multiplied, the copies of the next two are under way.
+// One barrier a stage: it publishes stage i and says that i - 1 is read. Ends with the ring free.
+template <class T, class Load, class Multiply>
+__device__ __forceinline__ void ring(int stages, Load load, Multiply multiply) {
+#pragma unroll
+  for (int i = 0; i < T::kStages - 1; i++) {
+    if (i < stages) load(i, i * T::kStage);
+    cp_async_commit();
+  }
+  int slot = 0, next = (T::kStages - 1) * T::kStage;
+#pragma unroll 1
+  for (int i = 0; i < stages; i++) {
+    cp_async_wait<T::kStages - 2>();
+    __syncthreads();
+    if (i + T::kStages - 1 < stages) load(i + T::kStages - 1, next);
+    cp_async_commit();
+    multiply(i, slot);
+    slot = slot + T::kStage == T::kRing ? 0 : slot + T::kStage;
+    next = next + T::kStage == T::kRing ? 0 : next + T::kStage;
+  }
+  cp_async_wait<0>();
+  __syncthreads();
+}
+
+// ---- multiply-add
+// --------------------------------------------------------------------------------
+template <class E, int n>
+__device__ __forceinline__ void round_operand(unsigned (&v)[n]) {
+  if constexpr (sizeof(E) == 4) {
+#pragma unroll
+    for (int i = 0; i < n; i++) v[i] = to_tf32(v[i]);
+  }
+}
+
+// Two mma deep, nt tiles wide; a(step, i) is the address this lane gives for tile i of A.
+template <class T, int nt, bool kRoundA, class Address>
+__device__ __forceinline__ void multiply_stage(float (&acc)[T::kWarpTiles][4][4], const Lane<T>& l,
+                                               Address a, unsigned panel_b) {
+  using E = typename T::E;
+  const int row = l.first_column(nt) + l.lane % 8 + l.lane / 16 * 8, unit = l.lane / 8 % 2;
+#pragma unroll
+  for (int step = 0; step < T::kStageUnits / 2; step++) {
+    unsigned b[4][2];
+#pragma unroll
+    for (int j = 0; j + 1 < nt; j += 2) {
+      unsigned v[4];
+      ldmatrix_x4(v, panel_b + panel_offset(row, 2 * step + unit) + j * 8 * 64);
+      round_operand<E>(v);
+      b[j][0] = v[0], b[j][1] = v[1], b[j + 1][0] = v[2], b[j + 1][1] = v[3];
+    }
+    if constexpr (nt % 2 == 1) {  // lanes 16..31 give no address here: theirs may lie beyond
+      const int last = l.first_column(nt) + l.lane % 8;
+      ldmatrix_x2(b[nt - 1], panel_b + panel_offset(last, 2 * step + unit) + (nt - 1) * 8 * 64);
+      round_operand<E>(b[nt - 1]);
+    }
+#pragma unroll
+    for (int i = 0; i < T::kWarpTiles; i++) {
+      unsigned v[4];
+      ldmatrix_x4(v, a(step, i));
+      if constexpr (kRoundA) round_operand<E>(v);
+#pragma unroll
+      for (int j = 0; j < nt; j++) mma(acc[i][j], v, b[j], E{});
+    }
+  }
+}
+
+template <class T, bool kRoundA, class Address>
+__device__ __forceinline__ void multiply(int nt, float (&acc)[T::kWarpTiles][4][4],
+                                         const Lane<T>& l, Address a, unsigned panel_b) {
+  switch (nt) {
+    case 1:
+      return multiply_stage<T, 1, kRoundA>(acc, l, a, panel_b);
+    case 2:
+      return multiply_stage<T, 2, kRoundA>(acc, l, a, panel_b);
+    case 3:
+      return multiply_stage<T, 3, kRoundA>(acc, l, a, panel_b);
+    default:
+      return multiply_stage<T, 4, kRoundA>(acc, l, a, panel_b);
+  }
+}
+
+// Tiles of 8 columns a warp needs for what is left of N.
+template <class T>
+__device__ __forceinline__ int warp_columns(int left) {
+  const int nt = ceil_div(left, 8 * T::kWarpsN);
+  return nt < 4 ? nt : 4;
+}
+
+template <class T>
+__device__ __forceinline__ void clear(float (&acc)[T::kWarpTiles][4][4]) {
+#pragma unroll
+  for (int i = 0; i < T::kWarpTiles; i++)
+#pragma unroll
+    for (int j = 0; j < 4; j++)
+#pragma unroll
+      for (int e = 0; e < 4; e++) acc[i][j][e] = 0.f;
+}
+
+// ---- results -----------------------------------------------------------------------------------
+// Columns 8 j + 2 t and the next one of the warp's nt tiles; null and columns past the end give 0.
+__device__ __forceinline__ void load_bias(float (&bias)[4][2], const float* __restrict__ b,
+                                          int column, int end) {
+#pragma unroll
+  for (int j = 0; j < 4; j++)
+#pragma unroll
+    for (int e = 0; e < 2; e++) {
+      const int k = column + 8 * j + e;
+      bias[j][e] = b && k < end ? b[k] : 0.f;
+    }
+}
+
+// Two neighbouring elements of memory as floats.
+template <class E>
+__device__ __forceinline__ void load_pair(const E* p, float& lo, float& hi) {
+  if constexpr (sizeof(E) == 4) {
+    const float2 v = *(const float2*)p;
+    lo = v.x, hi = v.y;
+  } else {
+    unpack(*(const unsigned*)p, lo, hi, E{});
+  }
+}
+
+// From a lane's pairs of four tiles of one row to whole units: store(column, unit) is called with
+// the columns 0..31 of the warp. The four lanes of a row hold a 4x4 matrix of words and transpose
+// it (16 bits), or exchange every other pair (fp32). All 32 lanes must come here.
+template <class E, class Store>
+__device__ __forceinline__ void gather_units(const float (&v)[4][2], int t, Store store) {
+  const bool odd = t & 1, high = t & 2;
+  if constexpr (sizeof(E) == 2) {
+    unsigned w[4];
+#pragma unroll
+    for (int j = 0; j < 4; j++) w[j] = pack(v[j][0], v[j][1], E{});
+#pragma unroll
+    for (int j = 0; j < 4; j += 2) {
+      const unsigned got = __shfl_xor_sync(0xffffffffu, odd ? w[j] : w[j + 1], 1);
+      w[j] = odd ? got : w[j], w[j + 1] = odd ? w[j + 1] : got;
+    }
+#pragma unroll
+    for (int j = 0; j < 2; j++) {
+      const unsigned got = __shfl_xor_sync(0xffffffffu, high ? w[j] : w[j + 2], 2);
+      w[j] = high ? got : w[j], w[j + 2] = high ? w[j + 2] : got;
+    }
+    store(8 * t, make_uint4(w[0], w[1], w[2], w[3]));
+  } else {
+#pragma unroll
+    for (int j = 0; j < 4; j += 2) {
+      const float got0 = __shfl_xor_sync(0xffffffffu, odd ? v[j][0] : v[j + 1][0], 1);
+      const float got1 = __shfl_xor_sync(0xffffffffu, odd ? v[j][1] : v[j + 1][1], 1);
+      const unsigned x = __float_as_uint(odd ? got0 : v[j][0]);
+      const unsigned y = __float_as_uint(odd ? got1 : v[j][1]);
+      const unsigned z = __float_as_uint(odd ? v[j + 1][0] : got0);
+      const unsigned w = __float_as_uint(odd ? v[j + 1][1] : got1);
+      store(8 * (j + odd) + 4 * (t / 2), make_uint4(x, y, z, w));
+    }
+  }
+}

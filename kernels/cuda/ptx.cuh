@@ -1,0 +1,144 @@
+// Every line of inline PTX of the project: tensor-core multiply-add, matrix loads, asynchronous
+// copies, conversions. Each wrapper is one instruction and says what architecture it needs.
+//
+// Shared memory is addressed by 32-bit byte offsets of the shared window (shared_address). A
+// fragment is what one lane of a warp holds; g = lane / 4 and t = lane % 4 number it:
+//
+//   m16n8k16, 16-bit     a0 (g, 2t)  a1 (g+8, 2t)  a2 (g, 2t+8)  a3 (g+8, 2t+8)     two k a word
+//                        b0 (2t, g)  b1 (2t+8, g)
+//   m16n8k8, tf32        a0 (g, t)   a1 (g+8, t)   a2 (g, t+4)   a3 (g+8, t+4)      one k a word
+//                        b0 (t, g)   b1 (t+4, g)
+//   m16n8k8, fp16        a0 (g, 2t)  a1 (g+8, 2t)  b0 (2t, g)                       two k a word
+//   d, always fp32       d0 (g, 2t)  d1 (g, 2t+1)  d2 (g+8, 2t)  d3 (g+8, 2t+1)
+//
+// In units of 16 bytes the first two are the same: two units of k for every row, and lane 4g + t
+// holds word t of row g. So one ldmatrix serves both, and the kernels count in units.
+#pragma once
+
+// Storage types. Opaque: arithmetic is fp32, only the conversions below look inside.
+struct Bf16 {
+  unsigned short bits;
+};
+struct Fp16 {
+  unsigned short bits;
+};
+
+__device__ __forceinline__ unsigned shared_address(const void* p) {
+  return (unsigned)__cvta_generic_to_shared(p);
+}
+
+// ---- multiply-add ------------------------------------------------------------------------------
+// d += a b, sm_80. The tag chooses the type of a and b; float stands for tf32.
+__device__ __forceinline__ void mma(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2],
+                                    Bf16) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+      "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+__device__ __forceinline__ void mma(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2],
+                                    Fp16) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
+      "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+__device__ __forceinline__ void mma(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2],
+                                    float) {
+  asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
+      "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+// d += a b over eight k, sm_75: the only fp16 form of that architecture.
+__device__ __forceinline__ void mma_k8(float (&d)[4], const unsigned (&a)[2], unsigned b, Fp16) {
+  asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 "
+      "{%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(b));
+}
+
+// ---- matrices from shared memory ---------------------------------------------------------------
+// 8x8 matrices of 16-bit elements (8 rows of 16 bytes), sm_75. Lanes 8i..8i+7 give the addresses of
+// the rows of matrix i; lane 4g + t receives word t of row g of each. With `_trans` it receives
+// elements (2t, g) and (2t+1, g) instead.
+__device__ __forceinline__ void ldmatrix_x4(unsigned (&v)[4], unsigned row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(v[0]), "=r"(v[1]), "=r"(v[2]), "=r"(v[3])
+               : "r"(row)
+               : "memory");
+}
+__device__ __forceinline__ void ldmatrix_x2(unsigned (&v)[2], unsigned row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];"
+               : "=r"(v[0]), "=r"(v[1])
+               : "r"(row)
+               : "memory");
+}
+__device__ __forceinline__ void ldmatrix_x4_trans(unsigned (&v)[4], unsigned row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(v[0]), "=r"(v[1]), "=r"(v[2]), "=r"(v[3])
+               : "r"(row)
+               : "memory");
+}
+
+// ---- words of shared memory by offset ----------------------------------------------------------
+__device__ __forceinline__ unsigned load_shared(unsigned address) {
+  unsigned v;
+  asm volatile("ld.shared.u32 %0, [%1];" : "=r"(v) : "r"(address) : "memory");
+  return v;
+}
+__device__ __forceinline__ void store_shared(unsigned address, unsigned v) {
+  asm volatile("st.shared.u32 [%0], %1;" ::"r"(address), "r"(v) : "memory");
+}
+__device__ __forceinline__ void store_shared(unsigned address, unsigned v0, unsigned v1) {
+  asm volatile("st.shared.v2.u32 [%0], {%1, %2};" ::"r"(address), "r"(v0), "r"(v1) : "memory");
+}
+__device__ __forceinline__ void store_shared(unsigned address, uint4 v) {
+  asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(v.x), "r"(v.y),
+               "r"(v.z), "r"(v.w)
+               : "memory");
+}
+
+// ---- asynchronous copies -----------------------------------------------------------------------
+// 16 bytes, past L1, sm_80. Not wanted: 16 zero bytes, and the source is not read.
+__device__ __forceinline__ void cp_async16(unsigned to, const void* from, bool wanted) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from),
+               "r"(wanted ? 16 : 0)
+               : "memory");
+}
+__device__ __forceinline__ void cp_async_commit() {
+  asm volatile("cp.async.commit_group;" ::: "memory");
+}
+// Until at most kPending of the groups this thread committed are under way.
+template <int kPending>
+__device__ __forceinline__ void cp_async_wait() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
+}
+
+// ---- conversions, to nearest even unless said
+// ---------------------------------------------------- Two values as one word, lo in the lower
+// half, sm_80.
+__device__ __forceinline__ unsigned pack(float lo, float hi, Bf16) {
+  unsigned v;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(v) : "f"(hi), "f"(lo));
+  return v;
+}
+__device__ __forceinline__ unsigned pack(float lo, float hi, Fp16) {
+  unsigned v;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(v) : "f"(hi), "f"(lo));
+  return v;
+}
+__device__ __forceinline__ void unpack(unsigned v, float& lo, float& hi, Bf16) {
+  lo = __uint_as_float(v << 16), hi = __uint_as_float(v & 0xffff0000u);
+}
+__device__ __forceinline__ void unpack(unsigned v, float& lo, float& hi, Fp16) {
+  asm("{.reg .b16 l, h; mov.b32 {l, h}, %2; cvt.f32.f16 %0, l; cvt.f32.f16 %1, h;}"
+      : "=f"(lo), "=f"(hi)
+      : "r"(v));
+}
+// fp32 bits to tf32 bits, to nearest, ties away from zero (the only rounding of sm_80).
+__device__ __forceinline__ unsigned to_tf32(unsigned v) {
+  unsigned r;
+  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(r) : "f"(__uint_as_float(v)));
+  return r;
+}

@@ -1,0 +1,113 @@
+// The records of the tensor-core kernels, as cuda_args.h has those of the CUDA cores. Mirrored
+// field by field in cuda_mma_args.py; a test holds every offset equal.
+//
+// `type` says what the maps and filters are stored as: bf16 or fp16, multiplied as they are, or
+// fp32, multiplied as tf32; sums, biases and filter gradients are fp32. Maps are NHWC with unit
+// channel stride, filters KRSC and contiguous. A unit is 16 bytes; every map, filter and channel
+// count must be whole units, or the plan declines. What stands under "plan" is written by the plan.
+#pragma once
+#include "cuda_args.h"
+
+enum MmaType { kMmaTf32 = 0, kMmaBf16 = 1, kMmaFp16 = 2 };
+
+// r = relu(x wr + br), rounded to the storage type, y = relu(conv(r, w) + b)
+struct ReduceConvMmaArgs {
+  const void* x;    // (N, H, W, C)
+  const void* wr;   // (Cr, C)
+  const float* br;  // (Cr) or null
+  const void* w;    // (K, R, S, Cr)
+  const float* b;   // (K) or null
+  void* y;          // (N, P, Q, K), =
+  void* r;          // (N, H, W, Cr), =, or null: kept on chip
+  int N, H, W, C, Cr, K, R, S;
+  int stride_h, stride_w, pad_h, pad_w;
+  CudaStrides x_strides, y_strides, r_strides;
+  int type, shared_limit, multiprocessors;
+
+  // plan
+  int P, Q;
+  int reduce_units, conv_units;                           // of a filter row: C, R S Cr
+  int tile_images, tile_p, halo_h;                        // a block's images and rows of each
+  int slice;                                              // its output channels
+  int pixel_units, row_units, image_units, origin_units;  // the reduced tile in shared memory
+  int reduced_units;                                      // all of it
+  CudaDivisor slices, bands;                              // blocks: ((group, band), slice)
+  CudaDivisor map_h, map_w, map_q, tile_rows;             // H, W, Q, tile_p
+  CudaDivisor channel_units, filter_w;                    // Cr in units, S
+};
+
+// Columns first .. first + count - 1 of a convolution's K go here.
+struct MmaOutput {
+  void* y;  // (N, P, Q, count)
+  CudaStrides strides;
+  int first, count;
+};
+
+// y = relu(conv(x, w) + b), optionally y [mask > 0], y += ; x dilated by step for the gradient of a
+// strided convolution. Stacked filters: the columns of w go to up to four outputs.
+struct ConvMmaArgs {
+  const void* x;     // (N, H, W, C)
+  const void* w;     // (K, R, S, C)
+  const float* b;    // (K) or null
+  const void* mask;  // (N, P, Q, K) or null; with one output only
+  MmaOutput outputs[4];
+  int output_count;
+  int N, H, W, C, K, R, S;
+  int stride_h, stride_w, pad_h, pad_w;
+  int step_h, step_w;  // pixels of x lie this far apart on the map that is convolved; 1 in fprop
+  int P, Q;            // given: a strided convolution's gradient cannot tell them
+  int relu, accumulate;
+  CudaStrides x_strides, mask_strides;
+  int type, shared_limit, multiprocessors;
+
+  // plan
+  int pixels, units;                    // N P Q; units of a filter row
+  CudaDivisor map_pixels, map_w;        // P Q, Q
+  CudaDivisor channel_units, filter_w;  // C in units, S
+  CudaDivisor dilation_h, dilation_w;   // step_h, step_w
+  CudaDivisor column_tiles;             // blocks: (rows, columns)
+};
+
+// gw = sum over the pixels of a chunk of gy^T x, x shifted by the tap; gb = sum of gy
+struct ConvWgradMmaArgs {
+  const void* gy;  // (N, P, Q, K), masked already
+  const void* x;   // (N, H, W, C)
+  float* gw;       // (chunks, K, R, S, C), =, chunk_stride apart
+  float* gb;       // (chunks, K), =, chunk_stride apart, or null
+  float* partial;  // chunks of both where there is more than one
+  long long partial_bytes;
+  int N, H, W, C, K, R, S;
+  int stride_h, stride_w, pad_h, pad_w, P, Q;
+  CudaStrides gy_strides, x_strides;
+  int type, shared_limit;
+
+  // plan
+  int pixels, chunk_pixels, chunk_stride, chunks, units;
+  CudaDivisor map_pixels, map_w;        // P Q, Q
+  CudaDivisor channel_units, filter_w;  // C in units, S
+  CudaDivisor column_tiles;             // tiles along R S C
+};
+
+// out = gy [y > 0], contiguous
+struct MaskMmaArgs {
+  const void* gy;  // (N, P, Q, K)
+  const void* y;   // (N, P, Q, K)
+  void* out;       // (N, P, Q, K), contiguous
+  int N, P, Q, K, type;
+  CudaStrides gy_strides, y_strides;
+
+  // plan
+  int count;                                     // units
+  CudaDivisor channel_units, map_pixels, map_w;  // K in units, P Q, Q
+};
+
+// out[c][R - 1 - r][S - 1 - s][k] = w[k][r][s][c]: the filter of dgrad
+struct FlipFilterMmaArgs {
+  const void* w;  // (K, R, S, C)
+  void* out;      // (C, R, S, K)
+  int K, R, S, C, type;
+
+  // plan
+  int count;                        // units
+  CudaDivisor channel_units, taps;  // K in units, R S
+};
