@@ -35,6 +35,17 @@ struct MmaReason {
   explicit operator bool() const { return length > 0; }
 };
 
+// args is the completed record, the launches point into it.
+template <class Args>
+struct MmaPlan {
+  Args args;
+  SumChunksCudaArgs sum;
+  MmaLaunch launches[2];
+  int count;  // 0 for an empty batch
+  MmaReason reason;
+  double clocks;  // of the multiprocessor with most blocks, by the model below; 0: not modelled
+};
+
 // ---- tiles -------------------------------------------------------------------------------------
 // As MmaTile has them; the entries assert it.
 struct MmaShape {
@@ -113,4 +124,34 @@ inline bool check_windows(MmaReason& why, int H, int W, int R, int S, int stride
     if (extent > 16384) why << (i ? "W" : "H") << " is " << extent << ", expected at most 16384";
   }
   return !why;
+}
+
+// ---- the model ---------------------------------------------------------------------------------
+// Clocks of a multiprocessor, from rates of gpu.md: what counts is their proportion.
+constexpr double kMmaPerClock = 1331;   // 16-bit multiply-adds of mma.sync, 65 % of 2048
+constexpr double kL2PerClock = 32;      // bytes a multiprocessor draws from L2
+constexpr double kPassClocks = 1500;    // filling the ring and storing a tile
+constexpr double kLoneEfficiency = .7;  // four warps alone with the latency of ldmatrix and mma
+
+// One of the two GEMMs of a block: passes over its rows and columns.
+inline void add_gemm(const MmaShape& s, int rows, int columns, int units, int unit, bool copies_a,
+                     double& mma, double& bytes, double& passes) {
+  const int m = ceil_div(rows, s.rows), n = ceil_div(columns, s.columns);
+  const double k = (double)round_up(units, 2) * unit;
+  mma += (double)m * s.rows * round_up(columns, 8 * s.warps_n) * k * (unit == 4 ? 2 : 1);
+  bytes += 16.0 * units * m * (columns + (copies_a ? (double)n * s.rows : 0));
+  passes += (double)m * n;
+}
+
+// `blocks` of which one takes `mma` multiply-adds and draws `traffic` bytes in `passes` passes.
+inline double mma_clocks(const MmaShape& s, double mma, double traffic, double passes,
+                         long long blocks, int multiprocessors, int shared_limit, long long bytes) {
+  mma /= kMmaPerClock, traffic /= kL2PerClock;
+  const double busy = mma > traffic ? mma : traffic;
+  long long resident = (shared_limit + 1024ll) / (bytes + 1024);
+  if (resident > s.blocks) resident = s.blocks;
+  const long long most = (blocks + multiprocessors - 1) / multiprocessors;
+  const double alone = busy / (s.threads == 128 ? kLoneEfficiency : 1) + passes * kPassClocks;
+  const double queued = (double)((most + resident - 1) / resident) * alone;
+  return queued > most * busy ? queued : most * busy;
 }

@@ -201,9 +201,17 @@ __device__ __forceinline__ void load_pair(const E* p, float& lo, float& hi) {
   }
 }
 
-// From a lane's pairs of four tiles of one row to whole units: store(column, unit) is called with
-// the columns 0..31 of the warp. The four lanes of a row hold a 4x4 matrix of words and transpose
-// it (16 bits), or exchange every other pair (fp32). All 32 lanes must come here.
+// The 16-byte units a lane stores of a row of 32 columns, and where they begin.
+template <class E>
+constexpr int kLaneUnits = sizeof(E) == 2 ? 1 : 2;
+template <class E>
+__device__ __forceinline__ int unit_column(int which, int t) {
+  return sizeof(E) == 2 ? 8 * t : 8 * (2 * which + t % 2) + 4 * (t / 2);
+}
+
+// From a lane's pairs of four tiles of one row to whole units: store(which, unit). The four lanes
+// of a row hold a 4x4 matrix of words and transpose it (16 bits), or exchange every other pair
+// (fp32). All 32 lanes must come here.
 template <class E, class Store>
 __device__ __forceinline__ void gather_units(const float (&v)[4][2], int t, Store store) {
   const bool odd = t & 1, high = t & 2;
@@ -221,7 +229,7 @@ __device__ __forceinline__ void gather_units(const float (&v)[4][2], int t, Stor
       const unsigned got = __shfl_xor_sync(0xffffffffu, high ? w[j] : w[j + 2], 2);
       w[j] = high ? got : w[j], w[j + 2] = high ? w[j + 2] : got;
     }
-    store(8 * t, make_uint4(w[0], w[1], w[2], w[3]));
+    store(0, make_uint4(w[0], w[1], w[2], w[3]));
   } else {
 #pragma unroll
     for (int j = 0; j < 4; j += 2) {
@@ -231,7 +239,7 @@ __device__ __forceinline__ void gather_units(const float (&v)[4][2], int t, Stor
       const unsigned y = __float_as_uint(odd ? got1 : v[j][1]);
       const unsigned z = __float_as_uint(odd ? v[j + 1][0] : got0);
       const unsigned w = __float_as_uint(odd ? v[j + 1][1] : got1);
-      store(8 * (j + odd) + 4 * (t / 2), make_uint4(x, y, z, w));
+      store(j / 2, make_uint4(x, y, z, w));
     }
   }
 }

@@ -118,7 +118,8 @@ __device__ __forceinline__ void reduce_conv_mma(const ReduceConvMmaArgs& a) {
             }
           }
           if (r && slice == 0)
-            gather_units<E>(v, l.t, [&](int at, uint4 unit) {
+            gather_units<E>(v, l.t, [&](int which, uint4 unit) {
+              const int at = unit_column<E>(which, l.t);
               if (at < 8 * nt && m < sources && column0 + at < a.Cr &&
                   owns(h - h0, lead, a.tile_p, a.stride_h))
                 *(uint4*)(r + offset_of(a.r_strides, n + image, h, column) + column0 + at) = unit;
@@ -183,7 +184,8 @@ __device__ __forceinline__ void reduce_conv_mma(const ReduceConvMmaArgs& a) {
           for (int j = 0; j < 4; j++)
 #pragma unroll
             for (int e = 0; e < 2; e++) v[j][e] = relu(acc[i][j][2 * half + e] + bias[j][e]);
-          gather_units<E>(v, l.t, [&](int at, uint4 unit) {
+          gather_units<E>(v, l.t, [&](int which, uint4 unit) {
+            const int at = unit_column<E>(which, l.t);
             if (in && at < 8 * nt && column0 + at < end)
               *(uint4*)(y + offset_of(a.y_strides, n + image, p0 + p, q) + column0 + at) = unit;
           });

@@ -12,13 +12,7 @@ constexpr const char* kReduceConvMmaEntries[] = {
     "reduce_conv_mma_fp16_wide", "reduce_conv_mma_fp16_tall", "reduce_conv_mma_fp16_flat",
 };
 
-struct ReduceConvMmaPlan {
-  ReduceConvMmaArgs args;
-  MmaLaunch launch;
-  int count;  // launches: 0 for an empty batch
-  MmaReason reason;
-  double clocks;  // of the multiprocessor with most blocks, by the model below
-};
+using ReduceConvMmaPlan = MmaPlan<ReduceConvMmaArgs>;
 
 // ---- the reduced tile
 // ---------------------------------------------------------------------------- Odd pixels, and rows
@@ -43,23 +37,7 @@ inline long long reduce_conv_mma_bytes(const ReduceConvMmaArgs& a, const MmaShap
   return shape.ring_bytes() + 16ll * a.reduced_units + 4ll * round_up(a.conv_units, 4);
 }
 
-// ---- the model ---------------------------------------------------------------------------------
-// Clocks of a multiprocessor, from rates of gpu.md: what counts is their proportion.
-constexpr double kMmaPerClock = 1331;   // 16-bit multiply-adds of mma.sync, 65 % of 2048
-constexpr double kL2PerClock = 32;      // bytes a multiprocessor draws from L2
-constexpr double kPassClocks = 1500;    // filling the ring and storing a tile
-constexpr double kLoneEfficiency = .7;  // four warps alone with the latency of ldmatrix and mma
-
-// One of the two GEMMs of a block: passes over its rows and columns.
-inline void add_gemm(const MmaShape& s, int rows, int columns, int units, int unit, bool copies_a,
-                     double& mma, double& bytes, double& passes) {
-  const int m = ceil_div(rows, s.rows), n = ceil_div(columns, s.columns);
-  const double k = (double)round_up(units, 2) * unit;
-  mma += (double)m * s.rows * round_up(columns, 8 * s.warps_n) * k * (unit == 4 ? 2 : 1);
-  bytes += 16.0 * units * m * (columns + (copies_a ? (double)n * s.rows : 0));
-  passes += (double)m * n;
-}
-
+// ---- the plan ----------------------------------------------------------------------------------
 inline double reduce_conv_mma_clocks(const ReduceConvMmaArgs& a, const MmaShape& s, int unit,
                                      long long blocks, long long bytes) {
   double mma = 0, traffic = 0, passes = 0;
@@ -67,17 +45,9 @@ inline double reduce_conv_mma_clocks(const ReduceConvMmaArgs& a, const MmaShape&
   add_gemm(s, a.tile_images * rows * a.W, a.Cr, a.reduce_units, unit, true, mma, traffic, passes);
   add_gemm(s, a.tile_images * a.tile_p * a.Q, a.slice, a.conv_units, unit, false, mma, traffic,
            passes);
-  mma /= kMmaPerClock;
-  const double busy = mma > traffic / kL2PerClock ? mma : traffic / kL2PerClock;
-  long long resident = (a.shared_limit + 1024ll) / (bytes + 1024);
-  if (resident > s.blocks) resident = s.blocks;
-  const long long most = (blocks + a.multiprocessors - 1) / a.multiprocessors;
-  const double alone = busy / (s.threads == 128 ? kLoneEfficiency : 1) + passes * kPassClocks;
-  const double queued = (double)((most + resident - 1) / resident) * alone;
-  return queued > most * busy ? queued : most * busy;
+  return mma_clocks(s, mma, traffic, passes, blocks, a.multiprocessors, a.shared_limit, bytes);
 }
 
-// ---- the plan ----------------------------------------------------------------------------------
 inline void choose_mma_tile(const ReduceConvMmaArgs& asked, int unit, ReduceConvMmaPlan& plan,
                             long long& least_bytes) {
   plan.clocks = 0, least_bytes = 0;
@@ -103,13 +73,13 @@ inline void choose_mma_tile(const ReduceConvMmaArgs& asked, int unit, ReduceConv
           const double clocks = reduce_conv_mma_clocks(a, s, unit, blocks, bytes);
           if (blocks > kMmaElements || (plan.clocks > 0 && clocks >= plan.clocks)) continue;
           plan.clocks = clocks, plan.args = a, plan.args.slices = make_divisor(slices);
-          plan.launch = {a.type * kMmaShapeCount + shape,
-                         (unsigned)blocks,
-                         1,
-                         1,
-                         (unsigned)s.threads,
-                         (unsigned)bytes,
-                         &plan.args};
+          plan.launches[0] = {a.type * kMmaShapeCount + shape,
+                              (unsigned)blocks,
+                              1,
+                              1,
+                              (unsigned)s.threads,
+                              (unsigned)bytes,
+                              &plan.args};
         }
       }
 }

@@ -1,0 +1,123 @@
+// Convolution on tensor cores, sm_80 and later, and what its gradients need:
+//
+//   conv_mma_*        y = relu(conv(x, w) + b)                   fprop, any filter, stride, padding
+//                     gx (+)= conv^T(gy, w) [mask > 0]           dgrad: w flipped, x dilated
+//   conv_wgrad_mma_*  gw = sum over pixels of gy^T x, gb = sum gy
+//   mask_units        gy [y > 0]                                 the prologue of both gradients
+//   flip_filter       out[c][R-1-r][S-1-s][k] = w[k][r][s][c]    the filter of dgrad
+//   sum_mma_chunks    the chunks of wgrad, added in ascending order
+//
+// Layout: maps NHWC with unit channel stride, other strides and bases multiples of 16 bytes;
+// filters KRSC, contiguous, read as they are. Stacked filters (1x1s that read the same x) go to up
+// to four outputs, each a slice of its own buffer. Everything is `=` but y where accumulate is set.
+// Storage bf16, fp16 or fp32 as tf32; sums, biases and filter gradients fp32.
+//
+// Sums: over (tap, channel) units in ascending order, two an mma, whatever the tile and the batch;
+// no atomics. Filter gradients over the pixels of a chunk, then over chunks; the chunks are a
+// function of shape and batch. Lost: the mask as a prologue in the kernel (copies past registers
+// cannot be masked, and the masked map serves dgrad, wgrad and the bias); a kernel per tap in wgrad
+// (C = 16 would fill an eighth of the tile: taps and channels are one axis instead).
+#include "conv_mma.cuh"
+#include "conv_wgrad_mma.cuh"
+
+template <class E>
+using Wide = MmaTile<E, 7, 2, 4>;
+template <class E>
+using Tall = MmaTile<E, 4, 4, 1>;
+template <class E>
+using Flat = MmaTile<E, 4, 1, 4>;
+
+// ---- entries -----------------------------------------------------------------------------------
+#define PYI_ENTRY(NAME, THREADS, BLOCKS, ARGS, BODY)            \
+  extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) \
+      NAME(const __grid_constant__ ARGS a) {                    \
+    BODY(a);                                                    \
+  }
+PYI_ENTRY(conv_mma_tf32_wide, 256, 1, ConvMmaArgs, conv_mma<Wide<float>>)
+PYI_ENTRY(conv_mma_tf32_tall, 128, 2, ConvMmaArgs, conv_mma<Tall<float>>)
+PYI_ENTRY(conv_mma_tf32_flat, 128, 3, ConvMmaArgs, conv_mma<Flat<float>>)
+PYI_ENTRY(conv_mma_bf16_wide, 256, 1, ConvMmaArgs, conv_mma<Wide<Bf16>>)
+PYI_ENTRY(conv_mma_bf16_tall, 128, 2, ConvMmaArgs, conv_mma<Tall<Bf16>>)
+PYI_ENTRY(conv_mma_bf16_flat, 128, 3, ConvMmaArgs, conv_mma<Flat<Bf16>>)
+PYI_ENTRY(conv_mma_fp16_wide, 256, 1, ConvMmaArgs, conv_mma<Wide<Fp16>>)
+PYI_ENTRY(conv_mma_fp16_tall, 128, 2, ConvMmaArgs, conv_mma<Tall<Fp16>>)
+PYI_ENTRY(conv_mma_fp16_flat, 128, 3, ConvMmaArgs, conv_mma<Flat<Fp16>>)
+PYI_ENTRY(conv_wgrad_mma_tf32, 128, 3, ConvWgradMmaArgs, conv_wgrad_mma<WgradTile<float>>)
+PYI_ENTRY(conv_wgrad_mma_bf16, 128, 3, ConvWgradMmaArgs, conv_wgrad_mma<WgradTile<Bf16>>)
+PYI_ENTRY(conv_wgrad_mma_fp16, 128, 3, ConvWgradMmaArgs, conv_wgrad_mma<WgradTile<Fp16>>)
+
+// ---- small kernels
+// ------------------------------------------------------------------------------- The words of a
+// unit where the mask is positive.
+template <class E>
+__device__ __forceinline__ unsigned masked_word(unsigned value, unsigned mask) {
+  if constexpr (sizeof(E) == 4) {
+    return __uint_as_float(mask) > 0.f ? value : 0;
+  } else {
+    float lo, hi;
+    unpack(mask, lo, hi, E{});
+    return (lo > 0.f ? value & 0xffffu : 0) | (hi > 0.f ? value & 0xffff0000u : 0);
+  }
+}
+
+template <class E>
+__device__ __forceinline__ void mask_unit(const MaskMmaArgs& a, int i) {
+  const E* __restrict__ gy = (const E*)a.gy;  // (N, P, Q, K)
+  const E* __restrict__ y = (const E*)a.y;    // (N, P, Q, K)
+  const int m = divide(i, a.channel_units), n = divide(m, a.map_pixels);
+  const int pixel = m - n * a.map_pixels.value, p = divide(pixel, a.map_w);
+  const int q = pixel - p * a.map_w.value;
+  const int k = (i - m * a.channel_units.value) * (16 / sizeof(E));
+  const uint4 v = *(const uint4*)(gy + offset_of(a.gy_strides, n, p, q) + k);
+  const uint4 mask = *(const uint4*)(y + offset_of(a.y_strides, n, p, q) + k);
+  ((uint4*)a.out)[i] = make_uint4(masked_word<E>(v.x, mask.x), masked_word<E>(v.y, mask.y),
+                                  masked_word<E>(v.z, mask.z), masked_word<E>(v.w, mask.w));
+}
+
+extern "C" __global__ void __launch_bounds__(256, 4)
+    mask_units(const __grid_constant__ MaskMmaArgs a) {
+  const int i = blockIdx.x * 256 + threadIdx.x;
+  if (i >= a.count) return;
+  if (a.type == kMmaTf32)
+    mask_unit<float>(a, i);
+  else if (a.type == kMmaBf16)
+    mask_unit<Bf16>(a, i);
+  else
+    mask_unit<Fp16>(a, i);
+}
+
+// A thread makes one unit, k .. of (c, tap), from as many filters: bits move, nothing is computed.
+extern "C" __global__ void __launch_bounds__(256, 4)
+    flip_filter(const __grid_constant__ FlipFilterMmaArgs a) {
+  const int i = blockIdx.x * 256 + threadIdx.x;
+  if (i >= a.count) return;
+  const int line = divide(i, a.channel_units), c = divide(line, a.taps);
+  const int taps = a.taps.value, tap = taps - 1 - (line - c * taps);
+  const int unit = a.type == kMmaTf32 ? 4 : 8, k = (i - line * a.channel_units.value) * unit;
+  const int from = (k * taps + tap) * a.C + c, next = taps * a.C;
+  unsigned v[4];
+  if (a.type == kMmaTf32) {
+    const unsigned* __restrict__ w = (const unsigned*)a.w;
+#pragma unroll
+    for (int j = 0; j < 4; j++) v[j] = w[from + j * next];
+  } else {
+    const unsigned short* __restrict__ w = (const unsigned short*)a.w;
+#pragma unroll
+    for (int j = 0; j < 4; j++)
+      v[j] = w[from + 2 * j * next] | (unsigned)w[from + (2 * j + 1) * next] << 16;
+  }
+  ((uint4*)a.out)[i] = make_uint4(v[0], v[1], v[2], v[3]);
+}
+
+extern "C" __global__ void __launch_bounds__(256, 4)
+    sum_mma_chunks(const __grid_constant__ SumChunksCudaArgs a) {
+  const float* __restrict__ partial = a.partial;  // (chunks, count)
+  const int i = blockIdx.x * 256 + threadIdx.x;
+  if (i >= a.count) return;
+  float sum = partial[i];
+  for (int chunk = 1; chunk < a.chunks; chunk++) sum += partial[chunk * a.chunk_stride + i];
+  if (i < a.filter_count)
+    a.gw[i] = sum;
+  else if (a.gb)
+    a.gb[i - a.filter_count] = sum;
+}

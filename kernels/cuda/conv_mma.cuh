@@ -1,0 +1,127 @@
+// The device code of the implicit-GEMM convolution on tensor cores: fprop and dgrad. The contract
+// stands at the head of conv_mma.cu.
+//
+//   rows     output pixels (n, p, q), all images in one line
+//   columns  output channels, of stacked filters perhaps, each going to its own output
+//   K        units (tap, channel): the gather of A finds the pixel of the tap, or zero
+#pragma once
+#include "mma_tile.cuh"
+
+// A pixel's corner h0, w0 in one register; a row past the end is far above the map.
+__device__ __forceinline__ int join_corner(int h, int w) { return (h << 16) | (w & 0xffff); }
+
+template <class T>
+__device__ __forceinline__ void conv_mma(const ConvMmaArgs& a) {
+  using E = typename T::E;
+  const E* __restrict__ x = (const E*)a.x;  // (N, H, W, C)
+  const E* __restrict__ w = (const E*)a.w;  // (K, R, S, C)
+  const float* __restrict__ b = a.b;        // (K) or null
+  const E* __restrict__ mask = (const E*)a.mask;
+  extern __shared__ __align__(128) unsigned char shared[];
+  const unsigned panels = shared_address(shared);
+  const Lane<T> l;
+  const bool dilated = a.step_h > 1 || a.step_w > 1;
+
+  const int row_tile = divide(blockIdx.x, a.column_tiles);
+  const int m0 = row_tile * T::kRows;
+  const int n0 = (blockIdx.x - row_tile * a.column_tiles.value) * T::kColumns;
+  const int nt = warp_columns<T>(a.K - n0), count = 8 * nt * T::kWarpsN;
+  const auto locate = [&](int m, int& n, int& p, int& q) {
+    n = divide(m, a.map_pixels);
+    const int pixel = m - n * a.map_pixels.value;
+    p = divide(pixel, a.map_w), q = pixel - p * a.map_w.value;
+  };
+
+  int image[T::kLoadsA], corner[T::kLoadsA];
+#pragma unroll
+  for (int i = 0; i < T::kLoadsA; i++) {
+    const int m = m0 + i * T::kLoadRows + threadIdx.x / T::kStageUnits;
+    int n, p, q;
+    locate(m < a.pixels ? m : 0, n, p, q);
+    image[i] = n * a.x_strides.image;
+    corner[i] = m < a.pixels ? join_corner(halo_origin(p, a.stride_h, a.pad_h),
+                                           halo_origin(q, a.stride_w, a.pad_w))
+                             : join_corner(-32768, 0);
+  }
+
+  float acc[T::kWarpTiles][4][4];
+  clear<T>(acc);
+  ring<T>(
+      ceil_div(a.units, T::kStageUnits),
+      [&](int stage, int slot) {
+        const int unit = threadIdx.x % T::kStageUnits, u = stage * T::kStageUnits + unit;
+        const int tap = divide(u, a.channel_units), tap_r = divide(tap, a.filter_w);
+        const int tap_s = tap - tap_r * a.filter_w.value;
+        const int channel = (u - tap * a.channel_units.value) * T::kUnit;
+#pragma unroll
+        for (int i = 0; i < T::kLoadsA; i++) {
+          const int row = i * T::kLoadRows + threadIdx.x / T::kStageUnits;
+          int h = (corner[i] >> 16) + tap_r, column = (short)corner[i] + tap_s;
+          bool wanted = u < a.units && h >= 0 && column >= 0;
+          if (dilated && wanted) {
+            const int line = divide(h, a.dilation_h), pixel = divide(column, a.dilation_w);
+            wanted = line * a.step_h == h && pixel * a.step_w == column;
+            h = line, column = pixel;
+          }
+          wanted = wanted && h < a.H && column < a.W;
+          const int offset = image[i] + h * a.x_strides.row + column * a.x_strides.pixel + channel;
+          if (row < T::kRows)
+            cp_async16(panels + slot + panel_offset(row, unit), x + (wanted ? offset : 0), wanted);
+        }
+        load_filter<T>(panels + slot + T::kPanelA, w, n0, a.K, count, stage, a.units);
+      },
+      [&](int, int slot) {
+        const unsigned panel = panels + slot;
+        multiply<T, true>(
+            nt, acc, l,
+            [&](int step, int i) {
+              return panel + panel_offset(l.address_row(0), 2 * step + l.lane / 16) + i * 1024;
+            },
+            panel + T::kPanelA);
+      });
+
+  // where the units go that this lane will hold
+  const int column0 = n0 + l.first_column(nt);
+  E* out[kLaneUnits<E>];
+  CudaStrides strides[kLaneUnits<E>];
+#pragma unroll
+  for (int i = 0; i < kLaneUnits<E>; i++) {
+    const int at = unit_column<E>(i, l.t), k = column0 + at;
+    out[i] = nullptr, strides[i] = {0, 0, 0};
+#pragma unroll
+    for (int o = 0; o < 4; o++)
+      if (o < a.output_count && at < 8 * nt && inside(k - a.outputs[o].first, a.outputs[o].count))
+        out[i] = (E*)a.outputs[o].y + k - a.outputs[o].first, strides[i] = a.outputs[o].strides;
+  }
+  const E* sum = a.accumulate ? (const E*)a.outputs[0].y : nullptr;
+  float bias[4][2];
+  load_bias(bias, b, column0 + 2 * l.t, a.K);
+#pragma unroll
+  for (int i = 0; i < T::kWarpTiles; i++)
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      const int m = m0 + l.result_row(i, half);
+      int n, p, q;
+      locate(m < a.pixels ? m : 0, n, p, q);
+      float v[4][2];
+#pragma unroll
+      for (int j = 0; j < 4; j++) {
+        const int k = column0 + 8 * j + 2 * l.t;
+        const bool in = m < a.pixels && j < nt && k < a.K;
+        float keep[2] = {1.f, 1.f}, old[2] = {0.f, 0.f};
+        if (mask && in) load_pair(mask + offset_of(a.mask_strides, n, p, q) + k, keep[0], keep[1]);
+        if (sum && in)
+          load_pair(sum + offset_of(a.outputs[0].strides, n, p, q) + k, old[0], old[1]);
+#pragma unroll
+        for (int e = 0; e < 2; e++) {
+          float value = acc[i][j][2 * half + e] + bias[j][e];
+          value = a.relu ? relu(value) : value;
+          v[j][e] = (keep[e] > 0.f ? value : 0.f) + old[e];
+        }
+      }
+      gather_units<E>(v, l.t, [&](int which, uint4 unit) {
+        if (m < a.pixels && out[which])
+          *(uint4*)(out[which] + offset_of(strides[which], n, p, q)) = unit;
+      });
+    }
+}

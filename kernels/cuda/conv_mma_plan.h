@@ -1,0 +1,262 @@
+// From the records of conv_mma.cu to launches. Plain C++. A plan whose reason is not empty
+// declines: nothing is to be launched.
+#pragma once
+#include "mma_plan.h"
+
+enum ConvMmaEntry {
+  kConvMma = 0,                                    // + type * kMmaShapeCount + shape
+  kConvWgradMma = kMmaTypeCount * kMmaShapeCount,  // + type
+  kMaskUnits = kConvWgradMma + kMmaTypeCount,
+  kFlipFilter,
+  kSumMmaChunks,
+  kConvMmaEntryCount
+};
+constexpr const char* kConvMmaEntries[] = {
+    "conv_mma_tf32_wide", "conv_mma_tf32_tall",  "conv_mma_tf32_flat",  "conv_mma_bf16_wide",
+    "conv_mma_bf16_tall", "conv_mma_bf16_flat",  "conv_mma_fp16_wide",  "conv_mma_fp16_tall",
+    "conv_mma_fp16_flat", "conv_wgrad_mma_tf32", "conv_wgrad_mma_bf16", "conv_wgrad_mma_fp16",
+    "mask_units",         "flip_filter",         "sum_mma_chunks",
+};
+static_assert(sizeof kConvMmaEntries / sizeof *kConvMmaEntries == kConvMmaEntryCount,
+              "a name for every entry");
+
+using ConvMmaPlan = MmaPlan<ConvMmaArgs>;
+using ConvWgradMmaPlan = MmaPlan<ConvWgradMmaArgs>;
+using MaskMmaPlan = MmaPlan<MaskMmaArgs>;
+using FlipFilterMmaPlan = MmaPlan<FlipFilterMmaArgs>;
+
+// ---- fprop and dgrad ---------------------------------------------------------------------------
+// The convolution that is the dgrad of `f`, without pointers and outputs: x is gy, w the flipped
+// filter. gx[h] = sum over r of gy[(h + pad - r) / stride] w[r] where the division is exact.
+inline ConvMmaArgs dgrad_of(const ConvMmaArgs& f) {
+  ConvMmaArgs d{};
+  d.N = f.N, d.H = f.P, d.W = f.Q, d.C = f.K, d.K = f.C, d.R = f.R, d.S = f.S, d.P = f.H, d.Q = f.W;
+  d.stride_h = d.stride_w = 1, d.pad_h = f.R - 1 - f.pad_h, d.pad_w = f.S - 1 - f.pad_w;
+  d.step_h = f.stride_h, d.step_w = f.stride_w;
+  d.type = f.type, d.shared_limit = f.shared_limit, d.multiprocessors = f.multiprocessors;
+  return d;
+}
+
+inline bool check_outputs(const ConvMmaArgs& a, int unit, MmaReason& why) {
+  if (a.output_count < 1 || a.output_count > 4)
+    why << "output_count is " << a.output_count << ", expected 1..4";
+  if (!why && a.output_count > 1 && (a.mask || a.accumulate))
+    why << "output_count is " << a.output_count << ", expected 1 with a mask or accumulate";
+  int columns = 0;
+  for (int i = 0; i < a.output_count && !why; i++) {
+    const MmaOutput& o = a.outputs[i];
+    if (o.first != columns || o.count < 1)
+      why << "output " << i << " takes " << o.count << " columns from " << o.first
+          << ", expected some from " << columns;
+    else if (a.N > 0 && !o.y)
+      why << "output " << i << " is null";
+    else if (check_channels(why, "count of an output", o.count, unit))
+      check_map(why, "an output", o.y, o.strides, a.N, a.P, a.Q, o.count, unit);
+    columns += o.count;
+  }
+  if (!why && columns != a.K) why << "the outputs take " << columns << " columns, expected " << a.K;
+  return !why;
+}
+
+inline bool plan_conv_mma(const ConvMmaArgs& asked, ConvMmaPlan& plan) {
+  plan = ConvMmaPlan{};
+  plan.args = asked;
+  ConvMmaArgs& a = plan.args;
+  MmaReason& why = plan.reason;
+  const char* const names[] = {"H", "W", "C", "K", "P", "Q", "step_h", "step_w", "multiprocessors"};
+  const int values[] = {a.H, a.W, a.C, a.K, a.P, a.Q, a.step_h, a.step_w, a.multiprocessors};
+  if (a.N < 0) why << "N is " << a.N << ", expected at least 0";
+  if (why || !check_extents(why, names, values, 9) || !check_type(why, a.type)) return false;
+  // dgrad has paddings of R - 1 - pad, below zero where the pad was larger than needed
+  const int pads[] = {a.pad_h < 0 ? -a.pad_h : a.pad_h, a.pad_w < 0 ? -a.pad_w : a.pad_w};
+  if (!check_windows(why, a.H, a.W, a.R, a.S, a.stride_h, a.stride_w, pads[0], pads[1]) ||
+      !check_windows(why, a.P, a.Q, 1, 1, a.step_h, a.step_w, 0, 0))
+    return false;
+  const int reach_h = (a.P - 1) * a.stride_h + a.R + 64,
+            reach_w = (a.Q - 1) * a.stride_w + a.S + 64;
+  if (reach_h > 32767 || reach_w > 32767) {
+    why << "the windows reach pixel " << (reach_h > reach_w ? reach_h : reach_w)
+        << ", expected at most 32767";
+    return false;
+  }
+  const int unit = unit_elements(a.type);
+  if (!check_channels(why, "C", a.C, unit) || !check_channels(why, "K", a.K, unit) ||
+      !check_map(why, "x", a.x, a.x_strides, a.N, a.H, a.W, a.C, unit) ||
+      (a.mask && !check_map(why, "mask", a.mask, a.mask_strides, a.N, a.P, a.Q, a.K, unit)) ||
+      !check_outputs(a, unit, why))
+    return false;
+  if ((long long)a.N * a.P * a.Q > kMmaElements)
+    why << "the outputs have " << (long long)a.N * a.P * a.Q << " pixels, expected at most "
+        << kMmaElements;
+  if (why || a.N == 0) return !why;
+  if (!a.x) why << "x is null";
+  if (why || !check_array(why, "w", a.w, (long long)a.K * a.R * a.S * a.C)) return false;
+
+  a.pixels = a.N * a.P * a.Q, a.units = a.R * a.S * (a.C / unit);
+  a.map_pixels = make_divisor(a.P * a.Q), a.map_w = make_divisor(a.Q);
+  a.channel_units = make_divisor(a.C / unit), a.filter_w = make_divisor(a.S);
+  a.dilation_h = make_divisor(a.step_h), a.dilation_w = make_divisor(a.step_w);
+  for (int shape = 0; shape < kMmaShapeCount; shape++) {
+    const MmaShape& s = kMmaShapes[shape];
+    const int column_tiles = ceil_div(a.K, s.columns);
+    const long long blocks = (long long)ceil_div(a.pixels, s.rows) * column_tiles;
+    double mma = 0, traffic = 0, passes = 0;
+    add_gemm(s, s.rows, a.K < s.columns ? a.K : s.columns, a.units, unit, true, mma, traffic,
+             passes);
+    const double clocks = mma_clocks(s, mma, traffic, passes, blocks, a.multiprocessors,
+                                     a.shared_limit, s.ring_bytes());
+    if (s.ring_bytes() > a.shared_limit || blocks > kMmaElements ||
+        (plan.clocks > 0 && clocks >= plan.clocks))
+      continue;
+    plan.clocks = clocks, a.column_tiles = make_divisor(column_tiles);
+    plan.launches[0] = {kConvMma + a.type * kMmaShapeCount + shape,
+                        (unsigned)blocks,
+                        1,
+                        1,
+                        (unsigned)s.threads,
+                        (unsigned)s.ring_bytes(),
+                        &plan.args};
+    plan.count = 1;
+  }
+  if (plan.count == 0)
+    why << "a block needs " << kMmaShapes[2].ring_bytes()
+        << " bytes of shared memory, expected at most " << a.shared_limit;
+  return !why;
+}
+
+// ---- wgrad -------------------------------------------------------------------------------------
+constexpr int kWgradRows = 64, kWgradColumns = 128, kWgradRing = 36864;
+
+// Pixels of a chunk: about two blocks on each of 132 multiprocessors, at most 64 chunks and none
+// under 256 pixels. A function of shape and batch: the split is part of the sum's order. (4e's 3x3
+// at batch 256 gets 5: at 32 the partial sums would take half as long as the products.)
+inline int mma_chunk_extent(int pixels, int blocks_per_chunk) {
+  int chunks = ceil_div(264, blocks_per_chunk);
+  if (chunks > 64) chunks = 64;
+  const int extent = round_up(ceil_div(pixels, chunks), 32);
+  return extent < 256 ? 256 : extent;
+}
+
+// Set size_only for the dry run: pointers may be null, and args.partial_bytes is the answer.
+inline bool plan_conv_wgrad_mma(const ConvWgradMmaArgs& asked, bool size_only,
+                                ConvWgradMmaPlan& plan) {
+  plan = ConvWgradMmaPlan{};
+  plan.args = asked;
+  ConvWgradMmaArgs& a = plan.args;
+  MmaReason& why = plan.reason;
+  const char* const names[] = {"H", "W", "C", "K", "P", "Q"};
+  const int values[] = {a.H, a.W, a.C, a.K, a.P, a.Q};
+  if (a.N < 0) why << "N is " << a.N << ", expected at least 0";
+  if (why || !check_extents(why, names, values, 6) || !check_type(why, a.type) ||
+      !check_windows(why, a.H, a.W, a.R, a.S, a.stride_h, a.stride_w, a.pad_h, a.pad_w))
+    return false;
+  const int P = output_extent(a.H, a.R, a.stride_h, a.pad_h);
+  const int Q = output_extent(a.W, a.S, a.stride_w, a.pad_w);
+  if (P != a.P || Q != a.Q) {
+    why << "P x Q is " << a.P << " x " << a.Q << ", expected " << P << " x " << Q;
+    return false;
+  }
+  const int unit = unit_elements(a.type);
+  const long long filter_count = (long long)a.K * a.R * a.S * a.C, count = filter_count + a.K;
+  const long long pixels = (long long)a.N * P * Q;
+  if (!check_channels(why, "C", a.C, unit) || !check_channels(why, "K", a.K, unit) ||
+      !check_map(why, "gy", a.gy, a.gy_strides, a.N, P, Q, a.K, unit) ||
+      !check_map(why, "x", a.x, a.x_strides, a.N, a.H, a.W, a.C, unit))
+    return false;
+  if (pixels > kMmaElements || count > kMmaElements)
+    why << "there are " << pixels << " pixels and " << count << " gradients, expected at most "
+        << kMmaElements;
+  if (!why && a.shared_limit < kWgradRing)
+    why << "a block needs " << kWgradRing << " bytes of shared memory, expected at most "
+        << a.shared_limit;
+  if (why) return false;
+
+  a.units = a.R * a.S * (a.C / unit);
+  const int columns = ceil_div(a.units * unit, kWgradColumns), rows = ceil_div(a.K, kWgradRows);
+  a.pixels = (int)pixels, a.chunk_pixels = mma_chunk_extent(a.pixels, rows * columns);
+  a.chunks = a.pixels > 0 ? ceil_div(a.pixels, a.chunk_pixels) : 1;
+  const long long stride = (count + 3) / 4 * 4, bytes = a.chunks > 1 ? 4 * stride * a.chunks : 0;
+  const long long given = a.partial_bytes;
+  a.partial_bytes = bytes;
+  if (stride * a.chunks > kMmaElements)
+    why << "the chunks have " << stride * a.chunks << " sums, expected at most " << kMmaElements;
+  if (why || size_only) return !why;
+  if (!a.gw || (a.N > 0 && (!a.gy || !a.x)))
+    why << (!a.gw ? "gw" : !a.gy ? "gy" : "x") << " is null";
+  if (!why && (unsigned long long)a.gw % 16)
+    why << "gw begins " << (int)((unsigned long long)a.gw % 16)
+        << " bytes past a multiple of 16, expected 0";
+  if (!why && bytes > 0 && (!a.partial || (unsigned long long)a.partial % 16 || given < bytes))
+    why << "partial has " << (a.partial ? given : 0) << " bytes, expected " << bytes
+        << " that begin on a multiple of 16";
+  if (why) return false;
+
+  a.chunk_stride = (int)stride;
+  a.map_pixels = make_divisor(P * Q), a.map_w = make_divisor(Q);
+  a.channel_units = make_divisor(a.C / unit), a.filter_w = make_divisor(a.S);
+  a.column_tiles = make_divisor(columns);
+  plan.sum = {a.partial, a.gw, a.gb, a.chunks, a.chunk_stride, (int)filter_count, (int)count};
+  if (a.chunks > 1) {
+    a.gw = a.partial;
+    if (a.gb) a.gb = a.partial + filter_count;
+  }
+  plan.launches[plan.count++] = {kConvWgradMma + a.type,
+                                 (unsigned)(rows * columns),
+                                 (unsigned)a.chunks,
+                                 1,
+                                 128,
+                                 kWgradRing,
+                                 &plan.args};
+  if (a.chunks > 1) {
+    if (!a.gb) plan.sum.count = plan.sum.filter_count;
+    plan.launches[plan.count++] = {
+        kSumMmaChunks, (unsigned)ceil_div(plan.sum.count, 256), 1, 1, 256, 0, &plan.sum};
+  }
+  return true;
+}
+
+// ---- small kernels
+// -------------------------------------------------------------------------------
+inline bool plan_mask_mma(const MaskMmaArgs& asked, MaskMmaPlan& plan) {
+  plan = MaskMmaPlan{};
+  plan.args = asked;
+  MaskMmaArgs& a = plan.args;
+  MmaReason& why = plan.reason;
+  const char* const names[] = {"P", "Q", "K"};
+  const int values[] = {a.P, a.Q, a.K}, unit = unit_elements(a.type);
+  const long long elements = (long long)a.N * a.P * a.Q * a.K;
+  if (a.N < 0) why << "N is " << a.N << ", expected at least 0";
+  if (why || !check_extents(why, names, values, 3) || !check_type(why, a.type) ||
+      !check_channels(why, "K", a.K, unit) ||
+      !check_map(why, "gy", a.gy, a.gy_strides, a.N, a.P, a.Q, a.K, unit) ||
+      !check_map(why, "y", a.y, a.y_strides, a.N, a.P, a.Q, a.K, unit))
+    return false;
+  if (a.N == 0) return true;
+  if (!a.gy || !a.y) why << (a.gy ? "y" : "gy") << " is null";
+  if (why || !check_array(why, "out", a.out, elements)) return false;
+  a.count = (int)(elements / unit);
+  a.channel_units = make_divisor(a.K / unit);
+  a.map_pixels = make_divisor(a.P * a.Q), a.map_w = make_divisor(a.Q);
+  plan.launches[plan.count++] = {kMaskUnits, (unsigned)ceil_div(a.count, 256), 1, 1, 256, 0,
+                                 &plan.args};
+  return true;
+}
+
+inline bool plan_flip_filter_mma(const FlipFilterMmaArgs& asked, FlipFilterMmaPlan& plan) {
+  plan = FlipFilterMmaPlan{};
+  plan.args = asked;
+  FlipFilterMmaArgs& a = plan.args;
+  MmaReason& why = plan.reason;
+  const char* const names[] = {"K", "R", "S", "C"};
+  const int values[] = {a.K, a.R, a.S, a.C}, unit = unit_elements(a.type);
+  const long long elements = (long long)a.K * a.R * a.S * a.C;
+  if (!check_extents(why, names, values, 4) || !check_type(why, a.type) ||
+      !check_channels(why, "K", a.K, unit) || !check_array(why, "w", a.w, elements) ||
+      !check_array(why, "out", a.out, elements))
+    return false;
+  a.count = (int)(elements / unit);
+  a.channel_units = make_divisor(a.K / unit), a.taps = make_divisor(a.R * a.S);
+  plan.launches[plan.count++] = {kFlipFilter, (unsigned)ceil_div(a.count, 256), 1, 1, 256, 0,
+                                 &plan.args};
+  return true;
+}
