@@ -121,7 +121,7 @@ __device__ __forceinline__ void conv_mma(const ConvMmaArgs& a) {
       }
       gather_units<E>(v, l.t, [&](int which, uint4 unit) {
         if (m < a.pixels && out[which])
-          *(uint4*)(out[which] + offset_of(strides[which], n, p, q)) = unit;
+          store_global(out[which] + offset_of(strides[which], n, p, q), unit);
       });
     }
 }

@@ -99,6 +99,14 @@ __device__ __forceinline__ void store_shared(unsigned address, uint4 v) {
                : "memory");
 }
 
+// 16 bytes to global memory. A plain assignment becomes four stores wherever the compiler inlines
+// it behind a condition per word.
+__device__ __forceinline__ void store_global(void* p, uint4 v) {
+  asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(p), "r"(v.x), "r"(v.y), "r"(v.z),
+               "r"(v.w)
+               : "memory");
+}
+
 // ---- asynchronous copies -----------------------------------------------------------------------
 // 16 bytes, past L1, sm_80. Not wanted: 16 zero bytes, and the source is not read.
 __device__ __forceinline__ void cp_async16(unsigned to, const void* from, bool wanted) {

@@ -122,7 +122,7 @@ __device__ __forceinline__ void reduce_conv_mma(const ReduceConvMmaArgs& a) {
               const int at = unit_column<E>(which, l.t);
               if (at < 8 * nt && m < sources && column0 + at < a.Cr &&
                   owns(h - h0, lead, a.tile_p, a.stride_h))
-                *(uint4*)(r + offset_of(a.r_strides, n + image, h, column) + column0 + at) = unit;
+                store_global(r + offset_of(a.r_strides, n + image, h, column) + column0 + at, unit);
             });
         }
       n0 += count;
@@ -145,7 +145,8 @@ __device__ __forceinline__ void reduce_conv_mma(const ReduceConvMmaArgs& a) {
     for (int i = 0; i < T::kWarpTiles; i++) {
       const int m = m0 + l.address_row(i);
       int image, p, q;
-      locate_output(m < outputs ? m : 0, image, p, q);  // computed, not stored
+      // rows past the end are computed and not stored: of other banks than their neighbours
+      locate_output(m < outputs ? m : outputs >= 8 ? m % 8 : 0, image, p, q);
       base[i] = reduced + 16 * (first + image * a.image_units + p * a.stride_h * a.row_units +
                                 q * a.stride_w * a.pixel_units);
     }
@@ -187,7 +188,7 @@ __device__ __forceinline__ void reduce_conv_mma(const ReduceConvMmaArgs& a) {
           gather_units<E>(v, l.t, [&](int which, uint4 unit) {
             const int at = unit_column<E>(which, l.t);
             if (in && at < 8 * nt && column0 + at < end)
-              *(uint4*)(y + offset_of(a.y_strides, n + image, p0 + p, q) + column0 + at) = unit;
+              store_global(y + offset_of(a.y_strides, n + image, p0 + p, q) + column0 + at, unit);
           });
         }
       n0 += count;

@@ -1,0 +1,203 @@
+"""The tensor-core kernels, executed: equal to the reference, bit by bit, on integers.
+
+Maps are slices of wider buffers whose other channels are NaN, and every output is NaN before: what
+is read beside a slice, or not written, shows.
+"""
+
+import numpy as np
+import pytest
+from mma_device import Emulated, why_not
+from mma_runs import CXX, KB, MODULES, STORAGE, Conv, Planned, ReduceConv, build_plans, read_slice
+
+REASON = why_not() or ("no C++ compiler found" if CXX is None else None)
+pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
+
+
+@pytest.fixture(scope="module")
+def plans(tmp_path_factory: pytest.TempPathFactory):
+    return build_plans(tmp_path_factory.mktemp("plans"))
+
+
+def launch(plans, device, op: str, asked) -> Planned:
+    planned = Planned(plans, op, asked)
+    assert planned.reason == "" and planned.launches
+    for one in planned.launches:
+        device.launch(one)
+    return planned
+
+
+def hold(got: np.ndarray, expected: np.ndarray) -> None:
+    assert (expected != 0).mean() > 0.1, "mostly zeros: this proves little"
+    np.testing.assert_array_equal(got, expected)
+
+
+def hold_reduce_conv(plans, case: ReduceConv, entry: str = "", **how) -> None:
+    device = Emulated(**how)
+    planned = launch(plans, device, "reduce_conv", case.place(device.buffer))
+    assert planned.launches[0].entry.endswith(entry)
+    y, r = case.expected()
+    hold(read_slice(case.maps["y"], device.read("y")), y)
+    if case.maps["r"] is not None:
+        hold(read_slice(case.maps["r"], device.read("r")), r)
+
+
+def hold_conv(plans, case: Conv, **how) -> None:
+    """fprop, then mask, flip, dgrad and wgrad of the same problem."""
+    device, addresses = Emulated(**how), {}
+
+    def buffer(name: str, array: np.ndarray) -> int:
+        addresses[name] = device.buffer(name, array)
+        return addresses[name]
+
+    forward, pieces = case.forward(buffer)
+    launch(plans, device, "conv", forward)
+    parts = [read_slice(piece, device.read(f"y{i}")) for i, piece in enumerate(pieces)]
+    hold(np.concatenate(parts, axis=3), case.expected_forward())
+    launch(plans, device, "mask", case.mask(buffer))
+    launch(plans, device, "flip", case.flip(buffer))
+    dgrad, gx = case.dgrad(plans, forward, addresses, buffer)
+    launch(plans, device, "conv", dgrad)
+    hold(read_slice(gx, device.read("gx")), case.expected_dgrad())
+    launch(plans, device, "wgrad", case.wgrad(plans, addresses, buffer))
+    for name, expected in zip(("gw", "gb"), case.expected_wgrad(), strict=True):
+        hold(device.read(name), expected)
+
+
+# ---- reduce_conv -------------------------------------------------------------------------------
+# extents (N, H, W, C, Cr, K, R, S), stride, padding
+AWKWARD = {
+    "odd map": ((1, 14, 13, 64, 96, 104, 3, 3), (1, 1), (1, 1)),
+    "5x5, three images": ((3, 7, 7, 72, 24, 40, 5, 5), (1, 1), (2, 2)),
+    "one pixel": ((2, 1, 1, 8, 8, 8, 1, 1), (1, 1), (0, 0)),
+    "stride 2": ((1, 9, 11, 40, 16, 24, 3, 3), (2, 2), (1, 1)),
+    "wide padding": ((1, 9, 11, 40, 48, 24, 2, 3), (1, 2), (3, 2)),
+    "7x1": ((1, 12, 5, 24, 112, 56, 7, 1), (1, 1), (3, 0)),
+    "C 528, Cr 144": ((1, 6, 6, 528, 144, 288, 3, 3), (1, 1), (1, 1)),
+    "stride beyond filter": ((1, 10, 10, 32, 8, 64, 2, 2), (3, 3), (0, 0)),
+}
+FRAMED = {"frame": (8, 16), "save_r": True}
+HOW = {  # forms of one case; the narrower ones in bf16, since every entry takes seconds to translate
+    "framed, r saved": ("bfloat16", FRAMED),
+    "framed, r saved, fp16": ("float16", FRAMED),
+    "framed, r saved, tf32": ("float32", FRAMED),
+    "whole maps": ("bfloat16", {"multiprocessors": 1, "bias": False}),
+    "99 KB": ("bfloat16", {"multiprocessors": 1, "limit": 99 * KB, "frame": (24, 8)}),
+}
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("name", AWKWARD)
+def test_reduce_conv(plans, name, how):
+    (extents, stride, padding), (storage, more) = AWKWARD[name], HOW[how]
+    hold_reduce_conv(
+        plans, ReduceConv(extents, stride=stride, padding=padding, storage=storage, **more)
+    )
+
+
+@pytest.mark.parametrize("extents", BRANCHES)
+def test_reduce_conv_of_the_modules(plans, extents):
+    """Whole geometry: as planned for a full device, four maps of 7x7 to a block."""
+    images = 4 if extents[0] == 7 else 1
+    pad = (extents[-1] // 2,) * 2
+    case = ReduceConv((images, *extents), padding=pad, frame=(16, 8), multiprocessors=1)
+    hold_reduce_conv(plans, case)
+
+
+@pytest.mark.parametrize("extents", BRANCHES)
+def test_reduce_conv_of_the_modules_reduced(plans, extents):
+    """A quarter of the map, a third of C and K, the reduced widths as they are; r saved."""
+    extent, _, c, cr, k, filter_, _ = extents
+    small = (1, extent // 4 + 3, extent // 4 + 2, c // 3 // 8 * 8, cr, k // 24 * 8, *extents[-2:])
+    pad = (filter_ // 2,) * 2
+    case = ReduceConv(small, padding=pad, frame=(8, 8), save_r=True)
+    hold_reduce_conv(plans, case)
+
+
+CHECKED = {  # under each tile, with more stages than the ring has
+    "wide": ((1, 14, 14, 160, 112, 72, 3, 3), (1, 1)),
+    "flat": ((1, 7, 7, 160, 48, 40, 5, 5), (2, 2)),
+    "tall": ((1, 14, 14, 160, 24, 64, 5, 5), (2, 2)),
+}
+
+
+@pytest.mark.parametrize("tile", CHECKED)
+def test_reduce_conv_without_races(plans, tile):
+    extents, pad = CHECKED[tile]
+    for order, seed in (("fair", 0), ("greedy", 1), ("greedy", 2)):
+        case = ReduceConv(extents, padding=pad, frame=(8, 16), multiprocessors=1)
+        hold_reduce_conv(plans, case, checked=True, order=order, seed=seed)
+
+
+def test_the_bits_do_not_depend_on_the_tile(plans):
+    """Real numbers: the same sums under every split, for a sample alone and in a batch."""
+    results = []
+    for images, multiprocessors, limit in ((4, 1, 227), (4, 264, 227), (1, 264, 227), (4, 1, 64)):
+        case = ReduceConv((images, 7, 7, 96, 24, 72, 3, 3), padding=(1, 1), limit=limit * KB,
+                          multiprocessors=multiprocessors)  # fmt: skip
+        rng = np.random.default_rng(1)
+        for name in ("wr", "w"):
+            setattr(case, name, rng.standard_normal(getattr(case, name).shape, np.float32))
+        case.maps["x"].fill(rng.standard_normal((1, 7, 7, 96)).repeat(images, axis=0))
+        device = Emulated()
+        planned = launch(plans, device, "reduce_conv", case.place(device.buffer))
+        y = read_slice(case.maps["y"], device.read("y"))
+        assert (y == y[:1]).all()
+        results.append((planned.launches[0].entry, planned.launches[0].grid, y[0]))
+    assert len({result[:2] for result in results}) == len(results), "one split, tested twice"
+    for _, _, y in results[1:]:
+        np.testing.assert_array_equal(y, results[0][2])
+
+
+# ---- conv ----------------------------------------------------------------------------------------
+CONVS = {  # extents (N, H, W, C, K, R, S), stride, padding, more
+    "3x3": ((2, 9, 8, 24, 40, 3, 3), (1, 1), (1, 1), {"frame": (8, 16)}),
+    "one pixel": ((1, 1, 1, 8, 8, 1, 1), (1, 1), (0, 0), {}),
+    "stride 2": ((2, 11, 10, 16, 96, 3, 3), (2, 2), (1, 1), {"frame": (16, 8)}),
+    "siblings": ((3, 14, 14, 48, 112, 1, 1), (1, 1), (0, 0), {"outputs": (48, 24, 40)}),
+    "5x5, wide": ((2, 12, 9, 32, 72, 5, 5), (1, 1), (2, 2), {"multiprocessors": 1}),
+    "2x7, stride 3": ((1, 8, 9, 40, 136, 2, 7), (1, 3), (3, 5), {"bias": False, "relu": False}),
+    "7x7, stride 3 2": ((1, 13, 13, 8, 16, 7, 7), (3, 2), (3, 3), {}),
+    "padded 1x1": ((2, 6, 5, 16, 24, 1, 1), (1, 1), (1, 2), {}),
+    "two columns of blocks": ((3, 16, 16, 56, 264, 3, 3), (1, 1), (1, 1), {"multiprocessors": 1}),
+}
+
+
+@pytest.mark.parametrize("storage", STORAGE)
+@pytest.mark.parametrize("name", CONVS)
+def test_conv_and_its_gradients(plans, name, storage):
+    extents, stride, padding, more = CONVS[name]
+    hold_conv(plans, Conv(extents, stride=stride, padding=padding, storage=storage, **more))
+
+
+@pytest.mark.parametrize("storage", ["bfloat16", "float32"])
+def test_conv_without_races(plans, storage):
+    for order, seed in (("fair", 0), ("greedy", 1), ("greedy", 2)):
+        case = Conv((1, 14, 15, 40, 72, 3, 3), padding=(1, 1), storage=storage, frame=(8, 8))
+        hold_conv(plans, case, checked=True, order=order, seed=seed)
+
+
+def test_siblings_of_the_modules(plans):
+    """r3 | r5 | c1 of every module in one pass over a corner of its map."""
+    plain = {"3a": 64, "3b": 128, "4a": 192, "4b": 160, "4c": 128, "4d": 112, "4e": 256,
+             "5a": 256, "5b": 384}  # fmt: skip
+    for name, (_, c, (cr3, _), (cr5, _)) in MODULES.items():
+        outputs = (cr3, cr5, plain[name])
+        case = Conv((1, 7, 5, c, sum(outputs), 1, 1), outputs=outputs, frame=(8, 0))
+        device = Emulated()
+        asked, pieces = case.forward(device.buffer)
+        launch(plans, device, "conv", asked)
+        parts = [read_slice(piece, device.read(f"y{i}")) for i, piece in enumerate(pieces)]
+        hold(np.concatenate(parts, axis=3), case.expected_forward())
+
+
+# ---- counters ------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", ["wide", "flat", "tall"])
+def test_no_bank_conflicts(plans, name):
+    """Panels and tap-shifted rows alike: as many wavefronts as the distinct bytes need."""
+    extents, pad = CHECKED[name]
+    case = ReduceConv(extents, padding=pad, multiprocessors=1)
+    device = Emulated(checked=True, count=True)
+    launch(plans, device, "reduce_conv", case.place(device.buffer))
+    rows = [row for row in device.counters() if row.kind == "shared read" and row.width == 16]
+    units, ideal = sum(row.units for row in rows), sum(row.ideal for row in rows)
+    assert rows and units <= 1.02 * ideal, [(r.where, r.units / r.ideal) for r in rows]
