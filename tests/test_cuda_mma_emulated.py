@@ -76,7 +76,7 @@ AWKWARD = {
     "stride beyond filter": ((1, 10, 10, 32, 8, 64, 2, 2), (3, 3), (0, 0)),
 }
 FRAMED = {"frame": (8, 16), "save_r": True}
-HOW = {  # forms of one case; the narrower ones in bf16, since every entry takes seconds to translate
+HOW = {  # forms of one case; most in bf16: every entry takes seconds to translate
     "framed, r saved": ("bfloat16", FRAMED),
     "framed, r saved, fp16": ("float16", FRAMED),
     "framed, r saved, tf32": ("float32", FRAMED),
@@ -92,6 +92,13 @@ def test_reduce_conv(plans, name, how):
     hold_reduce_conv(
         plans, ReduceConv(extents, stride=stride, padding=padding, storage=storage, **more)
     )
+
+
+BRANCHES = [
+    pytest.param((extent, extent, c, cr, k, filter_, filter_), id=f"{name} {filter_}x{filter_}")
+    for name, (extent, c, *pairs) in MODULES.items()
+    for (cr, k), filter_ in zip(pairs, (3, 5), strict=True)
+]
 
 
 @pytest.mark.parametrize("extents", BRANCHES)

@@ -46,9 +46,8 @@ PYI_ENTRY(conv_wgrad_mma_tf32, 128, 3, ConvWgradMmaArgs, conv_wgrad_mma<WgradTil
 PYI_ENTRY(conv_wgrad_mma_bf16, 128, 3, ConvWgradMmaArgs, conv_wgrad_mma<WgradTile<Bf16>>)
 PYI_ENTRY(conv_wgrad_mma_fp16, 128, 3, ConvWgradMmaArgs, conv_wgrad_mma<WgradTile<Fp16>>)
 
-// ---- small kernels
-// ------------------------------------------------------------------------------- The words of a
-// unit where the mask is positive.
+// ---- small kernels ------------------------------------------------------------------------------
+// The words of a unit where the mask is positive.
 template <class E>
 __device__ __forceinline__ unsigned masked_word(unsigned value, unsigned mask) {
   if constexpr (sizeof(E) == 4) {
@@ -121,3 +120,47 @@ extern "C" __global__ void __launch_bounds__(256, 4)
   else if (a.gb)
     a.gb[i - a.filter_count] = sum;
 }
+
+// ---- launchers ---------------------------------------------------------------------------------
+#ifndef __CUDACC_RTC__
+#include "conv_mma_plan.h"
+#include "mma_launch.h"
+
+static_assert(is_shape<Wide<Bf16>, 0>() && is_shape<Tall<Bf16>, 1>() && is_shape<Flat<Bf16>, 2>(),
+              "kMmaShapes are the tiles");
+static_assert(kWgradRows == WgradTile<Bf16>::kRows && kWgradColumns == WgradTile<Bf16>::kColumns &&
+                  kWgradRing == WgradTile<Bf16>::kRing && kWgradRing == WgradTile<float>::kRing,
+              "the plan's tile is the kernels' tile");
+
+static const void* const kEntries[] = {PYI_CONV_MMA_ENTRIES(PYI_MMA_ADDRESS)};
+
+extern "C" int pyi_cuda_conv_mma(const ConvMmaArgs* args, void* stream, char* reason) {
+  ConvMmaPlan plan;
+  plan_conv_mma(*args, plan);
+  return launch_mma(plan, kEntries, stream, reason);
+}
+
+extern "C" int pyi_cuda_conv_wgrad_mma(const ConvWgradMmaArgs* args, void* stream, char* reason) {
+  ConvWgradMmaPlan plan;
+  plan_conv_wgrad_mma(*args, false, plan);
+  return launch_mma(plan, kEntries, stream, reason);
+}
+
+// Bytes of partial sums this shape needs, or kMmaDeclined. Pointers are not looked at.
+extern "C" long long pyi_cuda_conv_wgrad_mma_workspace(const ConvWgradMmaArgs* args) {
+  ConvWgradMmaPlan plan;
+  return plan_conv_wgrad_mma(*args, true, plan) ? plan.args.partial_bytes : kMmaDeclined;
+}
+
+extern "C" int pyi_cuda_mask_mma(const MaskMmaArgs* args, void* stream, char* reason) {
+  MaskMmaPlan plan;
+  plan_mask_mma(*args, plan);
+  return launch_mma(plan, kEntries, stream, reason);
+}
+
+extern "C" int pyi_cuda_flip_filter_mma(const FlipFilterMmaArgs* args, void* stream, char* reason) {
+  FlipFilterMmaPlan plan;
+  plan_flip_filter_mma(*args, plan);
+  return launch_mma(plan, kEntries, stream, reason);
+}
+#endif

@@ -11,12 +11,15 @@ enum ConvMmaEntry {
   kSumMmaChunks,
   kConvMmaEntryCount
 };
-constexpr const char* kConvMmaEntries[] = {
-    "conv_mma_tf32_wide", "conv_mma_tf32_tall",  "conv_mma_tf32_flat",  "conv_mma_bf16_wide",
-    "conv_mma_bf16_tall", "conv_mma_bf16_flat",  "conv_mma_fp16_wide",  "conv_mma_fp16_tall",
-    "conv_mma_fp16_flat", "conv_wgrad_mma_tf32", "conv_wgrad_mma_bf16", "conv_wgrad_mma_fp16",
-    "mask_units",         "flip_filter",         "sum_mma_chunks",
-};
+// clang-format off
+#define PYI_CONV_MMA_ENTRIES(X)                                         \
+  X(conv_mma_tf32_wide) X(conv_mma_tf32_tall) X(conv_mma_tf32_flat)     \
+  X(conv_mma_bf16_wide) X(conv_mma_bf16_tall) X(conv_mma_bf16_flat)     \
+  X(conv_mma_fp16_wide) X(conv_mma_fp16_tall) X(conv_mma_fp16_flat)     \
+  X(conv_wgrad_mma_tf32) X(conv_wgrad_mma_bf16) X(conv_wgrad_mma_fp16)  \
+  X(mask_units) X(flip_filter) X(sum_mma_chunks)
+// clang-format on
+constexpr const char* kConvMmaEntries[] = {PYI_CONV_MMA_ENTRIES(PYI_MMA_NAME)};
 static_assert(sizeof kConvMmaEntries / sizeof *kConvMmaEntries == kConvMmaEntryCount,
               "a name for every entry");
 
@@ -100,11 +103,10 @@ inline bool plan_conv_mma(const ConvMmaArgs& asked, ConvMmaPlan& plan) {
     const MmaShape& s = kMmaShapes[shape];
     const int column_tiles = ceil_div(a.K, s.columns);
     const long long blocks = (long long)ceil_div(a.pixels, s.rows) * column_tiles;
-    double mma = 0, traffic = 0, passes = 0;
-    add_gemm(s, s.rows, a.K < s.columns ? a.K : s.columns, a.units, unit, true, mma, traffic,
-             passes);
-    const double clocks = mma_clocks(s, mma, traffic, passes, blocks, a.multiprocessors,
-                                     a.shared_limit, s.ring_bytes());
+    MmaCost cost{};
+    add_gemm(s, s.rows, a.K < s.columns ? a.K : s.columns, a.units, unit, true, cost);
+    const double clocks =
+        mma_clocks(s, cost, blocks, a.multiprocessors, a.shared_limit, s.ring_bytes());
     if (s.ring_bytes() > a.shared_limit || blocks > kMmaElements ||
         (plan.clocks > 0 && clocks >= plan.clocks))
       continue;
@@ -215,8 +217,7 @@ inline bool plan_conv_wgrad_mma(const ConvWgradMmaArgs& asked, bool size_only,
   return true;
 }
 
-// ---- small kernels
-// -------------------------------------------------------------------------------
+// ---- small kernels ------------------------------------------------------------------------------
 inline bool plan_mask_mma(const MaskMmaArgs& asked, MaskMmaPlan& plan) {
   plan = MaskMmaPlan{};
   plan.args = asked;

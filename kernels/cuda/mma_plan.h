@@ -12,6 +12,9 @@ struct MmaLaunch {
   const void* params;
 };
 
+// Entries are listed once, as names here and as addresses by the launcher.
+#define PYI_MMA_NAME(NAME) #NAME,
+
 // Why a plan declines: "x has a pixel stride of 20 elements, expected a multiple of 8".
 struct MmaReason {
   char text[192];
@@ -50,7 +53,7 @@ struct MmaPlan {
 // As MmaTile has them; the entries assert it.
 struct MmaShape {
   int rows, columns, warps_n, threads, blocks;  // blocks: resident by registers
-  int ring_bytes() const { return 3 * 64 * (rows + columns); }
+  constexpr int ring_bytes() const { return 3 * 64 * (rows + columns); }
 };
 constexpr MmaShape kMmaShapes[] = {
     {224, 128, 4, 256, 1}, {256, 32, 1, 128, 2}, {64, 128, 4, 128, 3}};
@@ -127,31 +130,44 @@ inline bool check_windows(MmaReason& why, int H, int W, int R, int S, int stride
 }
 
 // ---- the model ---------------------------------------------------------------------------------
-// Clocks of a multiprocessor, from rates of gpu.md: what counts is their proportion.
-constexpr double kMmaPerClock = 1331;   // 16-bit multiply-adds of mma.sync, 65 % of 2048
+// Clocks of a multiprocessor. The rates are those of an H100-class device; a choice of tile needs
+// no more than their proportion.
+constexpr double kMmaPerClock = 1331;   // 16-bit multiply-adds of mma.sync: 65 % of 2048
 constexpr double kL2PerClock = 32;      // bytes a multiprocessor draws from L2
 constexpr double kPassClocks = 1500;    // filling the ring and storing a tile
 constexpr double kLoneEfficiency = .7;  // four warps alone with the latency of ldmatrix and mma
 
-// One of the two GEMMs of a block: passes over its rows and columns.
+// What a block does: padded multiply-adds at the 16-bit rate, bytes copied, wavefronts of shared
+// memory (128 bytes, one a clock), passes of the ring.
+struct MmaCost {
+  double mma, copied, wavefronts, passes;
+  double clocks() const {
+    const double most = mma / kMmaPerClock > wavefronts ? mma / kMmaPerClock : wavefronts;
+    return most > copied / kL2PerClock ? most : copied / kL2PerClock;
+  }
+};
+
+// One GEMM of a block: rows x columns over `units`, A copied or resident.
 inline void add_gemm(const MmaShape& s, int rows, int columns, int units, int unit, bool copies_a,
-                     double& mma, double& bytes, double& passes) {
-  const int m = ceil_div(rows, s.rows), n = ceil_div(columns, s.columns);
-  const double k = (double)round_up(units, 2) * unit;
-  mma += (double)m * s.rows * round_up(columns, 8 * s.warps_n) * k * (unit == 4 ? 2 : 1);
-  bytes += 16.0 * units * m * (columns + (copies_a ? (double)n * s.rows : 0));
-  passes += (double)m * n;
+                     MmaCost& cost) {
+  const int m = ceil_div(rows, s.rows), n = ceil_div(columns, s.columns), warps = s.threads / 32;
+  const int tiles = s.rows / 16 / (warps / s.warps_n), nt = ceil_div(columns, 8 * s.warps_n);
+  const double steps = ceil_div(units, 2) * (double)m;
+  const double lines = (double)m * (columns + (copies_a ? (double)n * s.rows : 0));
+  cost.mma += steps * s.rows * nt * 8 * s.warps_n * 2 * unit * (unit == 4 ? 2 : 1);
+  cost.copied += 16.0 * units * lines;
+  cost.wavefronts += steps * warps * (4.0 * tiles * n + 2.0 * nt) + units * lines / 8;
+  cost.passes += (double)m * n;
 }
 
-// `blocks` of which one takes `mma` multiply-adds and draws `traffic` bytes in `passes` passes.
-inline double mma_clocks(const MmaShape& s, double mma, double traffic, double passes,
-                         long long blocks, int multiprocessors, int shared_limit, long long bytes) {
-  mma /= kMmaPerClock, traffic /= kL2PerClock;
-  const double busy = mma > traffic ? mma : traffic;
+// Of the multiprocessor with most of `blocks` such blocks.
+inline double mma_clocks(const MmaShape& s, const MmaCost& cost, long long blocks,
+                         int multiprocessors, int shared_limit, long long bytes) {
+  const double busy = cost.clocks();
   long long resident = (shared_limit + 1024ll) / (bytes + 1024);
   if (resident > s.blocks) resident = s.blocks;
   const long long most = (blocks + multiprocessors - 1) / multiprocessors;
-  const double alone = busy / (s.threads == 128 ? kLoneEfficiency : 1) + passes * kPassClocks;
+  const double alone = busy / (s.threads == 128 ? kLoneEfficiency : 1) + cost.passes * kPassClocks;
   const double queued = (double)((most + resident - 1) / resident) * alone;
   return queued > most * busy ? queued : most * busy;
 }

@@ -103,8 +103,7 @@ __device__ __forceinline__ void ring(int stages, Load load, Multiply multiply) {
   __syncthreads();
 }
 
-// ---- multiply-add
-// --------------------------------------------------------------------------------
+// ---- multiply-add -------------------------------------------------------------------------------
 template <class E, int n>
 __device__ __forceinline__ void round_operand(unsigned (&v)[n]) {
   if constexpr (sizeof(E) == 4) {

@@ -123,9 +123,8 @@ __device__ __forceinline__ void cp_async_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
 }
 
-// ---- conversions, to nearest even unless said
-// ---------------------------------------------------- Two values as one word, lo in the lower
-// half, sm_80.
+// ---- conversions, to nearest even unless said ---------------------------------------------------
+// Two values as one word, lo in the lower half, sm_80.
 __device__ __forceinline__ unsigned pack(float lo, float hi, Bf16) {
   unsigned v;
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(v) : "f"(hi), "f"(lo));

@@ -6,17 +6,19 @@
 #pragma once
 #include "mma_plan.h"
 
-constexpr const char* kReduceConvMmaEntries[] = {
-    "reduce_conv_mma_tf32_wide", "reduce_conv_mma_tf32_tall", "reduce_conv_mma_tf32_flat",
-    "reduce_conv_mma_bf16_wide", "reduce_conv_mma_bf16_tall", "reduce_conv_mma_bf16_flat",
-    "reduce_conv_mma_fp16_wide", "reduce_conv_mma_fp16_tall", "reduce_conv_mma_fp16_flat",
-};
+// type * kMmaShapeCount + shape
+// clang-format off
+#define PYI_REDUCE_CONV_MMA_ENTRIES(X)                                                    \
+  X(reduce_conv_mma_tf32_wide) X(reduce_conv_mma_tf32_tall) X(reduce_conv_mma_tf32_flat)  \
+  X(reduce_conv_mma_bf16_wide) X(reduce_conv_mma_bf16_tall) X(reduce_conv_mma_bf16_flat)  \
+  X(reduce_conv_mma_fp16_wide) X(reduce_conv_mma_fp16_tall) X(reduce_conv_mma_fp16_flat)
+// clang-format on
+constexpr const char* kReduceConvMmaEntries[] = {PYI_REDUCE_CONV_MMA_ENTRIES(PYI_MMA_NAME)};
 
 using ReduceConvMmaPlan = MmaPlan<ReduceConvMmaArgs>;
 
-// ---- the reduced tile
-// ---------------------------------------------------------------------------- Odd pixels, and rows
-// (images) that go on where P Q (the image) ends, modulo 8 units.
+// ---- the reduced tile ---------------------------------------------------------------------------
+// Odd pixels, and rows (images) that go on where P Q (the image) ends, modulo 8 units.
 inline void lay_out_reduced(ReduceConvMmaArgs& a, int unit) {
   const int right = (a.Q - 1) * a.stride_w - a.pad_w + a.S - a.W;
   const int halo = right > a.pad_w ? right : a.pad_w;
@@ -38,14 +40,12 @@ inline long long reduce_conv_mma_bytes(const ReduceConvMmaArgs& a, const MmaShap
 }
 
 // ---- the plan ----------------------------------------------------------------------------------
-inline double reduce_conv_mma_clocks(const ReduceConvMmaArgs& a, const MmaShape& s, int unit,
-                                     long long blocks, long long bytes) {
-  double mma = 0, traffic = 0, passes = 0;
+inline MmaCost reduce_conv_mma_cost(const ReduceConvMmaArgs& a, const MmaShape& s, int unit) {
+  MmaCost cost{};
   const int rows = a.halo_h < a.H ? a.halo_h : a.H;
-  add_gemm(s, a.tile_images * rows * a.W, a.Cr, a.reduce_units, unit, true, mma, traffic, passes);
-  add_gemm(s, a.tile_images * a.tile_p * a.Q, a.slice, a.conv_units, unit, false, mma, traffic,
-           passes);
-  return mma_clocks(s, mma, traffic, passes, blocks, a.multiprocessors, a.shared_limit, bytes);
+  add_gemm(s, a.tile_images * rows * a.W, a.Cr, a.reduce_units, unit, true, cost);
+  add_gemm(s, a.tile_images * a.tile_p * a.Q, a.slice, a.conv_units, unit, false, cost);
+  return cost;
 }
 
 inline void choose_mma_tile(const ReduceConvMmaArgs& asked, int unit, ReduceConvMmaPlan& plan,
@@ -70,7 +70,8 @@ inline void choose_mma_tile(const ReduceConvMmaArgs& asked, int unit, ReduceConv
           a.slice = round_up(ceil_div(a.K, slices), 8 * s.warps_n);
           if (ceil_div(a.K, a.slice) != slices) continue;
           const long long blocks = (long long)ceil_div(a.N, images) * bands * slices;
-          const double clocks = reduce_conv_mma_clocks(a, s, unit, blocks, bytes);
+          const double clocks = mma_clocks(s, reduce_conv_mma_cost(a, s, unit), blocks,
+                                           a.multiprocessors, a.shared_limit, bytes);
           if (blocks > kMmaElements || (plan.clocks > 0 && clocks >= plan.clocks)) continue;
           plan.clocks = clocks, plan.args = a, plan.args.slices = make_divisor(slices);
           plan.launches[0] = {a.type * kMmaShapeCount + shape,
