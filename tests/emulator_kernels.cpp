@@ -1,9 +1,14 @@
 // Device code as the translator would emit it, written by hand: right programs and planted defects,
 // one `case` each. Sites are the numbers given; the test knows them.
+#include <cstddef>
+
 #include "device.h"
 
 using namespace emu;
 constexpr Space G = Space::kGlobal, S = Space::kShared;
+
+static const float table[4] = {1, 2, 3, 4};
+static uint32_t counter = 0;
 
 struct Params {
   uint64_t x, y;
@@ -149,6 +154,40 @@ extern "C" void program(Thread& t, const char* params) {
       if (lane >= 20) return;
       store(t, p.y, i, static_cast<float>(vote_ballot(t, true, ~0u, 90)), 91);
       break;
+    case 9: {  // barrier.sync without .aligned: lanes may stand at different statements
+      put_shared(t, i, static_cast<float>(i), 400);
+      if (lane % 2)
+        bar_sync(t, 0, 0, 401, false);
+      else
+        bar_sync(t, 0, 0, 402, false);
+      store(t, p.y, i, shared_float(t, n - 1 - i, 403), 404);
+      break;
+    }
+    case 10: {  // generic addresses: shared memory, this thread's stack, parameters, a buffer
+      alignas(16) char local[16];
+      const uint64_t there = reinterpret_cast<uint64_t>(local);
+      st<Space::kLocal>(t, there, static_cast<float>(i), 410);
+      const float a = ld<Space::kGeneric, float>(t, there, 411);
+      st<Space::kGeneric>(t, generic_of_shared(t, 4 * i), a + 1, 412);
+      const float b = shared_float(t, i, 413);
+      const uint32_t which = ld<Space::kGeneric, uint32_t>(
+          t, reinterpret_cast<uint64_t>(params) + offsetof(Params, which), 414);
+      st<Space::kGeneric>(t, p.y + 4 * i, b * which, 415);
+      break;
+    }
+    case 11: {  // variables of the module
+      const float c = ld<Space::kConst, float>(t, reinterpret_cast<uint64_t>(&table[i % 4]), 420);
+      atom<G, uint32_t>(t, reinterpret_cast<uint64_t>(&counter), 421,
+                        [](uint32_t v) { return v + 1; });
+      store(t, p.y, t.ctaid.x * n + i, c, 422);
+      break;
+    }
+    case 12:  // writes half of y; case 13 reads it in another launch
+      store(t, p.y, i, 1.f, 430);
+      break;
+    case 13:
+      store(t, p.x, i, load(t, p.y, i + p.n, 431), 432);
+      break;
     // ---- defects ----
     case 100:  // no barrier before reading (RAW)
       put_shared(t, i, 0.f, 104);
@@ -275,9 +314,46 @@ extern "C" void program(Thread& t, const char* params) {
       if (i < n / 4) cp_async(t, 16 * i, p.x + 16 * i, 16, 16, 344);
       cp_async_wait_all(t, 345);
       break;
+    case 125:
+      bar_sync(t, 16, 0, 351);
+      break;
+    case 126:
+      bar_sync(t, 1, 48, 352);
+      break;
+    case 127:
+      bar_arrive(t, 1, 0, 353);
+      break;
+    case 128:  // two warps expect different numbers of threads
+      bar_sync(t, 1, t.warp ? 96 : 64, 354);
+      break;
+    case 129:
+      st<Space::kGeneric>(t, reinterpret_cast<uint64_t>(&table[0]), 1.f, 355);
+      break;
+    case 130:
+      st<Space::kGeneric>(t, reinterpret_cast<uint64_t>(params), 1.f, 356);
+      break;
+    case 131:  // many blocks read what one of them writes
+      store(t, p.y, t.ctaid.x * n + i, load(t, p.x, i, 357), 358);
+      if (t.ctaid.x == t.nctaid.x - 1) store(t, p.x, i, 0, 359);
+      break;
+    case 132:  // a mask without its own lane
+      warp_sync(t, ~(1u << lane), 360);
+      break;
+    case 133: {  // a copy of 16 bytes from an address of 4
+      cp_async(t, 16 * i, p.x + 4, 16, 16, 361);
+      break;
+    }
+    case 134:  // a byte of a word that another thread writes whole
+      if (i == 0) st<S, uint32_t>(t, 0, 0, 362);
+      if (i == 32) st<S, uint8_t>(t, 3, 1, 363);
+      break;
   }
 }
-EMU_ENTRY(program, sizeof(Params), 0, 16, 512, nullptr, 0)
+static const Symbol symbols[] = {
+    {"table", const_cast<float*>(table), sizeof table, 0},
+    {"counter", &counter, sizeof counter, 1},
+};
+EMU_ENTRY(program, sizeof(Params), 0, 16, 512, symbols, 2)
 
 // ---- counters ----------------------------------------------------------------------------------
 extern "C" void counted(Thread& t, const char* params) {

@@ -170,6 +170,10 @@ def test_counters_of_a_shipped_kernel() -> None:
     # the panels are laid out for stores without bank conflicts
     panels = [row for row in by_kind["shared write"] if row.width == 4]
     assert panels and all(row.units == row.instructions for row in panels)
+    lines = emulator.by_line(rows)
+    assert 20 < len(lines) < len(rows) and lines[0].units == max(line.units for line in lines)
+    assert sum(line.units for line in lines) == sum(row.units for row in rows)
+    assert all("inlined" not in line.where for line in lines)
     with emulator.counting() as rows, emulator.using(checked=False):
         pyi.reduce_conv2d(x, wr, br, w, b, padding=1, backend="emulated")
     assert rows == []  # only checked kernels count

@@ -146,6 +146,35 @@ def test_collectives(code: Loaded, variant: str, order: str, seed: int) -> None:
         np.testing.assert_array_equal(got[:, column], np.asarray(values, np.uint32), str(column))
 
 
+@everywhere
+def test_barriers_that_are_not_aligned(code: Loaded, variant: str, order: str, seed: int) -> None:
+    _, y = run(code.kernel("program", variant), 9, order=order, seed=seed)
+    np.testing.assert_array_equal(y[:128], np.arange(128)[::-1])
+
+
+@pytest.mark.parametrize("variant", ["plain", "checked"])
+def test_addresses_of_every_kind(code: Loaded, variant: str) -> None:
+    _, y = run(code.kernel("program", variant), 10)
+    np.testing.assert_array_equal(y[:128], 10 * (np.arange(128) + 1))
+    _, y = run(code.kernel("program", variant), 11, blocks=2)
+    np.testing.assert_array_equal(y[:128], np.tile([1, 2, 3, 4], 32))
+
+
+def test_what_one_launch_wrote_the_next_may_read(code: Loaded) -> None:
+    kernel, device = code.kernel("program", "checked"), Device()
+    x, y = device.empty("x", (128,)), device.empty("y", (128,))
+
+    def launch(which: int, n: int = 0) -> None:
+        params = np.array((x.ctypes.data, y.ctypes.data, which, n), PARAMS)
+        device.launch(kernel, (1,), (64,), params)
+
+    launch(12)
+    launch(13)
+    np.testing.assert_array_equal(x[:64], 1)
+    with pytest.raises(EmulatorFault, match="uninitialised read of 4 bytes at byte 256 of y"):
+        launch(13, 64)
+
+
 def test_blocks_on_several_host_threads(code: Loaded) -> None:
     kernel = code.kernel("program", "plain")
     x, y = run(kernel, 0, 128, blocks=30, workers=2, order="random", seed=5)
@@ -182,6 +211,16 @@ DEFECTS = [
     (122, "uninitialised", "line 321", None, "y"),
     (123, "trap", "line 331", None, ""),
     (124, "race", "line 344", "line 342", "shared memory"),
+    (125, "barrier", "line 351", None, ""),
+    (126, "barrier", "line 352", None, ""),
+    (127, "barrier", "line 353", None, ""),
+    (128, "barrier", "line 354", "line 354", ""),
+    (129, "read-only", "line 355", None, "table"),
+    (130, "read-only", "line 356", None, "the parameters"),
+    (131, "race", "line 359", "line 357", "x"),
+    (132, "barrier", "line 360", None, ""),
+    (133, "misaligned", "line 361", None, "x"),
+    (134, "race", "line 363", "line 362", "shared memory"),
 ]
 
 

@@ -2,7 +2,7 @@
 
 #include <cstdint>
 
-#if defined(__x86_64__)
+#if !defined(EMU_UCONTEXT)
 // void emu_switch(void** from, void* to). Only callee-saved registers: the compiler takes care of
 // the others at a call. MXCSR and the x87 control word are the same in all fibers. 16 times faster
 // than swapcontext, which asks the kernel for the signal mask (124 and 8 us for a barrier of 256

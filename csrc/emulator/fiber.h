@@ -3,13 +3,17 @@
 
 #include <cstddef>
 
-#if !defined(__x86_64__)
+// Other processors than x86-64, or whoever asks for it, switch through the C library.
+#if !defined(__x86_64__) && !defined(EMU_UCONTEXT)
+#define EMU_UCONTEXT
+#endif
+#if defined(EMU_UCONTEXT)
 #include <ucontext.h>
 #endif
 
 namespace emu {
 
-#if defined(__x86_64__)
+#if !defined(EMU_UCONTEXT)
 using Context = void*;  // the stack pointer; callee-saved registers lie above it
 #else
 using Context = ucontext_t;

@@ -11,7 +11,7 @@ for a kernel's record is ``x.ctypes.data``.
 
 import ctypes
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from ctypes import POINTER, Structure, c_char, c_int64, c_uint32, c_uint64, c_void_p
 from dataclasses import dataclass
 from functools import cache
@@ -140,6 +140,23 @@ class Counter:
     units: int
     ideal: int
     worst: int
+
+
+def by_line(counters: Iterable[Counter]) -> list[Counter]:
+    """Sums over the statements of one source line with the same kernel, kind and width.
+
+    ``where`` is then the line itself, without its callers. The costliest line comes first.
+    """
+    lines: dict[tuple[str, str, str, int], Counter] = {}
+    for row in counters:
+        where = row.where.partition(", inlined at ")[0]
+        key = row.kernel, where, row.kind, row.width
+        seen = lines.get(key, Counter(*key, 0, 0, 0, 0))
+        lines[key] = Counter(
+            *key, seen.instructions + row.instructions, seen.units + row.units,
+            seen.ideal + row.ideal, max(seen.worst, row.worst),
+        )  # fmt: skip
+    return sorted(lines.values(), key=lambda row: -row.units)
 
 
 @cache
