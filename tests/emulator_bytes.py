@@ -11,6 +11,9 @@ from pyinception.emulator import rules
 THREADS = 32
 DRAW = np.random.default_rng(5)
 BYTES = DRAW.integers(0, 256, (THREADS, 16), dtype=np.uint8)  # what each thread loads from
+# Operands where .ftz shows: a subnormal f32 and zero, two subnormals, one whose sum is subnormal.
+SMALL = np.array([[1, 0, 0, 0], [5, 0, 7, 0], [0x00900000, 0, 0x80880000, 0]], np.uint32)
+BYTES[:3] = SMALL.view(np.uint8)
 BATCH = 150
 
 

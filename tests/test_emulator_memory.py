@@ -134,6 +134,8 @@ def test_every_store_writes_its_bytes_and_no_others() -> None:
         ("div.u32 %t, %t, 0;", "integer division by zero"),
         ("rem.s64 %lo, %lo, 0;", "integer division by zero"),
         ("bar.sync 1, 33;", "no multiple of 32"),
+        ("add.s64 %local, %local, 16; st.local.b32 [%local], %t;", "beyond the local arrays"),
+        ("ld.local.v2.b64 {%lo, %hi}, [%local+-16];", "beyond the local arrays"),
         ("trap;", "trap"),
     ],
 )

@@ -15,6 +15,30 @@ inline T ones_pattern() {
   if constexpr (sizeof(T) == 1) return as<T>(static_cast<uint8_t>(~0u));
 }
 
+// ---- local memory
+// ---------------------------------------------------------------------------------- The local
+// arrays of one function; a pointer into them may be handed to the functions it calls.
+struct Frame {
+  const Frame* caller;
+  const char* base;
+  uint64_t size;
+};
+template <uint64_t kBytes>
+struct LocalFrame : Frame {
+  alignas(64) char bytes[kBytes];
+  explicit LocalFrame(const Frame* from) : Frame{from, bytes, kBytes} {
+    std::memset(bytes, 0xff, kBytes);
+  }
+};
+inline uint64_t local_address(Thread& t, const Frame* frame, uint64_t address, uint64_t bytes,
+                              uint32_t site) {
+  for (; frame; frame = frame->caller) {
+    const uint64_t offset = address - reinterpret_cast<uint64_t>(frame->base);
+    if (offset < frame->size && bytes <= frame->size - offset) return address;
+  }
+  fault(t, site, "access beyond the local arrays of the function and its callers");
+}
+
 // ---- operands that PTX leaves undefined are faults, not guesses
 // ------------------------------------
 template <class T>

@@ -151,13 +151,11 @@ inline T value(T x) {
   return x;
 }
 inline double value(f16 x) {
-  const int exponent = x.bits >> 10 & 31, mantissa = x.bits & 1023;
-  const double sign = x.bits >> 15 ? -1.0 : 1.0;
-  if (exponent == 31) {
-    return mantissa ? std::numeric_limits<double>::quiet_NaN()
-                    : sign * std::numeric_limits<double>::infinity();
-  }
-  return sign * (exponent ? std::ldexp(1024 + mantissa, exponent - 25) : std::ldexp(mantissa, -24));
+  // Shifted into place, the exponent is 112 too small; the product is exact, subnormals included.
+  const uint32_t sign = static_cast<uint32_t>(x.bits & 0x8000) << 16;
+  const uint32_t size = static_cast<uint32_t>(x.bits & 0x7fff) << 13;
+  if (size >= 0x0f800000u) return as<float>(sign | size | 0x7f800000u);
+  return as<float>(sign | as<uint32_t>(as<float>(size) * 0x1p112f));
 }
 inline double value(bf16 x) { return as<float>(static_cast<uint32_t>(x.bits) << 16); }
 inline double value(tf32 x) { return as<float>(x.bits); }

@@ -142,7 +142,14 @@ class Context:
             return f"(t.dynamic_offset{_shift(offset)})"
         return f"{self.writer.translator.shared[variable.name] + offset}u"
 
-    def address(self, i: int, space: str) -> str:
+    def address(self, i: int, space: str, size: int = 0) -> str:
+        """The address of an access of ``size`` bytes; those of local memory stay in its frames."""
+        where = self.place(i, space)
+        if space != "local":
+            return where
+        return f"emu::local_address(t, frame, {where}, {size}, {self.site})"
+
+    def place(self, i: int, space: str) -> str:
         operand = self.operand(i)
         assert isinstance(operand, Address)
         base, shift = operand.base, _shift(operand.offset)
@@ -235,7 +242,7 @@ class Context:
             if variable is None or (variable.space, variable.size) != ("param", parameter.size):
                 self.refuse(f"the argument {argument.name} of {callee.name}")
             texts.append(f", {self.writer.pointer(variable)}")
-        return f"{identifier(callee.name, 'f_')}(t{''.join(texts)});"
+        return f"{identifier(callee.name, 'f_')}(t, frame{''.join(texts)});"
 
 
 def _shift(offset: int) -> str:

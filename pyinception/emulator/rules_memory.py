@@ -51,7 +51,8 @@ def _load(space: str, t: str, count: int, order: str = "Weak") -> Emit:
             loaded = f"emu::load_bytes<{kind}>({to.param(1, count * SIZES[t])})"
         else:
             arguments = f"{space_name(space)}, {kind}, emu::Order::k{order}"
-            loaded = f"emu::ld<{arguments}>(t, {to.address(1, space)}, {to.site})"
+            where = to.address(1, space, count * SIZES[t])
+            loaded = f"emu::ld<{arguments}>(t, {where}, {to.site})"
         if count == 1:
             return to.assign(0, loaded)
         parts = to.assign_items(0, [f"v.v[{i}]" for i in range(count)])
@@ -68,7 +69,8 @@ def _store(space: str, t: str, count: int, order: str = "Weak") -> Emit:
         if space == "param":
             return f"emu::store_bytes<{kind}>({to.param(0, count * SIZES[t])}, {text});"
         arguments = f"{space_name(space)}, {kind}, emu::Order::k{order}"
-        return f"emu::st<{arguments}>(t, {to.address(0, space)}, {text}, {to.site});"
+        where = to.address(0, space, count * SIZES[t])
+        return f"emu::st<{arguments}>(t, {where}, {text}, {to.site});"
 
     return emit
 

@@ -203,6 +203,8 @@ class FunctionWriter:
         }
         self.position = 0
         self.params, _ = _layout(function.params) if function.is_entry else ({}, 0)
+        arrays = [v for v in function.variables.values() if v.space == "local"]
+        self.locals, self.local_bytes = _layout(arrays)
         self.types = self.variable_types()
 
     def variable_types(self) -> dict[str, str]:
@@ -260,16 +262,23 @@ class FunctionWriter:
             return f"EMU_EXPORT void {function.name}(emu::Thread& t, const char* params) {{"
         names = [identifier(v.name, "param_") for v in (*function.results, *function.params)]
         arguments = "".join(f", char* {name}" for name in names)
-        return f"static void {identifier(function.name, 'f_')}(emu::Thread& t{arguments}) {{"
+        name = identifier(function.name, "f_")
+        return f"static void {name}(emu::Thread& t, const emu::Frame* caller{arguments}) {{"
 
     def declarations(self) -> Iterator[str]:
         if self.function.is_entry:
             yield "  (void)params;"
         yield "  bool carry = false, unused_carry = false;"
         yield "  (void)t, (void)carry, (void)unused_carry;"
+        if self.function.is_entry:
+            yield "  const emu::Frame* const caller = nullptr;"
+        if self.local_bytes:
+            yield f"  emu::LocalFrame<{self.local_bytes}> own(caller);"
+        yield f"  const emu::Frame* const frame = {'&own' if self.local_bytes else 'caller'};"
+        yield "  (void)frame;"
         for variable in self.function.variables.values():
-            if variable.space in ("local", "param"):
-                name = identifier(variable.name, f"{variable.space}_")
+            if variable.space == "param":
+                name = identifier(variable.name, "param_")
                 yield f"  alignas({max(variable.align, 16)}) char {name}[{variable.size}];"
                 yield f"  (void){name};"
         for name, kind in self.types.items():
@@ -287,5 +296,6 @@ class FunctionWriter:
         """A C++ pointer to a variable that is no shared memory."""
         if variable.space == "param" and self.function.is_entry and variable.name in self.params:
             return f"(const_cast<char*>(params) + {self.params[variable.name]})"
-        prefix = {"param": "param_", "local": "local_"}.get(variable.space, "data_")
-        return identifier(variable.name, prefix)
+        if variable.space == "local":
+            return f"(own.bytes + {self.locals[variable.name]})"
+        return identifier(variable.name, "param_" if variable.space == "param" else "data_")
