@@ -188,6 +188,24 @@ extern "C" void program(Thread& t, const char* params) {
     case 13:
       store(t, p.x, i, load(t, p.y, i + p.n, 431), 432);
       break;
+    case 14:     // as 5, with all threads of a block: fence, barrier, one counter, barrier, fence
+    case 135: {  // ... without the first fence
+      const uint64_t partial = p.x + 16 + 4ull * n * t.ctaid.x;
+      store(t, partial, i, 1.f, 440);
+      if (p.which == 14) fence(t, 441);
+      bar_sync(t, 0, 0, 442);
+      if (i == 0)
+        st<S, uint32_t>(t, 0, atom<G, uint32_t>(t, p.x, 443, [](uint32_t v) { return v + 1; }),
+                        444);
+      bar_sync(t, 0, 0, 445);
+      if (ld<S, uint32_t>(t, 0, 446) == t.nctaid.x - 1) {
+        fence(t, 447);
+        float sum = 0;
+        for (uint32_t b = 0; b < t.nctaid.x; b++) sum += load(t, p.x + 16 + 4ull * n * b, i, 448);
+        store(t, p.y, i, sum, 449);
+      }
+      break;
+    }
     // ---- defects ----
     case 100:  // no barrier before reading (RAW)
       put_shared(t, i, 0.f, 104);

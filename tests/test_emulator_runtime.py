@@ -61,7 +61,7 @@ def run(
     y = device.buffer("y", np.full(size, np.nan, np.float32))
     if not fill:
         y = device.empty("y", (size,))
-    if which in (5, 119):
+    if which in (5, 14, 119, 135):
         x[0] = 0
     params = np.array((x.ctypes.data, y.ctypes.data, which, size), PARAMS)
     device.launch(kernel, (blocks,), (threads,), params, shared)
@@ -124,6 +124,8 @@ def test_last_block_and_flags(code: Loaded, variant: str, order: str, seed: int)
     kernel = code.kernel("program", variant)
     _, y = run(kernel, 5, 32, blocks=9, order=order, seed=seed)
     assert y[0] == 45
+    _, y = run(kernel, 14, 64, blocks=5, order=order, seed=seed)
+    np.testing.assert_array_equal(y[:64], 5)
     _, y = run(kernel, 6, 64, order=order, seed=seed)
     np.testing.assert_array_equal(y[:32], 7)
 
@@ -221,6 +223,7 @@ DEFECTS = [
     (132, "barrier", "line 360", None, ""),
     (133, "misaligned", "line 361", None, "x"),
     (134, "race", "line 363", "line 362", "shared memory"),
+    (135, "race", "line 448", "line 440", "x"),
 ]
 
 

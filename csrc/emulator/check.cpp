@@ -34,6 +34,8 @@ void Checker::begin_block(Block& block) {
     s.clock[w] = 1;
     for (int a = 0; a < kWarpSize; a++) s.lanes[a].fill(0), s.lanes[a][a] = 1;
     s.known.clear();
+    s.fenced.clear();
+    s.observed.clear();
   }
   threads_.assign(block.fibers.size(), ThreadState{});
   barriers_.fill(BarrierState{});
@@ -98,6 +100,14 @@ void Checker::arrive(uint32_t barrier, uint32_t warp) {
   WarpState& s = states_[warp];
   for (uint32_t w = 0; w < warps_; w++) b.clock[w] = std::max(b.clock[w], s.clock[w]);
   join(b.known, s.known);
+  // A fence of each thread, then a barrier, then one thread's flag: the flag releases for all.
+  join(b.fenced, s.fenced);
+  join(b.observed, s.observed);
+  const std::size_t first = warp * std::size_t{kWarpSize};
+  for (std::size_t i = first; i < std::min(first + kWarpSize, threads_.size()); i++) {
+    join(b.fenced, threads_[i].at_fence);
+    join(b.observed, threads_[i].observed);
+  }
   s.clock[warp]++;
 }
 
@@ -108,6 +118,8 @@ void Checker::release(uint32_t barrier, uint32_t warps) {
     WarpState& s = states_[w];
     for (uint32_t u = 0; u < warps_; u++) s.clock[u] = std::max(s.clock[u], b.clock[u]);
     join(s.known, b.known);
+    join(s.fenced, b.fenced);
+    join(s.observed, b.observed);
     join_lanes(w, ~0u);
   }
   b = BarrierState{};
@@ -135,8 +147,8 @@ void Checker::learn(uint32_t warp, const Known& news) {
 void Checker::fence(Fiber& f) {
   ThreadState& t = threads_[f.linear];
   learn(f.warp, t.observed);
+  learn(f.warp, states_[f.warp].observed);
   t.observed.clear();
-  t.fenced = true;
   t.at_fence = everything_known(f.warp);
   states_[f.warp].clock[f.warp]++;  // what follows is not released by this fence
 }
@@ -160,8 +172,9 @@ void Checker::strong_access(Fiber& f, uint64_t address, Access access, Order ord
   if (releases) {
     join(released_[address], everything_known(f.warp));
     states_[f.warp].clock[f.warp]++;
-  } else if (t.fenced) {
+  } else if (!t.at_fence.empty() || !states_[f.warp].fenced.empty()) {
     join(released_[address], t.at_fence);
+    join(released_[address], states_[f.warp].fenced);
   }
 }
 

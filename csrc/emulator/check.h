@@ -71,13 +71,13 @@ class Checker {
     Clock clock;                                                   // over warps
     std::array<std::array<uint32_t, kWarpSize>, kWarpSize> lanes;  // [a][b]: what a has seen of b
     Known known;                                                   // of other blocks
+    Known fenced, observed;  // of other threads, handed over by barriers: see ThreadState
   };
   struct BarrierState {
     Clock clock{};
-    Known known;
+    Known known, fenced, observed;
   };
   struct ThreadState {
-    bool fenced = false;
     Known at_fence;  // what the next strong write releases
     Known observed;  // by strong reads; known from the next fence on
   };
