@@ -81,26 +81,27 @@ def test_max(name, storage):
 
 
 @pytest.mark.parametrize("include", (True, False))
+@pytest.mark.parametrize("storage", STORAGES)
 @pytest.mark.parametrize("name", CASES)
-def test_average(name, include):
-    """Sums are exact and the division is IEEE's, so the bits are the reference's."""
-    case, rng = CASES[name], np.random.default_rng(2)
-    x = sliced(integers(rng, case[0], top=9), 0, -case[0][-1] % 4)
-    y = reference.avg_pool_fprop(np.ascontiguousarray(x), *case[1:], count_include_pad=include)
-    out, memory = empty(y.shape, np.float32, 4), Memory(open_device())
-    launches, _ = plan("pool_fprop", record(memory, case, "fp32", 1, include, x=x, y=out))
+def test_average(name, storage, include):
+    """Sums are exact and the division is IEEE's, so the bits are the reference's, rounded once."""
+    case, dtype, rng = CASES[name], STORAGES[storage], np.random.default_rng(2)
+    x = sliced(integers(rng, case[0], dtype, 9), 0, -case[0][-1] % 4)
+    values = np.ascontiguousarray(x, np.float32)
+    y = reference.avg_pool_fprop(values, *case[1:], count_include_pad=include)
+    out, memory = empty(y.shape, dtype, 4), Memory(open_device())
+    launches, _ = plan("pool_fprop", record(memory, case, storage, 1, include, x=x, y=out))
     run("pool.cu", launches, memory)
-    np.testing.assert_array_equal(out, y)
+    np.testing.assert_array_equal(out, y.astype(dtype))
     assert np.count_nonzero(y) > y.size / 2
 
-    gy = sliced(integers(rng, y.shape, top=9), 3, 2)
-    expected = reference.avg_pool_dgrad(
-        np.ascontiguousarray(gy), case[0], *case[1:4], count_include_pad=include
-    )
-    gx, memory = empty(case[0], np.float32, 3), Memory(open_device())
-    launches, _ = plan("pool_dgrad", record(memory, case, "fp32", 1, include, gy=gy, gx=gx))
+    gy = sliced(integers(rng, y.shape, dtype, 9), 3, 2)
+    values = np.ascontiguousarray(gy, np.float32)
+    expected = reference.avg_pool_dgrad(values, case[0], *case[1:4], count_include_pad=include)
+    gx, memory = empty(case[0], dtype, 3), Memory(open_device())
+    launches, _ = plan("pool_dgrad", record(memory, case, storage, 1, include, gy=gy, gx=gx))
     run("pool.cu", launches, memory)
-    np.testing.assert_array_equal(gx, expected)
+    np.testing.assert_array_equal(gx, expected.astype(dtype))
     assert_only_slice_written(gx)
 
 

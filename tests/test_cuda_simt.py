@@ -167,6 +167,72 @@ def test_conv_plans():
     assert workspace == plan("conv_size", conv(N=64, workspace=0, gw=0, x=0))[1] > 0
 
 
+MAP = {"N": 2, "H": 3, "W": 4, "C": 8, "x": 64, "y": 128, "gx": 192, "gy": 256}
+VECTORS = {"gamma": 64, "beta": 64, "mean": 64, "var": 64, "ggamma": 64, "gbeta": 64}
+ROWS = {"N": 2, "K": 9, "logits_row": 9, "logits": 64, "glogits": 64, "labels": 64, "loss": 64,
+        "probs": 64, "g": 64}  # fmt: skip
+GIVEN = {
+    "LRN": {**MAP, "size": 5, "alpha": 1e-4, "beta": 0.75, "k": 1},
+    "SOFTMAX": ROWS,
+    "BATCH_NORM": {**MAP, **VECTORS, "eps": 1e-3, "workspace": 64, "workspace_bytes": 1 << 20},
+    "DROPOUT": {**MAP, "divisor": 0.5, "threshold": 1 << 31},
+    "CAST": {"x": 64, "y": 64, "count": 9},
+    "FINITE": {"x": 64, "verdict": 64, "workspace": 64, "workspace_bytes": 1 << 20, "count": 9},
+    "SGD": {"w": 64, "v": 64, "g": 64, "count": 9},
+    "LAYOUT": MAP,
+}
+STRIDES = ("x_strides", "y_strides", "gx_strides", "gy_strides", "strides")
+ELEMENTARY_REFUSED = [
+    (-9, "lrn_fprop", "LRN", {"storage": -1}),
+    (-1, "lrn_dgrad", "LRN", {"H": 0}),
+    (-11, "lrn_fprop", "LRN", {"size": 4}),
+    (-11, "lrn_fprop", "LRN", {"beta": 0.5}),
+    (-11, "lrn_fprop", "LRN", {"k": 0}),
+    (-11, "lrn_fprop", "LRN", {"k": np.nan}),
+    (-11, "lrn_dgrad", "LRN", {"alpha": np.nan}),
+    (-4, "lrn_dgrad", "LRN", {"gy_strides": (-96, 32, 8)}),
+    (-5, "lrn_fprop", "LRN", {"y_strides": (2**31 - 1, 32, 8)}),
+    (-6, "lrn_dgrad", "LRN", {"size": 9001, "C": 5000}),
+    (-7, "lrn_dgrad", "LRN", {"gy": 0}),
+    (-4, "softmax_fprop", "SOFTMAX", {"logits_row": -9}),
+    (-5, "softmax_fprop", "SOFTMAX", {"logits_row": 2**31 - 1, "N": 3}),
+    (-5, "softmax_backward", "SOFTMAX", {"N": 2**20, "K": 2**12}),
+    (-7, "softmax_fprop", "SOFTMAX", {"loss": 0}),
+    (-7, "softmax_backward", "SOFTMAX", {"g": 0}),
+    (-11, "batch_norm_fprop", "BATCH_NORM", {"eps": -1}),
+    (-7, "batch_norm_fprop", "BATCH_NORM", {"beta": 0}),
+    (-7, "batch_norm_dgrad", "BATCH_NORM", {"gbeta": 0}),
+    (-8, "batch_norm_dgrad", "BATCH_NORM", {"workspace": 8}),
+    (-8, "batch_norm_fprop", "BATCH_NORM", {"workspace_bytes": 8}),
+    (-11, "dropout", "DROPOUT", {"threshold": (1 << 32) + 1}),
+    (-11, "dropout", "DROPOUT", {"divisor": 0}),
+    (-11, "dropout", "DROPOUT", {"first_sample": 2**32 - 1}),
+    (-9, "cast", "CAST", {"to": 3}),
+    (-1, "cast", "CAST", {"count": -1}),
+    (-5, "cast", "CAST", {"count": 2**31 - 1}),
+    (-7, "check_finite", "FINITE", {"verdict": 0}),
+    (-8, "check_finite", "FINITE", {"workspace": 0}),
+    (-7, "sgd", "SGD", {"v": 0}),
+    (-7, "layout", "LAYOUT", {"y": 0}),
+    (-4, "layout", "LAYOUT", {"strides": (96, -32, 8)}),
+]
+
+
+@needs_cxx
+@pytest.mark.parametrize(("status", "function", "record", "fields"), ELEMENTARY_REFUSED, ids=str)
+def test_the_other_plans_decline(status, function, record, fields):
+    a = np.zeros((), getattr(cuda_args, f"{record}_CUDA_ARGS"))
+    given = dict.fromkeys(STRIDES, (96, 32, 8)) | GIVEN[record]
+    for name in a.dtype.names:
+        a[name] = given.get(name, 0)
+    plan(function, a)  # as it stands, the plan takes it
+    for name, value in fields.items():
+        a[name] = value
+    with pytest.raises(Refused) as refused:
+        plan(function, a)
+    assert refused.value.status == status and str(refused.value) not in ("ok", "unknown status")
+
+
 @pytest.fixture(scope="module")
 def launchers(tmp_path_factory):
     """The launchers as a shared library, cudart inside."""
