@@ -68,6 +68,16 @@ struct ConvMmaArgs {
   CudaDivisor column_tiles;             // blocks: (rows, columns)
 };
 
+// A GoogLeNet module in one grid. Blocks in this order: the 3x3 branch, the 5x5 branch, the 1x1 of
+// x, the 1x1 of its 3x3 max pool (stride 1, padding 1).
+struct InceptionMmaArgs {
+  ReduceConvMmaArgs branches[2];
+  ConvMmaArgs ones, projection;
+
+  // plan
+  int first[3];  // block of the second, third and fourth role
+};
+
 // gw = sum over the pixels of a chunk of gy^T x, x shifted by the tap; gb = sum of gy
 struct ConvWgradMmaArgs {
   const void* gy;  // (N, P, Q, K), masked already

@@ -11,6 +11,7 @@ __all__ = [
     "CONV_MMA_ARGS",
     "CONV_WGRAD_MMA_ARGS",
     "FLIP_FILTER_MMA_ARGS",
+    "INCEPTION_MMA_ARGS",
     "MASK_MMA_ARGS",
     "MMA_OUTPUT",
     "MMA_TYPES",
@@ -60,6 +61,16 @@ CONV_MMA_ARGS = _record(
     ("int", "type shared_limit multiprocessors"),
     ("int", "pixels units"),
     ("divisor", "map_pixels map_w channel_units filter_w dilation_h dilation_w column_tiles"),
+)
+
+INCEPTION_MMA_ARGS = np.dtype(
+    [
+        ("branches", REDUCE_CONV_MMA_ARGS, (2,)),
+        ("ones", CONV_MMA_ARGS),
+        ("projection", CONV_MMA_ARGS),
+        ("first", np.int32, (3,)),
+    ],
+    align=True,
 )
 
 CONV_WGRAD_MMA_ARGS = _record(

@@ -11,6 +11,7 @@ import subprocess
 
 import numpy as np
 import pytest
+from mma_problems import Conv, ReduceConv
 from mma_runs import (
     CUDA,
     CXX,
@@ -18,9 +19,7 @@ from mma_runs import (
     MODULES,
     ROOT,
     STORAGE,
-    Conv,
     Planned,
-    ReduceConv,
     build_plans,
     made_up_addresses,
 )
@@ -35,6 +34,7 @@ RECORDS = {
     "MmaOutput": records.MMA_OUTPUT,
     "ReduceConvMmaArgs": records.REDUCE_CONV_MMA_ARGS,
     "ConvMmaArgs": records.CONV_MMA_ARGS,
+    "InceptionMmaArgs": records.INCEPTION_MMA_ARGS,
     "ConvWgradMmaArgs": records.CONV_WGRAD_MMA_ARGS,
     "MaskMmaArgs": records.MASK_MMA_ARGS,
     "FlipFilterMmaArgs": records.FLIP_FILTER_MMA_ARGS,
@@ -47,15 +47,16 @@ REGISTERS = {
     "reduce_conv_mma.cu": {
         f"reduce_conv_mma_{kind}_{tile}": most
         for kind in TYPES
-        for tile, most in {"wide": 255, "tall": 255, "flat": 168}.items()
+        for tile, most in {"wide": 255, "tall": 255, "flat": 255 if kind == "tf32" else 168}.items()
     },
     "conv_mma.cu": {
         f"conv_mma_{kind}_{tile}": most
         for kind in TYPES
-        for tile, most in {"wide": 255, "tall": 255, "flat": 168}.items()
+        for tile, most in {"wide": 255, "tall": 255, "flat": 255 if kind == "tf32" else 168}.items()
     }
     | {f"conv_wgrad_mma_{kind}": 168 for kind in TYPES}
     | {"mask_units": 64, "flip_filter": 64, "sum_mma_chunks": 64},
+    "inception_mma.cu": {f"inception_mma_{kind}": 255 for kind in TYPES},
 }
 ARCHITECTURES = ("80", "86", "89", "90a", "120")
 
@@ -285,11 +286,11 @@ def test_ptx(source, tmp_path):
     entries = re.findall(r"\.entry (\w+)\((.*?)(?=\.visible|\Z)", path.read_text(), re.DOTALL)
     assert {entry for entry, _ in entries} == set(REGISTERS[source])
     for entry, body in entries:
-        # max.f32 would lose NaN in relu; atomics, the order of a sum
+        # max.f32 would lose NaN in relu (max.NaN.f32 is the pool's); atomics, the order of a sum
         assert not re.search(r"\b(max|min)\.f32|\.f64|\batom|\bred\.|\.local|\bcall\b", body), entry
         assert not re.search(r"\b(div|rem)\.[us](32|64)", body), f"{entry} divides"
         if "_mma_" in entry and entry != "sum_mma_chunks":
-            kind = entry.split("_")[-2 if "wgrad" not in entry else -1]
+            kind = next(part for part in entry.split("_") if part in TYPES)
             form = {"tf32": "m16n8k8.row.col.f32.tf32", "bf16": "m16n8k16.row.col.f32.bf16",
                     "fp16": "m16n8k16.row.col.f32.f16"}[kind]  # fmt: skip
             assert set(re.findall(r"mma\.sync\.aligned\.(\S+?)\.\w+\.f32 ", body)) == {form}

@@ -31,20 +31,20 @@ using Flat = MmaTile<E, 4, 1, 4>;
 #define PYI_ENTRY(NAME, THREADS, BLOCKS, ARGS, BODY)            \
   extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) \
       NAME(const __grid_constant__ ARGS a) {                    \
-    BODY(a);                                                    \
+    BODY;                                                       \
   }
-PYI_ENTRY(conv_mma_tf32_wide, 256, 1, ConvMmaArgs, conv_mma<Wide<float>>)
-PYI_ENTRY(conv_mma_tf32_tall, 128, 2, ConvMmaArgs, conv_mma<Tall<float>>)
-PYI_ENTRY(conv_mma_tf32_flat, 128, 3, ConvMmaArgs, conv_mma<Flat<float>>)
-PYI_ENTRY(conv_mma_bf16_wide, 256, 1, ConvMmaArgs, conv_mma<Wide<Bf16>>)
-PYI_ENTRY(conv_mma_bf16_tall, 128, 2, ConvMmaArgs, conv_mma<Tall<Bf16>>)
-PYI_ENTRY(conv_mma_bf16_flat, 128, 3, ConvMmaArgs, conv_mma<Flat<Bf16>>)
-PYI_ENTRY(conv_mma_fp16_wide, 256, 1, ConvMmaArgs, conv_mma<Wide<Fp16>>)
-PYI_ENTRY(conv_mma_fp16_tall, 128, 2, ConvMmaArgs, conv_mma<Tall<Fp16>>)
-PYI_ENTRY(conv_mma_fp16_flat, 128, 3, ConvMmaArgs, conv_mma<Flat<Fp16>>)
-PYI_ENTRY(conv_wgrad_mma_tf32, 128, 3, ConvWgradMmaArgs, conv_wgrad_mma<WgradTile<float>>)
-PYI_ENTRY(conv_wgrad_mma_bf16, 128, 3, ConvWgradMmaArgs, conv_wgrad_mma<WgradTile<Bf16>>)
-PYI_ENTRY(conv_wgrad_mma_fp16, 128, 3, ConvWgradMmaArgs, conv_wgrad_mma<WgradTile<Fp16>>)
+PYI_ENTRY(conv_mma_tf32_wide, 256, 1, ConvMmaArgs, conv_mma<Wide<float>>(a, blockIdx.x))
+PYI_ENTRY(conv_mma_tf32_tall, 128, 2, ConvMmaArgs, conv_mma<Tall<float>>(a, blockIdx.x))
+PYI_ENTRY(conv_mma_tf32_flat, 128, 2, ConvMmaArgs, conv_mma<Flat<float>>(a, blockIdx.x))
+PYI_ENTRY(conv_mma_bf16_wide, 256, 1, ConvMmaArgs, conv_mma<Wide<Bf16>>(a, blockIdx.x))
+PYI_ENTRY(conv_mma_bf16_tall, 128, 2, ConvMmaArgs, conv_mma<Tall<Bf16>>(a, blockIdx.x))
+PYI_ENTRY(conv_mma_bf16_flat, 128, 3, ConvMmaArgs, conv_mma<Flat<Bf16>>(a, blockIdx.x))
+PYI_ENTRY(conv_mma_fp16_wide, 256, 1, ConvMmaArgs, conv_mma<Wide<Fp16>>(a, blockIdx.x))
+PYI_ENTRY(conv_mma_fp16_tall, 128, 2, ConvMmaArgs, conv_mma<Tall<Fp16>>(a, blockIdx.x))
+PYI_ENTRY(conv_mma_fp16_flat, 128, 3, ConvMmaArgs, conv_mma<Flat<Fp16>>(a, blockIdx.x))
+PYI_ENTRY(conv_wgrad_mma_tf32, 128, 3, ConvWgradMmaArgs, conv_wgrad_mma<WgradTile<float>>(a))
+PYI_ENTRY(conv_wgrad_mma_bf16, 128, 3, ConvWgradMmaArgs, conv_wgrad_mma<WgradTile<Bf16>>(a))
+PYI_ENTRY(conv_wgrad_mma_fp16, 128, 3, ConvWgradMmaArgs, conv_wgrad_mma<WgradTile<Fp16>>(a))
 
 // ---- small kernels ------------------------------------------------------------------------------
 // The words of a unit where the mask is positive.
@@ -126,7 +126,8 @@ extern "C" __global__ void __launch_bounds__(256, 4)
 #include "conv_mma_plan.h"
 #include "mma_launch.h"
 
-static_assert(is_shape<Wide<Bf16>, 0>() && is_shape<Tall<Bf16>, 1>() && is_shape<Flat<Bf16>, 2>(),
+static_assert(is_shape<Wide<Bf16>, kMmaWide>() && is_shape<Tall<Bf16>, kMmaTall>() &&
+                  is_shape<Flat<Bf16>, kMmaFlat>(),
               "kMmaShapes are the tiles");
 static_assert(kWgradRows == WgradTile<Bf16>::kRows && kWgradColumns == WgradTile<Bf16>::kColumns &&
                   kWgradRing == WgradTile<Bf16>::kRing && kWgradRing == WgradTile<float>::kRing,

@@ -10,8 +10,24 @@
 // A pixel's corner h0, w0 in one register; a row past the end is far above the map.
 __device__ __forceinline__ int join_corner(int h, int w) { return (h << 16) | (w & 0xffff); }
 
-template <class T>
-__device__ __forceinline__ void conv_mma(const ConvMmaArgs& a) {
+// The largest of the up to nine neighbours of a unit, NaN if there is one.
+template <class E>
+__device__ __forceinline__ uint4 pooled_unit(const ConvMmaArgs& a, const E* x, int h, int column) {
+  uint4 most = *(const uint4*)x;
+#pragma unroll
+  for (int i = 0; i < 9; i++) {
+    const int dh = i / 3 - 1, dw = i % 3 - 1;
+    if (i == 4 || !inside(h + dh, a.H) || !inside(column + dw, a.W)) continue;
+    const uint4 v = *(const uint4*)(x + dh * a.x_strides.row + dw * a.x_strides.pixel);
+    most.x = larger(most.x, v.x, E{}), most.y = larger(most.y, v.y, E{});
+    most.z = larger(most.z, v.z, E{}), most.w = larger(most.w, v.w, E{});
+  }
+  return most;
+}
+
+// kPooled: a 1x1 of the 3x3 max pool of x (stride 1, padding 1), which exists on chip only.
+template <class T, bool kPooled = false>
+__device__ __forceinline__ void conv_mma(const ConvMmaArgs& a, int block) {
   using E = typename T::E;
   const E* __restrict__ x = (const E*)a.x;  // (N, H, W, C)
   const E* __restrict__ w = (const E*)a.w;  // (K, R, S, C)
@@ -22,9 +38,9 @@ __device__ __forceinline__ void conv_mma(const ConvMmaArgs& a) {
   const Lane<T> l;
   const bool dilated = a.step_h > 1 || a.step_w > 1;
 
-  const int row_tile = divide(blockIdx.x, a.column_tiles);
+  const int row_tile = divide(block, a.column_tiles);
   const int m0 = row_tile * T::kRows;
-  const int n0 = (blockIdx.x - row_tile * a.column_tiles.value) * T::kColumns;
+  const int n0 = (block - row_tile * a.column_tiles.value) * T::kColumns;
   const int nt = warp_columns<T>(a.K - n0), count = 8 * nt * T::kWarpsN;
   const auto locate = [&](int m, int& n, int& p, int& q) {
     n = divide(m, a.map_pixels);
@@ -56,8 +72,17 @@ __device__ __forceinline__ void conv_mma(const ConvMmaArgs& a) {
 #pragma unroll
         for (int i = 0; i < T::kLoadsA; i++) {
           const int row = i * T::kLoadRows + threadIdx.x / T::kStageUnits;
+          const unsigned to = panels + slot + panel_offset(row, unit);
           int h = (corner[i] >> 16) + tap_r, column = (short)corner[i] + tap_s;
           bool wanted = u < a.units && h >= 0 && column >= 0;
+          if constexpr (kPooled) {
+            const int offset =
+                image[i] + h * a.x_strides.row + column * a.x_strides.pixel + channel;
+            if (row < T::kRows)
+              store_shared(to,
+                           wanted ? pooled_unit(a, x + offset, h, column) : make_uint4(0, 0, 0, 0));
+            continue;
+          }
           if (dilated && wanted) {
             const int line = divide(h, a.dilation_h), pixel = divide(column, a.dilation_w);
             wanted = line * a.step_h == h && pixel * a.step_w == column;
@@ -65,8 +90,7 @@ __device__ __forceinline__ void conv_mma(const ConvMmaArgs& a) {
           }
           wanted = wanted && h < a.H && column < a.W;
           const int offset = image[i] + h * a.x_strides.row + column * a.x_strides.pixel + channel;
-          if (row < T::kRows)
-            cp_async16(panels + slot + panel_offset(row, unit), x + (wanted ? offset : 0), wanted);
+          if (row < T::kRows) cp_async16(to, x + (wanted ? offset : 0), wanted);
         }
         load_filter<T>(panels + slot + T::kPanelA, w, n0, a.K, count, stage, a.units);
       },
@@ -119,6 +143,7 @@ __device__ __forceinline__ void conv_mma(const ConvMmaArgs& a) {
           v[j][e] = (keep[e] > 0.f ? value : 0.f) + old[e];
         }
       }
+      if (sum) __syncwarp();  // lanes read pairs of the units that others are about to store
       gather_units<E>(v, l.t, [&](int which, uint4 unit) {
         if (m < a.pixels && out[which])
           store_global(out[which] + offset_of(strides[which], n, p, q), unit);

@@ -61,7 +61,8 @@ inline bool check_outputs(const ConvMmaArgs& a, int unit, MmaReason& why) {
   return !why;
 }
 
-inline bool plan_conv_mma(const ConvMmaArgs& asked, ConvMmaPlan& plan) {
+inline bool plan_conv_mma(const ConvMmaArgs& asked, ConvMmaPlan& plan, int only = kAnyShape) {
+  const MmaChoice choice(only);
   plan = ConvMmaPlan{};
   plan.args = asked;
   ConvMmaArgs& a = plan.args;
@@ -99,7 +100,7 @@ inline bool plan_conv_mma(const ConvMmaArgs& asked, ConvMmaPlan& plan) {
   a.map_pixels = make_divisor(a.P * a.Q), a.map_w = make_divisor(a.Q);
   a.channel_units = make_divisor(a.C / unit), a.filter_w = make_divisor(a.S);
   a.dilation_h = make_divisor(a.step_h), a.dilation_w = make_divisor(a.step_w);
-  for (int shape = 0; shape < kMmaShapeCount; shape++) {
+  for (int shape = choice.first; shape <= choice.last; shape++) {
     const MmaShape& s = kMmaShapes[shape];
     const int column_tiles = ceil_div(a.K, s.columns);
     const long long blocks = (long long)ceil_div(a.pixels, s.rows) * column_tiles;
@@ -121,7 +122,7 @@ inline bool plan_conv_mma(const ConvMmaArgs& asked, ConvMmaPlan& plan) {
     plan.count = 1;
   }
   if (plan.count == 0)
-    why << "a block needs " << kMmaShapes[2].ring_bytes()
+    why << "a block needs " << kMmaShapes[choice.last].ring_bytes()
         << " bytes of shared memory, expected at most " << a.shared_limit;
   return !why;
 }

@@ -55,9 +55,19 @@ struct MmaShape {
   int rows, columns, warps_n, threads, blocks;  // blocks: resident by registers
   constexpr int ring_bytes() const { return 3 * 64 * (rows + columns); }
 };
+enum { kMmaWide, kMmaTall, kMmaFlat, kMmaMid };
 constexpr MmaShape kMmaShapes[] = {
-    {224, 128, 4, 256, 1}, {256, 32, 1, 128, 2}, {64, 128, 4, 128, 3}};
-constexpr int kMmaShapeCount = 3, kMmaTypeCount = 3;
+    {224, 128, 4, 256, 1}, {256, 32, 1, 128, 2}, {64, 128, 4, 128, 3}, {256, 64, 2, 256, 1}};
+// The first three have entries of their own, the fourth serves within a module; kAnyShape: choose.
+constexpr int kMmaShapeCount = 3, kMmaTypeCount = 3, kAnyShape = -1;
+
+// The shapes to choose from are first .. last.
+struct MmaChoice {
+  int first, last;
+  MmaChoice(int shape)
+      : first(shape == kAnyShape ? 0 : shape),
+        last(shape == kAnyShape ? kMmaShapeCount - 1 : shape) {}
+};
 
 inline int unit_elements(int type) { return type == kMmaTf32 ? 4 : 8; }
 

@@ -149,3 +149,21 @@ __device__ __forceinline__ unsigned to_tf32(unsigned v) {
   asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(r) : "f"(__uint_as_float(v)));
   return r;
 }
+
+// ---- comparison --------------------------------------------------------------------------------
+// The larger of both words' values, pair by pair, NaN if either is, sm_80.
+__device__ __forceinline__ unsigned larger(unsigned x, unsigned y, Bf16) {
+  unsigned v;
+  asm("max.NaN.bf16x2 %0, %1, %2;" : "=r"(v) : "r"(x), "r"(y));
+  return v;
+}
+__device__ __forceinline__ unsigned larger(unsigned x, unsigned y, Fp16) {
+  unsigned v;
+  asm("max.NaN.f16x2 %0, %1, %2;" : "=r"(v) : "r"(x), "r"(y));
+  return v;
+}
+__device__ __forceinline__ unsigned larger(unsigned x, unsigned y, float) {
+  float v;
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(v) : "f"(__uint_as_float(x)), "f"(__uint_as_float(y)));
+  return __float_as_uint(v);
+}

@@ -29,7 +29,7 @@ using Flat = MmaTile<E, 4, 1, 4>;  // 64 x 128: one 7x7, or a small batch cut fi
 #define PYI_ENTRY(NAME, TILE, BLOCKS)                                  \
   extern "C" __global__ void __launch_bounds__(TILE::kThreads, BLOCKS) \
       NAME(const __grid_constant__ ReduceConvMmaArgs a) {              \
-    reduce_conv_mma<TILE>(a);                                          \
+    reduce_conv_mma<TILE>(a, blockIdx.x);                              \
   }
 PYI_ENTRY(reduce_conv_mma_bf16_wide, Wide<Bf16>, 1)
 PYI_ENTRY(reduce_conv_mma_bf16_tall, Tall<Bf16>, 2)
@@ -39,14 +39,15 @@ PYI_ENTRY(reduce_conv_mma_fp16_tall, Tall<Fp16>, 2)
 PYI_ENTRY(reduce_conv_mma_fp16_flat, Flat<Fp16>, 3)
 PYI_ENTRY(reduce_conv_mma_tf32_wide, Wide<float>, 1)
 PYI_ENTRY(reduce_conv_mma_tf32_tall, Tall<float>, 2)
-PYI_ENTRY(reduce_conv_mma_tf32_flat, Flat<float>, 3)
+PYI_ENTRY(reduce_conv_mma_tf32_flat, Flat<float>, 2)
 
 // ---- launcher ----------------------------------------------------------------------------------
 #ifndef __CUDACC_RTC__
 #include "mma_launch.h"
 #include "reduce_conv_mma_plan.h"
 
-static_assert(is_shape<Wide<Bf16>, 0>() && is_shape<Tall<Bf16>, 1>() && is_shape<Flat<Bf16>, 2>(),
+static_assert(is_shape<Wide<Bf16>, kMmaWide>() && is_shape<Tall<Bf16>, kMmaTall>() &&
+                  is_shape<Flat<Bf16>, kMmaFlat>(),
               "kMmaShapes are the tiles");
 
 extern "C" int pyi_cuda_reduce_conv_mma(const ReduceConvMmaArgs* args, void* stream, char* reason) {

@@ -16,7 +16,7 @@
 constexpr unsigned kNoUnit = 0xffffffffu;  // past the end of the list: reads the zero unit
 
 template <class T>
-__device__ __forceinline__ void reduce_conv_mma(const ReduceConvMmaArgs& a) {
+__device__ __forceinline__ void reduce_conv_mma(const ReduceConvMmaArgs& a, int block) {
   using E = typename T::E;
   const E* __restrict__ x = (const E*)a.x;    // (N, H, W, C)
   const E* __restrict__ wr = (const E*)a.wr;  // (Cr, C)
@@ -30,7 +30,7 @@ __device__ __forceinline__ void reduce_conv_mma(const ReduceConvMmaArgs& a) {
   const int stages = ceil_div(a.conv_units, T::kStageUnits);
   const Lane<T> l;
 
-  const int tile = divide(blockIdx.x, a.slices), slice = blockIdx.x - tile * a.slices.value;
+  const int tile = divide(block, a.slices), slice = block - tile * a.slices.value;
   const int group = divide(tile, a.bands), band = tile - group * a.bands.value;
   const int n = group * a.tile_images, images = min(a.tile_images, a.N - n);
   const int p0 = band * a.tile_p, h0 = halo_origin(p0, a.stride_h, a.pad_h);
@@ -160,11 +160,12 @@ __device__ __forceinline__ void reduce_conv_mma(const ReduceConvMmaArgs& a) {
           },
           [&](int stage, int slot) {
             const unsigned entry = list + (stage * T::kStageUnits + l.lane / 16) * 4;
-            const unsigned tap[2] = {load_shared(entry), load_shared(entry + 8)};
+            const unsigned taps[2] = {load_shared(entry), load_shared(entry + 8)};
             multiply<T, false>(
                 nt, acc, l,
                 [&](int step, int i) {
-                  return tap[step] == kNoUnit ? reduced : base[i] + tap[step];
+                  const unsigned tap = step == 0 ? taps[0] : taps[1];
+                  return tap == kNoUnit ? reduced : base[i] + tap;
                 },
                 panels + slot + T::kPanelA);
           });

@@ -48,10 +48,10 @@ inline MmaCost reduce_conv_mma_cost(const ReduceConvMmaArgs& a, const MmaShape& 
   return cost;
 }
 
-inline void choose_mma_tile(const ReduceConvMmaArgs& asked, int unit, ReduceConvMmaPlan& plan,
-                            long long& least_bytes) {
+inline void choose_mma_tile(const ReduceConvMmaArgs& asked, int unit, MmaChoice choice,
+                            ReduceConvMmaPlan& plan, long long& least_bytes) {
   plan.clocks = 0, least_bytes = 0;
-  for (int shape = 0; shape < kMmaShapeCount; shape++)
+  for (int shape = choice.first; shape <= choice.last; shape++)
     for (int images = 1; images <= 4; images *= 2)
       for (int cuts = 1; cuts <= asked.P; cuts++) {
         const MmaShape& s = kMmaShapes[shape];
@@ -86,7 +86,8 @@ inline void choose_mma_tile(const ReduceConvMmaArgs& asked, int unit, ReduceConv
 }
 
 // Fills the plan; where it declines, plan.reason says why and nothing is to be launched.
-inline bool plan_reduce_conv_mma(const ReduceConvMmaArgs& asked, ReduceConvMmaPlan& plan) {
+inline bool plan_reduce_conv_mma(const ReduceConvMmaArgs& asked, ReduceConvMmaPlan& plan,
+                                 int shape = kAnyShape) {
   plan = ReduceConvMmaPlan{};
   plan.args = asked;
   ReduceConvMmaArgs& a = plan.args;
@@ -122,7 +123,7 @@ inline bool plan_reduce_conv_mma(const ReduceConvMmaArgs& asked, ReduceConvMmaPl
   a.map_h = make_divisor(a.H), a.map_w = make_divisor(a.W), a.map_q = make_divisor(a.Q);
   a.channel_units = make_divisor(a.Cr / unit), a.filter_w = make_divisor(a.S);
   long long least = 0;
-  choose_mma_tile(ReduceConvMmaArgs(a), unit, plan, least);
+  choose_mma_tile(ReduceConvMmaArgs(a), unit, shape, plan, least);
   if (plan.clocks == 0) {
     why << "a row of the reduced map needs " << least
         << " bytes of shared memory, expected at most " << a.shared_limit;

@@ -1,0 +1,57 @@
+// A GoogLeNet module on tensor cores in one launch, sm_80 and later.
+//
+//   y = [1x1(x) | 3x3(1x1(x)) | 5x5(1x1(x)) | 1x1(max pool(x))], relu after each convolution
+//
+// Four roles share a grid: a block is one of the 3x3 branch, the 5x5 branch, the 1x1 of x or the
+// 1x1 of its pool, and runs that kernel. Both reduced maps and the pooled map exist on chip only,
+// every role writes its slice of y, and x is read from device memory once while it fits the L2
+// cache. The longest role comes first, so that the short ones fill the device as its blocks end.
+//
+// Layout, storage and sums are those of reduce_conv_mma.cu and conv_mma.cu; results are `=`.
+// Lost: one block per image for all roles (a batch of one would use one multiprocessor); roles
+// ordered by image (a tail of long blocks at the end); the 224 x 128 tile (with four roles in one
+// kernel it spills; 256 x 64 fills 13 of its 16 rows of tiles with a 14x14 map, where it fills 13
+// of 14, but wastes less on the few channels of the 5x5).
+#include "conv_mma.cuh"
+#include "reduce_conv_mma.cuh"
+
+template <class E>
+using Mid = MmaTile<E, 4, 4, 2>;
+
+template <class E>
+__device__ __forceinline__ void inception_mma(const InceptionMmaArgs& a) {
+  const int block = blockIdx.x;
+  if (block < a.first[0])
+    reduce_conv_mma<Mid<E>>(a.branches[0], block);
+  else if (block < a.first[1])
+    reduce_conv_mma<Mid<E>>(a.branches[1], block - a.first[0]);
+  else if (block < a.first[2])
+    conv_mma<Mid<E>>(a.ones, block - a.first[1]);
+  else
+    conv_mma<Mid<E>, true>(a.projection, block - a.first[2]);
+}
+
+// ---- entries -----------------------------------------------------------------------------------
+#define PYI_ENTRY(NAME, E)                               \
+  extern "C" __global__ void __launch_bounds__(256, 1)   \
+      NAME(const __grid_constant__ InceptionMmaArgs a) { \
+    inception_mma<E>(a);                                 \
+  }
+PYI_ENTRY(inception_mma_tf32, float)
+PYI_ENTRY(inception_mma_bf16, Bf16)
+PYI_ENTRY(inception_mma_fp16, Fp16)
+
+// ---- launcher ----------------------------------------------------------------------------------
+#ifndef __CUDACC_RTC__
+#include "inception_mma_plan.h"
+#include "mma_launch.h"
+
+static_assert(is_shape<Mid<Bf16>, kMmaMid>(), "kMmaShapes has the tile");
+
+extern "C" int pyi_cuda_inception_mma(const InceptionMmaArgs* args, void* stream, char* reason) {
+  static const void* const kEntries[] = {PYI_INCEPTION_MMA_ENTRIES(PYI_MMA_ADDRESS)};
+  InceptionMmaPlan plan;
+  plan_inception_mma(*args, plan);
+  return launch_mma(plan, kEntries, stream, reason);
+}
+#endif

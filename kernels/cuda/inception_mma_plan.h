@@ -1,0 +1,90 @@
+// From InceptionMmaArgs to one launch: the plans of its four roles under the kernel's one tile.
+// Plain C++.
+#pragma once
+#include "conv_mma_plan.h"
+#include "reduce_conv_mma_plan.h"
+
+#define PYI_INCEPTION_MMA_ENTRIES(X) \
+  X(inception_mma_tf32) X(inception_mma_bf16) X(inception_mma_fp16)  // by type
+constexpr const char* kInceptionMmaEntries[] = {PYI_INCEPTION_MMA_ENTRIES(PYI_MMA_NAME)};
+
+using InceptionMmaPlan = MmaPlan<InceptionMmaArgs>;
+
+// The four roles are filled as for their own kernels. Each is planned for its share of the device
+// by multiply-adds, so that the slices of all of them together fill it.
+inline bool plan_inception_mma(const InceptionMmaArgs& asked, InceptionMmaPlan& plan) {
+  plan = InceptionMmaPlan{};
+  plan.args = asked;
+  InceptionMmaArgs& a = plan.args;
+  MmaReason& why = plan.reason;
+  const char* const names[] = {"3x3 branch: ", "5x5 branch: ", "1x1: ", "projection: "};
+  const int types[] = {a.branches[0].type, a.branches[1].type, a.ones.type, a.projection.type};
+  const int batches[] = {a.branches[0].N, a.branches[1].N, a.ones.N, a.projection.N};
+  double work[4], all = 0;
+  for (int i = 0; i < 4; i++) {
+    if (types[i] != types[0] || batches[i] != batches[0]) {
+      why << names[i] << "type and N are " << types[i] << " and " << batches[i] << ", expected "
+          << types[0] << " and " << batches[0] << " as in the 3x3 branch";
+      return false;
+    }
+    if (i < 2) {
+      const ReduceConvMmaArgs& r = a.branches[i];
+      work[i] = (double)r.H * r.W * r.Cr * (r.C + (double)r.R * r.S * r.K);
+    } else {
+      const ConvMmaArgs& c = i == 2 ? a.ones : a.projection;
+      work[i] = (double)c.P * c.Q * c.K * c.R * c.S * c.C;
+    }
+    all += work[i];
+  }
+  const ConvMmaArgs& p = a.projection;
+  if (p.R != 1 || p.S != 1 || p.pad_h || p.pad_w || p.stride_h != 1 || p.stride_w != 1 ||
+      p.step_h != 1 || p.step_w != 1 || p.P != p.H || p.Q != p.W) {
+    why << names[3] << "expected a 1x1 without stride and padding";
+    return false;
+  }
+
+  unsigned blocks = 0, shared_bytes = 0;
+  for (int i = 0; i < 4; i++) {
+    MmaLaunch launch{};
+    MmaReason reason{};
+    double clocks = 0;
+    const auto take = [&](const auto& role, auto& args) {
+      launch = role.launches[0], reason = role.reason, clocks = role.clocks;
+      const int multiprocessors = args.multiprocessors;
+      args = role.args, args.multiprocessors = multiprocessors;
+      return role.count > 0;
+    };
+    const auto share = [&](int multiprocessors) {
+      const int part = (int)(multiprocessors * work[i] / all);
+      return part < 1 ? 1 : part;
+    };
+    bool runs;
+    if (i < 2) {
+      ReduceConvMmaArgs role = a.branches[i];
+      if (role.multiprocessors > 0) role.multiprocessors = share(role.multiprocessors);
+      ReduceConvMmaPlan one;
+      plan_reduce_conv_mma(role, one, kMmaMid);
+      runs = take(one, a.branches[i]);
+    } else {
+      ConvMmaArgs& args = i == 2 ? a.ones : a.projection;
+      ConvMmaPlan one;
+      plan_conv_mma(args, one, kMmaMid);
+      runs = take(one, args);
+    }
+    if (reason) {
+      why << names[i] << reason.text;
+      return false;
+    }
+    if (!runs) return true;  // an empty batch
+    if (i > 0) a.first[i - 1] = (int)blocks;
+    blocks += launch.grid_x;
+    if (blocks > (unsigned)kMmaElements) {
+      why << "there are " << blocks << " blocks, expected at most " << kMmaElements;
+      return false;
+    }
+    if (shared_bytes < launch.shared_bytes) shared_bytes = launch.shared_bytes;
+    if (plan.clocks < clocks) plan.clocks = clocks;
+  }
+  plan.launches[plan.count++] = {types[0], blocks, 1, 1, 256, shared_bytes, &plan.args};
+  return true;
+}
