@@ -24,6 +24,7 @@ from mma_runs import (
     made_up_addresses,
 )
 from pyinception.kernels import cuda_mma_args as records
+from test_cuda_compile import nvrtc
 
 HEADER = ROOT / "kernels" / "cuda_mma_args.h"
 NVCC = shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
@@ -199,6 +200,12 @@ def test_plans_decline_what_does_not_fit(plans):
         Planned(plans, "reduce_conv", asked).reason)[1])  # fmt: skip
     asked["shared_limit"] = needs
     assert Planned(plans, "reduce_conv", asked).launches[0].shared_bytes == needs
+    huge = asked.copy()
+    huge["K"] = huge["R"] = huge["S"] = 8
+    huge["Cr"], huge["W"], huge["x_strides"] = 2**21, 16384, (0, 0, 0)
+    assert re.match(
+        r"a row of the reduced map needs \d{11} ", Planned(plans, "reduce_conv", huge).reason
+    )
     asked["x_strides"] = (2**31 - 8, 192, 24)
     assert "x spans 2147485368 elements" in Planned(plans, "reduce_conv", asked).reason
     asked["N"] = 0  # spans nothing, launches nothing
@@ -295,6 +302,27 @@ def test_ptx(source, tmp_path):
                     "fp16": "m16n8k16.row.col.f32.f16"}[kind]  # fmt: skip
             assert set(re.findall(r"mma\.sync\.aligned\.(\S+?)\.\w+\.f32 ", body)) == {form}
             assert "wgrad" in entry or "st.global.v4.u32" in body
+
+
+@pytest.mark.parametrize("source", REGISTERS)
+def test_nvrtc_compiles_the_same_source(source):
+    library = nvrtc()
+    if library is None:
+        pytest.skip("no NVRTC found (pip install nvidia-cuda-nvrtc)")
+    program, size = ctypes.c_void_p(), ctypes.c_size_t()
+    text, name = (CUDA / source).read_bytes(), source.encode()
+    assert library.nvrtcCreateProgram(ctypes.byref(program), text, name, 0, None, None) == 0
+    options = [b"--gpu-architecture=compute_80", b"--std=c++17", b"-I" + bytes(CUDA)]
+    status = library.nvrtcCompileProgram(program, 3, (ctypes.c_char_p * 3)(*options))
+    library.nvrtcGetProgramLogSize(program, ctypes.byref(size))
+    log = ctypes.create_string_buffer(size.value)
+    library.nvrtcGetProgramLog(program, log)
+    assert status == 0, log.value.decode()
+    library.nvrtcGetPTXSize(program, ctypes.byref(size))
+    ptx = ctypes.create_string_buffer(size.value)
+    library.nvrtcGetPTX(program, ptx)
+    found = set(re.findall(rb"\.entry (\w+)\(", ptx.value))
+    assert found == {entry.encode() for entry in REGISTERS[source]}
 
 
 def test_fits_the_projects_instances():

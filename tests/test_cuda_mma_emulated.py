@@ -146,7 +146,7 @@ def test_reduce_conv_without_races(plans, tile):
     extents, pad = CHECKED[tile]
     for order, seed in (("fair", 0), ("greedy", 1), ("greedy", 2)):
         case = ReduceConv(extents, padding=pad, frame=(8, 16), multiprocessors=1)
-        hold_reduce_conv(plans, case, checked=True, order=order, seed=seed)
+        hold_reduce_conv(plans, case, order=order, seed=seed)
 
 
 def test_the_bits_do_not_depend_on_the_tile(plans):
@@ -196,8 +196,16 @@ CONVS = {  # extents (N, H, W, C, K, R, S), stride, padding, more
 }
 
 
-@pytest.mark.parametrize("storage", STORAGE)
-@pytest.mark.parametrize("name", CONVS)
+# fp16 differs from bf16 in single instructions: one tile of it is enough
+@pytest.mark.parametrize(
+    ("name", "storage"),
+    [
+        (n, s)
+        for n in CONVS
+        for s in STORAGE
+        if s != "float16" or "multiprocessors" not in CONVS[n][3]
+    ],
+)
 def test_conv_and_its_gradients(plans, name, storage):
     extents, stride, padding, more = CONVS[name]
     hold_conv(plans, Conv(extents, stride=stride, padding=padding, storage=storage, **more))
@@ -207,7 +215,7 @@ def test_conv_and_its_gradients(plans, name, storage):
 def test_conv_without_races(plans, storage):
     for order, seed in (("fair", 0), ("greedy", 1), ("greedy", 2)):
         case = Conv((1, 14, 15, 40, 72, 3, 3), padding=(1, 1), storage=storage, frame=(8, 8))
-        hold_conv(plans, case, checked=True, order=order, seed=seed)
+        hold_conv(plans, case, order=order, seed=seed)
 
 
 def test_siblings_of_the_modules(plans):
@@ -249,7 +257,7 @@ def test_inception(plans, name):
 def test_inception_without_races(plans):
     for order, seed in (("fair", 0), ("greedy", 1), ("greedy", 2)):
         case = Inception(2, 9, 160, (24, 48, 40, 16, 24, 32), multiprocessors=8)
-        hold_inception(plans, case, checked=True, order=order, seed=seed)
+        hold_inception(plans, case, order=order, seed=seed)
 
 
 # ---- counters ------------------------------------------------------------------------------------
@@ -258,7 +266,7 @@ def test_no_bank_conflicts(plans, name):
     """Panels and tap-shifted rows alike: as many wavefronts as the distinct bytes need."""
     extents, pad = CHECKED[name]
     case = ReduceConv(extents, padding=pad, multiprocessors=1)
-    device = Emulated(checked=True, count=True)
+    device = Emulated(count=True)
     launch(plans, device, "reduce_conv", case.place(device.buffer))
     rows = [row for row in device.counters() if row.width == 16]
     reads = [row for row in rows if row.kind == "shared read"]
@@ -271,7 +279,7 @@ def test_no_bank_conflicts(plans, name):
 # ---- wrappers ------------------------------------------------------------------------------------
 def test_wrappers_of_single_instructions():
     """fp16 mma over eight k, and every conversion with NaN, infinities, ties and overflow."""
-    rng, device = np.random.default_rng(0), Emulated(checked=True)
+    rng, device = np.random.default_rng(0), Emulated()
     a, b = (rng.integers(-9, 10, (rows, 8)).astype(np.float16) for rows in (16, 8))
     d = rng.integers(-9, 10, (16, 8)).astype(np.float32)
     odd = [np.nan, np.inf, -np.inf, 0.0, -0.0, 1 + 2**-8, 1 + 3 * 2**-8, 65520.0, 3e38, 1e-40,

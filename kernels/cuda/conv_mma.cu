@@ -69,8 +69,9 @@ __device__ __forceinline__ void mask_unit(const MaskMmaArgs& a, int i) {
   const int k = (i - m * a.channel_units.value) * (16 / sizeof(E));
   const uint4 v = *(const uint4*)(gy + offset_of(a.gy_strides, n, p, q) + k);
   const uint4 mask = *(const uint4*)(y + offset_of(a.y_strides, n, p, q) + k);
-  ((uint4*)a.out)[i] = make_uint4(masked_word<E>(v.x, mask.x), masked_word<E>(v.y, mask.y),
-                                  masked_word<E>(v.z, mask.z), masked_word<E>(v.w, mask.w));
+  store_global((uint4*)a.out + i,
+               make_uint4(masked_word<E>(v.x, mask.x), masked_word<E>(v.y, mask.y),
+                          masked_word<E>(v.z, mask.z), masked_word<E>(v.w, mask.w)));
 }
 
 extern "C" __global__ void __launch_bounds__(256, 4)
@@ -105,7 +106,7 @@ extern "C" __global__ void __launch_bounds__(256, 4)
     for (int j = 0; j < 4; j++)
       v[j] = w[from + 2 * j * next] | (unsigned)w[from + (2 * j + 1) * next] << 16;
   }
-  ((uint4*)a.out)[i] = make_uint4(v[0], v[1], v[2], v[3]);
+  store_global((uint4*)a.out + i, make_uint4(v[0], v[1], v[2], v[3]));
 }
 
 extern "C" __global__ void __launch_bounds__(256, 4)

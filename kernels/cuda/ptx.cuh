@@ -99,8 +99,7 @@ __device__ __forceinline__ void store_shared(unsigned address, uint4 v) {
                : "memory");
 }
 
-// 16 bytes to global memory. A plain assignment becomes four stores wherever the compiler inlines
-// it behind a condition per word.
+// 16 bytes to global memory. Plain assignments of a uint4 came out as four stores (nvcc 13.0).
 __device__ __forceinline__ void store_global(void* p, uint4 v) {
   asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(p), "r"(v.x), "r"(v.y), "r"(v.z),
                "r"(v.w)

@@ -66,7 +66,7 @@ inline void choose_mma_tile(const ReduceConvMmaArgs& asked, int unit, MmaChoice 
         if (least_bytes == 0 || bytes < least_bytes) least_bytes = bytes;
         if (bytes > a.shared_limit) continue;
         a.bands = make_divisor(bands);
-        for (int slices = 1; slices <= ceil_div(a.K, 8 * s.warps_n); slices++) {
+        for (int slices = 1; slices <= 64 && slices <= ceil_div(a.K, 8 * s.warps_n); slices++) {
           a.slice = round_up(ceil_div(a.K, slices), 8 * s.warps_n);
           if (ceil_div(a.K, a.slice) != slices) continue;
           const long long blocks = (long long)ceil_div(a.N, images) * bands * slices;
@@ -122,8 +122,9 @@ inline bool plan_reduce_conv_mma(const ReduceConvMmaArgs& asked, ReduceConvMmaPl
   a.reduce_units = a.C / unit, a.conv_units = a.R * a.S * (a.Cr / unit);
   a.map_h = make_divisor(a.H), a.map_w = make_divisor(a.W), a.map_q = make_divisor(a.Q);
   a.channel_units = make_divisor(a.Cr / unit), a.filter_w = make_divisor(a.S);
-  long long least = 0;
-  choose_mma_tile(ReduceConvMmaArgs(a), unit, shape, plan, least);
+  // beyond this the layout's numbers would not even fit an int
+  long long least = 16ll * (a.W + a.pad_w) * (a.Cr / unit | 1);
+  if (least <= a.shared_limit) choose_mma_tile(ReduceConvMmaArgs(a), unit, shape, plan, least);
   if (plan.clocks == 0) {
     why << "a row of the reduced map needs " << least
         << " bytes of shared memory, expected at most " << a.shared_limit;
