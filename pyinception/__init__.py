@@ -16,8 +16,6 @@ from pyinception.functional import (
     conv2d_backward,
     inception,
     inception_backward,
-    linear,
-    linear_backward,
     lrn,
     lrn_backward,
     max_pool2d,
@@ -25,6 +23,7 @@ from pyinception.functional import (
     reduce_conv2d,
     reduce_conv2d_backward,
 )
+from pyinception.functional_linear import linear, linear_backward
 from pyinception.gradcheck import gradcheck
 from pyinception.ops import InceptionWeights, concat
 from pyinception.prepack import Format, Packed, prepack

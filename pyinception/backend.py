@@ -66,7 +66,7 @@ def core() -> Any:
     module, reason = _load_core()
     if module is None:
         raise BackendError(f'backend "cpu": {reason}')
-    if config.get("jit"):
+    if config.values().jit:
         _compile_live(config.get("cpu_level") or module.host_level())
     return module
 

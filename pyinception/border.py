@@ -185,6 +185,7 @@ class Border:
         self.channels_first = layout == "NCHW"
         self.inputs: list[Array] = []
         self.foreign: tuple[str, str] | None = None  # the argument and library seen first
+        self.as_given = not self.channels_first  # whether every input was taken as it is
         if layout is None and _is_foreign(x):
             self._refuse_ambiguous(tuple(x.shape), tuple(w.shape) if hasattr(w, "shape") else None)
 
@@ -236,6 +237,7 @@ class Border:
             text = f"has dtype {array.dtype}, expected float32"
             raise TypeError(f"{self.function}: {argument} {text}")
         array = operand(self.function, argument, self._turn(array))
+        self.as_given = self.as_given and array is value
         self.inputs.append(array)
         return array
 

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 logger = logging.getLogger("pyinception")
 
@@ -77,9 +77,35 @@ SWITCHES: Mapping[str, Switch] = MappingProxyType(
     }
 )
 
-_OVERRIDES: ContextVar[Mapping[str, Any]] = ContextVar(
-    "pyinception_switches", default=MappingProxyType({})
-)
+# A call reads five switches, mostly unset. os.environ raises and catches a KeyError inside for
+# each, 0.7 us; the dictionary below it answers in 0.05.
+_ENVIRONMENT: Mapping[bytes, bytes] = getattr(os.environb, "_data", os.environb)
+_VARIABLES = {os.fsencode(switch.environment): name for name, switch in SWITCHES.items()}
+
+
+class Values(NamedTuple):
+    """The six switches as they stand, in their own types."""
+
+    backend: str
+    threads: int
+    algorithm: str
+    cpu_level: str
+    jit: bool
+    log: str
+
+
+class _Overrides(dict[str, Any]):
+    """What `using` has set here, and the values of all switches where the environment is silent."""
+
+    def __init__(self, chosen: Mapping[str, Any]) -> None:
+        super().__init__(chosen)
+        self.values_if_silent = Values(
+            *(chosen.get(name, switch.default) for name, switch in SWITCHES.items())
+        )
+
+
+_NONE = _Overrides({})
+_OVERRIDES: ContextVar[_Overrides] = ContextVar("pyinception_switches", default=_NONE)
 
 
 def get(name: str, argument: Any = None) -> Any:
@@ -90,14 +116,21 @@ def get(name: str, argument: Any = None) -> Any:
     ValueError
         For a value that the switch does not take, naming where it came from.
     """
-    switch = SWITCHES[name]
     if argument is not None:
-        return switch.read(argument, "argument")
+        return SWITCHES[name].read(argument, "argument")
     overrides = _OVERRIDES.get()
     if name in overrides:
         return overrides[name]
+    switch = SWITCHES[name]
     text = os.environ.get(switch.environment)
     return switch.default if text is None else switch.read(text, switch.environment)
+
+
+def values() -> Values:
+    """All switches at once, as `get` finds them, at the price of a look at the environment."""
+    if _ENVIRONMENT.keys().isdisjoint(_VARIABLES):
+        return _OVERRIDES.get().values_if_silent
+    return Values(*map(get, SWITCHES))
 
 
 def origin(name: str) -> str:
@@ -137,7 +170,7 @@ def using(
         "log": log,
     }
     chosen = {n: SWITCHES[n].read(v, "using") for n, v in given.items() if v is not None}
-    token = _OVERRIDES.set(MappingProxyType({**_OVERRIDES.get(), **chosen}))
+    token = _OVERRIDES.set(_Overrides({**_OVERRIDES.get(), **chosen}))
     try:
         yield
     finally:

@@ -58,12 +58,14 @@ class Plan:
 
 _MOST_PLANS = 4096  # a server that sees ever new shapes must not grow without end
 _plans: dict[tuple[Any, ...], Plan] = {}
+known_plans: dict[Any, Plan] = {}  # those of calls seen before (`known`)
 _said: set[str] = set()
 
 
 def clear() -> None:
     """Forget all plans and messages (after a backend appeared or went away)."""
     _plans.clear()
+    known_plans.clear()
     _said.clear()
 
 
@@ -85,8 +87,9 @@ def choose(
     TypeError
         If float64 arrays are given and the backend is not "reference".
     """
-    name = config.get("backend", backend)
-    wish = config.get("algorithm", algorithm)
+    switches = config.values()
+    name = switches.backend if backend is None else config.get("backend", backend)
+    wish = switches.algorithm if algorithm is None else config.get("algorithm", algorithm)
     binding = algorithm not in (None, "auto")
     key = (op, direction, spec, target, name, wish, binding)
     plan = _plans.get(key)
@@ -139,7 +142,7 @@ def _say_once(plan: Plan) -> None:
 
 def target_of(array: Array) -> Target:
     """The target that ``array`` implies: its memory, its dtype, the ``cpu_level`` switch."""
-    return _target(memory_of(array), array.dtype, config.get("cpu_level"))
+    return _target(memory_of(array), array.dtype, config.values().cpu_level)
 
 
 @cache

@@ -8,6 +8,7 @@ only names the caller in error messages; it takes no part in comparison or hashi
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 
 from pyinception.extents import (
@@ -62,7 +63,7 @@ class ConvSpec(Map):
     def w_shape(self) -> Shape:
         return self.K, self.R, self.S, self.C
 
-    @property
+    @cached_property
     def y_shape(self) -> Shape:
         return self.N, self.P, self.Q, self.K
 
@@ -262,7 +263,7 @@ class BranchSpec(Map):
     def x_shape(self) -> Shape:
         return _parts(self.stages[0])[0].x_shape
 
-    @property
+    @cached_property
     def y_shape(self) -> Shape:
         last = _parts(self.stages[-1])
         return (*last[0].y_shape[:3], sum(part.K for part in last))
@@ -342,7 +343,7 @@ class InceptionSpec(Map):
     def x_shape(self) -> Shape:
         return self.branches[0].x_shape
 
-    @property
+    @cached_property
     def y_shape(self) -> Shape:
         return (*self.branches[0].y_shape[:3], sum(branch.K for branch in self.branches))
 

@@ -79,7 +79,8 @@ def _cpu_runs(algorithm: str) -> dict[Key, Run]:
     """The runs of one algorithm of the compiled core."""
 
     def end() -> tuple[str, str, int]:
-        return algorithm, config.get("cpu_level"), config.get("threads")
+        switches = config.values()
+        return algorithm, switches.cpu_level, switches.threads
 
     def conv_fprop(spec, x, w, b, y):
         where = spec.kernel, spec.stride, spec.padding

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from ctypes import addressof, c_char
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -52,16 +53,20 @@ def record() -> Iterator[Recording]:
 
 def aligned(size: int) -> Array:
     """``size`` uninitialised bytes on the host, from a 64-byte boundary on."""
-    raw = np.empty(size + ALIGNMENT, np.uint8)
-    start = -raw.ctypes.data % ALIGNMENT
-    return raw[start : start + size]
+    return _aligned((size,), np.dtype(np.uint8))
+
+
+def _aligned(shape: tuple[int, ...], kind: np.dtype[Any]) -> Array:
+    raw: Any = np.empty(prod(shape) * kind.itemsize + ALIGNMENT, np.uint8)
+    address = addressof(c_char.from_buffer(raw))  # a fifth of the time of raw.ctypes.data
+    return np.ndarray(shape, kind, raw, -address % ALIGNMENT)
 
 
 def empty(shape: tuple[int, ...], like: Array, dtype: Any = None) -> Array:
     """An uninitialised C-contiguous array beside ``like``, of its dtype unless one is given."""
-    kind = np.dtype(like.dtype if dtype is None else dtype)
+    kind = like.dtype if dtype is None else np.dtype(dtype)
     if array_module(like) is np:
-        array = aligned(prod(shape) * kind.itemsize).view(kind).reshape(shape)
+        array = _aligned(shape, kind)
     else:
         array = array_module(like).empty(shape, kind)  # CuPy's pool aligns to 512 bytes
     noted = _RECORDING.get()

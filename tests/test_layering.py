@@ -19,10 +19,11 @@ PACKAGE = ROOT / "pyinception"
 LEVELS = {
     "extents": 0, "spec": 0, "config": 0, "rng": 0, "kernels": 0,
     "backend": 1, "workspace": 1, "prepack": 1, "emulator": 1, "_C": 1,
-    "table": 2, "dispatch": 2,
+    "table": 2, "dispatch": 2, "known": 2,
     "tensor": 3, "op": 3,
     "ops": 4,
-    "border": 5, "functional": 5, "module": 5, "layers": 5, "losses": 5, "init": 5, "optim": 5,
+    "border": 5, "functional": 5, "functional_linear": 5,
+    "module": 5, "layers": 5, "losses": 5, "init": 5, "optim": 5,
     "gradcheck": 5, "checkpoint": 5, "reports": 5,
     "models": 6, "data": 6, "session": 6,
     "train": 7, "interop": 7, "bench": 7,
