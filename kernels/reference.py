@@ -349,7 +349,7 @@ def dropout(
 
 
 _WEIGHTS = (
-    "w1 K111C, b1 K1, wr3 C311C, br3 C3, w3 K333C3, b3 K3, wr5 C511C, br5 C5, w5 K555C5, b5 K5"
+    "w1 K111C, b1 K1, wr3 C311C, br3 C3, w3 K333C3, b3 K3, wr5 C511C, br5 C5, w5 K5R5R5C5, b5 K5"
 )
 _WEIGHTS += ", wp Kp11C, bp Kp"
 _SAVED = "r3 NHWC3, r5 NHWC5, pooled NHWC, argmax NHWC"
@@ -360,6 +360,12 @@ def _named(op: str, group: str, arguments: str, arrays: Sequence[Array]) -> dict
     text = f"{op}: {group} has {len(arrays)} arrays, expected {len(names)}: {', '.join(names)}"
     require(len(arrays) == len(names), text)
     return dict(zip(names, arrays, strict=True))
+
+
+def _half(w5: Array) -> tuple[int, int]:
+    """Padding of the third branch: its filter is 5x5, or 3x3 in torchvision's network."""
+    require(len(w5[0]) in (3, 5), f"inception: w5 has shape {w5.shape}, expected 5x5 or 3x3 taps")
+    return (len(w5[0]) // 2,) * 2
 
 
 def inception_fprop(
@@ -374,7 +380,7 @@ def inception_fprop(
     check(given, "inception_fprop", f"x NHWC, {_WEIGHTS}")
     w1, b1, wr3, br3, w3, b3, wr5, br5, w5, b5, wp, bp = weights
     y3, r3 = reduce_conv_fprop(x, wr3, br3, w3, b3, padding=(1, 1))
-    y5, r5 = reduce_conv_fprop(x, wr5, br5, w5, b5, padding=(2, 2))
+    y5, r5 = reduce_conv_fprop(x, wr5, br5, w5, b5, padding=_half(w5))
     pooled, argmax = max_pool_fprop(x, (3, 3), (1, 1), (1, 1))
     y1, yp = conv2d_fprop(x, w1, b1, relu=True), conv2d_fprop(pooled, wp, bp, relu=True)
     return np.concatenate([y1, y3, y5, yp], axis=3), (r3, r5, pooled, argmax)
@@ -396,7 +402,7 @@ def inception_backward(
     require(y.shape[3] == cuts[3], f"{op}: y has {y.shape[3]} channels, expected {cuts[3]}")
     (g1, g3, g5, gp, _), (y1, y3, y5, yp, _) = np.split(gy, cuts, 3), np.split(y, cuts, 3)
     gx3, *grads3 = reduce_conv_backward(g3, x, wr3, w3, r3, y3, padding=(1, 1))
-    gx5, *grads5 = reduce_conv_backward(g5, x, wr5, w5, r5, y5, padding=(2, 2))
+    gx5, *grads5 = reduce_conv_backward(g5, x, wr5, w5, r5, y5, padding=_half(w5))
     gpooled = conv2d_dgrad(gp, wp, x.shape, y=yp)
     gx = conv2d_dgrad(g1, w1, x.shape, y=y1) + gx3 + gx5
     gx += max_pool_dgrad(gpooled, argmax, x.shape, (3, 3), (1, 1), (1, 1))

@@ -102,6 +102,7 @@ class _Overrides(dict[str, Any]):
         self.values_if_silent = Values(
             *(chosen.get(name, switch.default) for name, switch in SWITCHES.items())
         )
+        self.with_threads: dict[int, _Overrides] = {}  # these, but for the number of threads
 
 
 _NONE = _Overrides({})
@@ -173,6 +174,20 @@ def using(
     token = _OVERRIDES.set(_Overrides({**_OVERRIDES.get(), **chosen}))
     try:
         yield
+    finally:
+        _OVERRIDES.reset(token)
+
+
+def with_threads(count: int, function: Callable[..., Any], *arguments: Any) -> Any:
+    """``function(*arguments)`` with the switch ``threads`` at ``count``, without `using`'s cost."""
+    overrides = _OVERRIDES.get()
+    chosen = overrides.with_threads.get(count)
+    if chosen is None:
+        number = SWITCHES["threads"].read(count, "with_threads")
+        chosen = overrides.with_threads[count] = _Overrides({**overrides, "threads": number})
+    token = _OVERRIDES.set(chosen)
+    try:
+        return function(*arguments)
     finally:
         _OVERRIDES.reset(token)
 

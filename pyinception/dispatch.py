@@ -6,7 +6,7 @@ An ``algorithm=`` argument is binding; the switch of that name is a wish, applie
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -42,7 +42,7 @@ class Plan:
     row: Row
     declined: tuple[tuple[str, str], ...]
 
-    @property
+    @cached_property
     def formats(self) -> tuple[Format, ...]:
         """The packed format of every weight that this plan takes; empty for unpacked rows."""
         if self.row.backend != "cpu":

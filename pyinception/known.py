@@ -90,11 +90,14 @@ def call(
 
 
 def learn(key: Any, op: str, direction: str, spec: Any, like: Array, **how: Any) -> None:
-    """Note the plan of a call that passed its checks and copied nothing, if the core runs it."""
-    if key is None:
-        return
-    plan = choose(op, direction, spec, target_of(like), **how)
-    if plan.row.backend == "cpu":
+    """Note the plan of a call that passed its checks and copied nothing."""
+    if key is not None:
+        note(key, choose(op, direction, spec, target_of(like), **how))
+
+
+def note(key: Any, plan: Plan) -> None:
+    """Note ``plan`` under ``key``, if it is one of the core, which checks operands by itself."""
+    if key is not None and plan.row.backend == "cpu":
         if len(known_plans) >= _MOST:
             known_plans.clear()
         known_plans[key] = plan

@@ -316,9 +316,15 @@ class InceptionSpec(Map):
 
     @staticmethod
     def of_widths(
-        x_shape: Iterable[int], widths: Iterable[int], function: str = "InceptionSpec"
+        x_shape: Iterable[int],
+        widths: Iterable[int],
+        function: str = "InceptionSpec",
+        third: int = 5,
     ) -> "InceptionSpec":
-        """GoogLeNet's module: widths = (1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, pool proj)."""
+        """GoogLeNet's module: widths = (1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, pool proj).
+
+        ``third`` is the extent of the third branch's filter: 5, or 3 as in torchvision's network.
+        """
         N, H, W, C = x_shape
         n1, r3, n3, r5, n5, proj = widths
         pool = PoolSpec("max", N, H, W, C, (3, 3), (1, 1), (1, 1), function=function)
@@ -333,7 +339,7 @@ class InceptionSpec(Map):
         chains: tuple[tuple[Stage, ...], ...] = (
             (one(C, n1),),
             (one(C, r3), square(r3, n3, 3)),
-            (one(C, r5), square(r5, n5, 5)),
+            (one(C, r5), square(r5, n5, third)),
             (pool, one(C, proj)),
         )
         branches = tuple(BranchSpec(chain, function=function) for chain in chains)
@@ -353,8 +359,10 @@ class InceptionSpec(Map):
         convs = [[p for p in b.stages if isinstance(p, ConvSpec)] for b in self.branches]
         if [len(chain) for chain in convs] != [1, 2, 2, 1]:
             return False
-        widths = [conv.K for chain in convs for conv in chain]
-        return self == InceptionSpec.of_widths(self.x_shape, widths)
+        widths, third = [conv.K for chain in convs for conv in chain], convs[2][1].R
+        return third in (3, 5) and self == InceptionSpec.of_widths(
+            self.x_shape, widths, third=third
+        )
 
     @property
     def slices(self) -> tuple[slice, ...]:

@@ -12,7 +12,7 @@ REASON = backend.why_not("cpu")
 if REASON is None:
     import torch.nn.functional as F
 
-    from pyinception.interop.torch import prepack, reduce_conv2d
+    from pyinception.interop.torch import kernels, prepack, reduce_conv2d
 
 pytestmark = [pytest.mark.oracles, pytest.mark.skipif(REASON is not None, reason=str(REASON))]
 NAMES = ("x", "w_reduce", "b_reduce", "w", "b")
@@ -104,16 +104,17 @@ def test_without_gradients_the_bits_are_the_same(case):
 
 
 def test_without_gradients_the_reduced_map_is_not_stored(monkeypatch):
-    import pyinception as pyi
+    stored = []
+    run = kernels._run
 
-    asked = []
-    function = pyi.reduce_conv2d
-    monkeypatch.setattr(
-        pyi, "reduce_conv2d", lambda *a, **k: asked.append(k["return_reduced"]) or function(*a, **k)
-    )
+    def spy(plan, inputs, outputs):
+        stored.append([tuple(t.shape) for t in outputs if t is not None])
+        run(plan, inputs, outputs)
+
+    monkeypatch.setattr(kernels, "_run", spy)
     reduce_conv2d(*tensors(CASES[0], grad=False))
     reduce_conv2d(*tensors(CASES[0]))
-    assert asked == [False, True]
+    assert stored == [[(2, 7, 9, 20)], [(2, 7, 9, 20), (2, 7, 9, 16)]]
 
 
 def test_gradcheck():
@@ -195,22 +196,19 @@ def test_packed_filters():
 
 
 def test_threads_follow_torch(monkeypatch):
-    import pyinception as pyi
-    from pyinception import config
-
     seen = []
-    names = ("reduce_conv2d", "reduce_conv2d_backward")
-    for function in [getattr(pyi, name) for name in names]:
+    with_threads = config.with_threads
 
-        def spy(*a, function=function, **k):
-            seen.append(config.get("threads"))
-            return function(*a, **k)
+    def spy(count, function, *arguments):
+        seen.append((count, with_threads(count, config.get, "threads")))
+        return with_threads(count, function, *arguments)
 
-        monkeypatch.setattr(pyi, function.__name__, spy)
+    monkeypatch.setattr(config, "with_threads", spy)
     for threads in (1, 2):
         torch.set_num_threads(threads)
-        reduce_conv2d(*tensors(CASES[0])).sum().backward()
-    assert seen == [1, 1, 2, 2]
+        with config.using(threads=3):
+            reduce_conv2d(*tensors(CASES[0])).sum().backward()
+    assert seen == [(1, 1), (1, 1), (2, 2), (2, 2)]
 
 
 def test_second_derivatives_are_refused():

@@ -103,7 +103,8 @@ def wrong_imports(path: Path, part: str, found: Iterator[tuple[str, bool]]) -> l
         elif top not in sys.stdlib_module_names:
             known = AT_LOAD | AT_LOAD_OF.get(part, set())
             if part == "interop":
-                known = known | {path.stem}  # interop/torch.py is where torch itself is imported
+                # interop/jax.py and interop/torch/ are where the frameworks themselves are imported
+                known = known | set(path.with_suffix("").parts[-2:])
             if top in FRAMEWORKS and part not in MAY_NAME_FRAMEWORKS:
                 wrong.append(f"{path.name} imports the framework {name}")
             elif at_load and top not in known:

@@ -77,9 +77,11 @@ void Array::from_buffer(const char* function, const char* name, bool output) {
 }
 
 void Array::from_dlpack(const char* function, const char* name, bool output) {
-  py::object capsule;
+  py::object capsule = exchange(owner_);
   try {
-    capsule = owner_.attr("__dlpack__")(py::arg("max_version") = py::make_tuple(1, 0));
+    if (!capsule) {
+      capsule = owner_.attr("__dlpack__")(py::arg("max_version") = py::make_tuple(1, 0));
+    }
   } catch (py::error_already_set& error) {
     if (!error.matches(PyExc_TypeError)) throw;
     capsule = owner_.attr("__dlpack__")();  // a producer of before DLPack 1.0

@@ -21,6 +21,9 @@ struct Taken {
 // 1; such a capsule stays as it was.
 Taken take_dlpack(const char* function, const char* name, const py::object& capsule);
 
+// The memory of `object` as a capsule, by its type's table; a null object where there is none.
+py::object exchange(const py::object& object);
+
 void register_dlpack(py::module_& m);
 
 }  // namespace pyi_bind

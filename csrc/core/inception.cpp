@@ -29,6 +29,14 @@ struct Weights {
 
 constexpr int64_t kKernel[6] = {1, 1, 3, 1, 5, 1};
 
+// The third branch may have 3x3 in place of 5x5, as some published weights do. A packed filter says
+// by its size which it is.
+int64_t third_kernel(const Level& level, const Filter& w, int64_t K, int64_t C) {
+  const bool three = w.K == packed_floats(level, K, 3, 3, C, false) ||
+                     w.K == packed_floats(level, K, 3, 3, C, true);
+  return three ? 3 : 5;
+}
+
 // Filters, packed or not, and biases. A packed filter has no extents of its own: its bias tells K.
 Weights check_weights(Call& call, const DLTensor* const weights[12], int64_t C, bool biases) {
   Check& check = call.check;
@@ -42,10 +50,12 @@ Weights check_weights(Call& call, const DLTensor* const weights[12], int64_t C, 
         fail(PYI_UNSUPPORTED, check.function(), ": ", kFilterNames[i],
              " is packed, expected (K, R, S, C) where no bias tells K");
       }
+      if (i == k5x5) w.R = w.S = third_kernel(call.level, w, b->shape[0], inputs);
       w = checked(check, w, call.level, b->shape[0], inputs, kFilterNames[i]);
     }
-    if (w.R != kKernel[i] || w.S != kKernel[i] || w.C != inputs) {
-      int64_t actual[4] = {w.K, w.R, w.S, w.C}, want[4] = {w.K, kKernel[i], kKernel[i], inputs};
+    const int64_t kernel = i == k5x5 && w.R == 3 ? 3 : kKernel[i];
+    if (w.R != kernel || w.S != kernel || w.C != inputs) {
+      int64_t actual[4] = {w.K, w.R, w.S, w.C}, want[4] = {w.K, kernel, kernel, inputs};
       fail(PYI_INVALID_VALUE, check.function(), ": ", kFilterNames[i], " has shape ",
            shape_text(actual, 4), ", expected (K, R, S, C) = ", shape_text(want, 4));
     }
@@ -64,7 +74,9 @@ constexpr Geometry pad(int64_t p) { return {1, 1, p, p}; }
 
 void pack_all(Call& call, Weights& m, bool dgrad) {
   if (call.plain) return;
-  m.w[k3x3].winograd = choose_winograd(call, m.w[k3x3], pad(1));
+  for (int i : {k3x3, k5x5}) {
+    if (m.w[i].R == 3) m.w[i].winograd = choose_winograd(call, m.w[i], pad(1));
+  }
   for (int i = 0; i < 6; ++i) m.packed[i] = packed(call, m.w[i], dgrad);
 }
 

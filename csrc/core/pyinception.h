@@ -129,8 +129,8 @@ PYI_API pyi_status pyi_pack(const DLTensor* w, const DLTensor* packed, const cha
                             const pyi_options* options);
 
 /* GoogLeNet's module, y = [1x1 | 3x3 | 5x5 | pool proj] along channels, ReLU everywhere.
- * weights: w1 b1 wr3 br3 w3 b3 wr5 br5 w5 b5 wp bp.  saved: r3, r5, pooled, argmax (uint8) or NULL.
- */
+ * weights: w1 b1 wr3 br3 w3 b3 wr5 br5 w5 b5 wp bp; w5 is 5x5, or 3x3 as in some published weights.
+ * saved: r3, r5, pooled, argmax (uint8) or NULL. */
 PYI_API pyi_status pyi_inception_fprop(const DLTensor* x, const DLTensor* const weights[12],
                                        const DLTensor* y, const DLTensor* const saved[4],
                                        const pyi_options* options);

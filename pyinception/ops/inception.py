@@ -28,10 +28,11 @@ def inception_spec(function: str, x: Array, weights: tuple[Array, ...]) -> Incep
     for name, w in zip(NAMES, weights, strict=True):
         check(function, name, w, "K R S C" if name[0] == "w" else "K", like=x)
     widths = tuple(w.shape[0] for w in weights[::2])
-    shapes = weight_shapes(x.shape[3], widths)
+    third = 3 if weights[NAMES.index("w5")].shape[1] == 3 else 5
+    shapes = weight_shapes(x.shape[3], widths, third)
     for name, w, shape in zip(NAMES, weights, shapes, strict=True):
         check(function, name, w, "K R S C" if name[0] == "w" else "K", shape, like=x)
-    return InceptionSpec.of_widths(x.shape, widths, function)
+    return InceptionSpec.of_widths(x.shape, widths, function, third)
 
 
 def inception_fprop(

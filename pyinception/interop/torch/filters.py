@@ -1,0 +1,58 @@
+"""Packed filters that follow a parameter: packed again when its version or its memory changes.
+
+PyTorch counts in-place changes of a tensor (``_version``), but not those that go through
+``.data``: `forget` drops the packed copies after such a change.
+"""
+
+import weakref
+from dataclasses import dataclass
+
+import torch
+
+from pyinception import config
+from pyinception.prepack import Format, Packed, prepack
+
+
+@dataclass(frozen=True)
+class _Kept:
+    tensor: weakref.ref[torch.Tensor]
+    version: int
+    address: int
+    packed: Packed
+
+
+_kept: dict[int, _Kept] = {}  # id of the tensor -> its filter, while the tensor lives
+
+
+def packed_filter(w: torch.Tensor | Packed, format: Format) -> torch.Tensor | Packed:
+    """``w`` (K, C, R, S) in ``format``, packed when it was first seen or has changed since.
+
+    What is packed already, and inference tensors, which have no version, come back as they are.
+    """
+    if isinstance(w, Packed):
+        return w
+    kept = _kept.get(id(w))
+    if kept is not None and kept.tensor() is w and kept.version == w._version:
+        if kept.address == w.data_ptr() and kept.packed.format == format:
+            return kept.packed
+    return w if w.is_inference() else _keep(w, format)
+
+
+def _keep(w: torch.Tensor, format: Format) -> Packed:
+    key = id(w)
+    version, address = w._version, w.data_ptr()  # before packing: a later change must show
+    packed = pack(w, format)
+    _kept[key] = _Kept(weakref.ref(w, lambda _: _kept.pop(key, None)), version, address, packed)
+    return packed
+
+
+def pack(w: torch.Tensor, format: Format) -> Packed:
+    """``w`` (K, C, R, S) in ``format``, in memory of its own."""
+    krsc = w.detach().permute(0, 2, 3, 1).numpy()
+    return config.with_threads(torch.get_num_threads(), prepack, krsc, format)
+
+
+def forget(*tensors: torch.Tensor) -> None:
+    """Drop the packed copies of ``tensors``; the next call packs them again."""
+    for tensor in tensors:
+        _kept.pop(id(tensor), None)

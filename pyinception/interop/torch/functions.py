@@ -1,0 +1,273 @@
+"""The differentiable functions: what a user calls on tensors, in PyTorch's shapes."""
+
+from typing import Any
+
+import torch
+from torch.autograd.function import once_differentiable
+
+from pyinception import workspace
+from pyinception.extents import padding_pair, pair
+from pyinception.interop.torch import filters, kernels, operands
+from pyinception.interop.torch.ops import op
+from pyinception.ops.inception import check_count
+from pyinception.ops.weights import InceptionWeights
+from pyinception.prepack import Format, Packed
+
+Window = tuple[int, int]
+
+_conv2d, _conv2d_backward = op("conv2d"), op("conv2d_backward")
+_reduce_conv2d, _reduce_conv2d_saved = op("reduce_conv2d"), op("reduce_conv2d_saved")
+_reduce_conv2d_backward = op("reduce_conv2d_backward")
+_inception, _inception_saved = op("inception"), op("inception_saved")
+_inception_backward = op("inception_backward")
+
+
+def conv2d(
+    x: torch.Tensor,
+    w: torch.Tensor | Packed,
+    b: torch.Tensor | None = None,
+    *,
+    stride: Any = 1,
+    padding: Any = 0,
+    relu: bool = False,
+) -> torch.Tensor:
+    """y = [relu](conv2d(x, w) + b).
+
+    Parameters
+    ----------
+    x : (N, C, H, W), float32; float64 runs on the NumPy reference (for ``gradcheck``).
+    w, b : (K, C, R, S) and (K,) or None.
+    stride, padding : int or pair; padding also "same" or "valid".
+
+    Returns
+    -------
+    y : (N, K, P, Q) in channels_last memory.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `reduce_conv2d` does.
+    """
+    tensors = x, w, b
+    window = _window("conv2d", w, stride, padding)
+    if _recording("conv2d", tensors):
+        y: torch.Tensor = _Conv2d.apply(*tensors, window, bool(relu))
+        return y
+    return _call(_conv2d, kernels.conv2d, (*tensors, *window, bool(relu)))
+
+
+def reduce_conv2d(
+    x: torch.Tensor,
+    w_reduce: torch.Tensor | Packed,
+    b_reduce: torch.Tensor | None,
+    w: torch.Tensor | Packed,
+    b: torch.Tensor | None,
+    *,
+    stride: Any = 1,
+    padding: Any = "same",
+) -> torch.Tensor:
+    """y = relu(conv2d(r, w) + b), r = relu(conv2d(x, w_reduce) + b_reduce): the fused branch.
+
+    Without gradients r never reaches memory; with them r and y are saved for the backward, which
+    gives every gradient that is asked for. The halo of r is zero.
+
+    Parameters
+    ----------
+    x : (N, C, H, W), float32; float64 runs on the NumPy reference (for ``gradcheck``).
+    w_reduce, b_reduce : (Cr, C, 1, 1) and (Cr,) or None.
+    w, b : (K, Cr, R, S) and (K,) or None.
+    stride, padding : int or pair, of the second convolution; padding also "same" or "valid".
+
+    Returns
+    -------
+    y : (N, K, P, Q) in channels_last memory.
+
+    Raises
+    ------
+    TypeError
+        For what is no CPU tensor, for dtypes that differ or are neither float32 nor float64, for
+        packed filters where a gradient is asked for.
+    ValueError
+        For shapes that do not fit: argument, actual and expected are named.
+
+    Examples
+    --------
+    >>> y = reduce_conv2d(x, w_reduce, b_reduce, w, b)
+    >>> y.sum().backward()
+    """
+    tensors = x, w_reduce, b_reduce, w, b
+    return branch(tensors, _window("reduce_conv2d", w, stride, padding))
+
+
+def branch(tensors: Any, window: tuple[Window, Window], keep: bool = False) -> torch.Tensor:
+    """`reduce_conv2d` on its five tensors; ``keep``: filters stay packed until they change."""
+    if _recording("reduce_conv2d", tensors):
+        y: torch.Tensor = _ReduceConv2d.apply(*tensors, window)
+        return y
+    return _call(_reduce_conv2d, _packed_branch, (*tensors, *window, keep))
+
+
+def _packed_branch(*arguments: Any) -> torch.Tensor:
+    return kernels.reduce_conv2d(*arguments)[0]
+
+
+def inception(
+    x: torch.Tensor, weights: InceptionWeights | tuple[torch.Tensor, ...]
+) -> torch.Tensor:
+    """y = [1x1 | 1x1 -> 3x3 | 1x1 -> 5x5 | max pool 3x3 -> 1x1], ReLU after every convolution.
+
+    Parameters
+    ----------
+    x : (N, C, H, W), float32; float64 runs on the NumPy reference (for ``gradcheck``).
+    weights : the twelve tensors of `pyinception.InceptionWeights`, filters (K, C, R, S); w5 may be
+        3x3 in place of 5x5.
+
+    Returns
+    -------
+    y : (N, K1 + K3 + K5 + Kp, H, W) in channels_last memory.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `reduce_conv2d` does.
+    """
+    check_count("inception", tuple(weights))
+    return module((x, *weights))
+
+
+def module(tensors: Any, keep: bool = False) -> torch.Tensor:
+    """`inception` on x and its twelve weights; ``keep``: filters stay packed until they change."""
+    if _recording("inception", tensors):
+        y: torch.Tensor = _Inception.apply(*tensors)
+        return y
+    x, *weights = tensors
+    return _call(_inception, _packed_module, (x, weights, keep), tensors)
+
+
+def _packed_module(*arguments: Any) -> torch.Tensor:
+    return kernels.inception(*arguments)[0]
+
+
+def prepack(w: torch.Tensor, algorithm: str = "auto") -> Packed:
+    """Pack a filter (K, C, R, S) once, for many calls without gradients.
+
+    The packed copy does not follow later changes of ``w``.
+    """
+    operands.check_tensor("prepack", "w", w, "K C R S", torch.float32)
+    k, c, r, s = w.shape
+    return filters.pack(w, Format(k, r, s, c, "fprop", algorithm))
+
+
+# ----------------------------------------------------------------------------------- on the tape
+
+
+class _Conv2d(torch.autograd.Function):
+    """Convolution on the tape of PyTorch."""
+
+    @staticmethod
+    def forward(ctx: Any, *arguments: Any) -> torch.Tensor:
+        x, w, b, ctx.window, relu = arguments
+        x = _channels_last("conv2d", x)
+        y: torch.Tensor = _conv2d(x, w, b, *ctx.window, relu)
+        ctx.save_for_backward(x, w, y if relu else None)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        grads = _conv2d_backward(gy, *ctx.saved_tensors, *ctx.window)
+        return *_needed(ctx, grads), None, None
+
+
+class _ReduceConv2d(torch.autograd.Function):
+    """The fused branch on the tape of PyTorch."""
+
+    @staticmethod
+    def forward(ctx: Any, *arguments: Any) -> torch.Tensor:
+        x, w_reduce, b_reduce, w, b, ctx.window = arguments
+        x = _channels_last("reduce_conv2d", x)  # once for both directions
+        y, r = _reduce_conv2d_saved(x, w_reduce, b_reduce, w, b, *ctx.window)
+        ctx.save_for_backward(x, w_reduce, w, r, y)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        grads = _reduce_conv2d_backward(gy, *ctx.saved_tensors, *ctx.window)
+        return *_needed(ctx, grads), None
+
+
+class _Inception(torch.autograd.Function):
+    """The whole module on the tape of PyTorch."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, *weights: torch.Tensor) -> torch.Tensor:
+        x = _channels_last("inception", x)
+        y, *saved = _inception_saved(x, weights)
+        ctx.save_for_backward(x, *weights, y, *saved)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x, *weights = ctx.saved_tensors[:13]
+        y, *saved = ctx.saved_tensors[13:]
+        gx, grads = _inception_backward(gy, x, weights, y, saved)
+        return _needed(ctx, (gx, *grads))
+
+
+def _needed(ctx: Any, grads: Any) -> tuple[torch.Tensor | None, ...]:
+    return tuple([g if n else None for g, n in zip(grads, ctx.needs_input_grad, strict=False)])
+
+
+def _channels_last(function: str, x: torch.Tensor) -> torch.Tensor:
+    """``x`` itself if its channels lie side by side, else a counted copy where they do."""
+    if x.ndim != 4 or x.shape[1] == 1 or x.stride(1) == 1:
+        return x
+    if not torch.compiler.is_compiling():
+        workspace.count_copy(function, "x", x.nbytes)
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+# --------------------------------------------------------------------------------- what a call is
+
+
+def _window(function: str, w: Any, stride: Any, padding: Any) -> tuple[Window, Window]:
+    """stride and padding as pairs."""
+    shape = operands.kcrs(w) if isinstance(w, (torch.Tensor, Packed)) else ()
+    r, s = shape[2:] if len(shape) == 4 else (1, 1)  # of another rank, w is refused later
+    return pair(function, "stride", stride, 1), padding_pair(function, padding, (r, s))
+
+
+def _recording(function: str, tensors: Any) -> bool:
+    """Whether PyTorch records gradients of this call; what is no dense CPU tensor is refused."""
+    wanted = strange = packed = False
+    for index, tensor in enumerate(tensors):
+        if isinstance(tensor, torch.Tensor):
+            wanted = wanted or tensor.requires_grad
+            strange = strange or not tensor.is_cpu or tensor.layout is not torch.strided
+        elif isinstance(tensor, Packed):
+            packed = True
+        elif tensor is not None or index not in (2, 4) or function == "inception":  # no bias
+            strange = True
+    if strange:
+        operands.check(function, tensors)
+    wanted = wanted and torch.is_grad_enabled()
+    if wanted and packed:
+        names = zip(operands.AXES[function], tensors, strict=True)
+        name = next(name for name, tensor in names if isinstance(tensor, Packed))
+        text = f"{name} is packed, expected a tensor where gradients are asked for"
+        raise TypeError(f"{function}: {text}")
+    return wanted
+
+
+def _call(registered: Any, direct: Any, arguments: Any, tensors: Any = None) -> torch.Tensor:
+    """The registered op; with packed filters, which are no tensors, what it stands for."""
+    if any(type(value) is Packed for value in tensors or arguments):
+        result: torch.Tensor = direct(*arguments)
+    elif torch.compiler.is_compiling():
+        result = registered(*arguments)
+    else:
+        with torch._C._AutoDispatchBelowAutograd():  # nothing is recorded: one layer less
+            result = registered(*arguments)
+    return result

@@ -1,0 +1,260 @@
+"""What the registered ops run on CPU tensors: find the plan, allocate the results, launch.
+
+Everything that is decided depends on shapes, strides, dtypes and switches: a call like one seen
+before (`known`) takes its plan at once. The core reads tensors through DLPack where they lie; the
+reference, which float64 takes, gets them as NumPy arrays.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from pyinception import config, known
+from pyinception.dispatch import Plan, choose, target_of
+from pyinception.interop.torch import operands
+from pyinception.interop.torch.filters import packed_filter
+from pyinception.ops import conv as convs
+from pyinception.ops import inception as modules
+from pyinception.ops import reduce_conv as branches
+from pyinception.prepack import Packed
+from pyinception.spec import InceptionSpec
+
+Tensors = tuple[Any, ...]
+Window = tuple[int, int]
+_TO_NHWC, _TO_NCHW = (0, 2, 3, 1), (0, 3, 1, 2)
+
+
+# --------------------------------------------------------------------------------------- forward
+
+
+def conv2d(
+    x: Any, w: Any, b: Any, stride: Window, padding: Window, relu: bool, keep: bool = False
+) -> torch.Tensor:
+    """y = [relu](conv2d(x, w) + b), (N, K, P, Q)."""
+    options = tuple(stride), tuple(padding), relu
+
+    def make(x: Any, w: Any, b: Any) -> Any:
+        return convs.conv_spec("conv2d", x, w, b, *options)
+
+    plan, (x, w, b) = _plan("conv2d", ("conv", "fprop"), (x, w, b), options, make)
+    y = _new(plan.spec.y_shape, x)
+    if keep:
+        (w,) = _kept(plan, w)
+    _run(plan, (x, w, b), (y,))
+    return _nchw(y)
+
+
+def reduce_conv2d(
+    x: Any,
+    w_reduce: Any,
+    b_reduce: Any,
+    w: Any,
+    b: Any,
+    stride: Window,
+    padding: Window,
+    keep: bool = False,
+    save: bool = False,
+) -> tuple[torch.Tensor, Any]:
+    """(y, r) of the fused branch; r only if ``save``, else None."""
+    options = tuple(stride), tuple(padding)
+
+    def make(x: Any, wr: Any, br: Any, w: Any, b: Any) -> Any:
+        return branches.reduce_conv_spec("reduce_conv2d", x, wr, br, w, b, *options)
+
+    tensors = x, w_reduce, b_reduce, w, b
+    plan, tensors = _plan("reduce_conv2d", ("reduce_conv", "fprop"), tensors, options, make)
+    x, w_reduce, b_reduce, w, b = tensors
+    y = _new(plan.spec.y_shape, x)
+    r = _new(plan.spec.stages[0].y_shape, x) if save else None
+    if keep:
+        w_reduce, w = _kept(plan, w_reduce, w)
+    _run(plan, (x, w_reduce, b_reduce, w, b), (y, r))
+    return _nchw(y), None if r is None else _nchw(r)
+
+
+def inception(
+    x: Any, weights: Any, keep: bool = False, save: bool = False
+) -> tuple[torch.Tensor, Any]:
+    """(y, (r3, r5, pooled, argmax)) of the module; the maps only if ``save``, else None."""
+
+    def make(x: Any, *arrays: Any) -> Any:
+        return modules.inception_spec("inception", x, arrays)
+
+    key = "inception", "fprop"
+    plan, (x, *filters) = _plan("inception", key, (x, *weights), (), make)
+    y, saved = _new(plan.spec.y_shape, x), None
+    if save:
+        saved = tuple(_new(shape, x) for shape in _reduced(plan.spec))
+        saved += (torch.empty(plan.spec.x_shape, dtype=torch.uint8),)
+    if keep:
+        filters[::2] = _kept(plan, *filters[::2])
+    _run(plan, (x, tuple(filters)), (y, saved))
+    return _nchw(y), None if saved is None else tuple(map(_nchw, saved))
+
+
+def _reduced(spec: InceptionSpec) -> tuple[Any, ...]:
+    """Shapes of r3, r5 and pooled, NHWC."""
+    reduced = [spec.branches[i].stages[0].y_shape for i in (1, 2)]  # type: ignore[union-attr]
+    return *reduced, spec.x_shape
+
+
+# -------------------------------------------------------------------------------------- backward
+
+
+def conv2d_backward(
+    gy: Any, x: Any, w: Any, y: Any, stride: Window, padding: Window
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(gx, gw, gb); y only where ReLU followed: gy then counts where y > 0."""
+    function, options = "conv2d_backward", (tuple(stride), tuple(padding))
+
+    def make(gy: Any, x: Any, w: Any, y: Any) -> Any:
+        spec = convs.conv_spec(function, x, w, None, *options, relu=False)
+        return _matching(function, replace(spec, bias=True), gy)
+
+    tensors = gy, x, w, y
+    plan, tensors = _plan(function, ("conv", "dgrad"), tensors, options, make)
+    wplan, (gy, x, w, y) = _plan(function, ("conv", "wgrad"), tensors, options, make)
+    gx, gw, gb = _new(plan.spec.x_shape, x), _new(plan.spec.w_shape, x), _new((len(w),), x)
+    _run(plan, (gy, w, y), (gx, False))
+    _run(wplan, (x, gy, y), (gw, gb))
+    return _nchw(gx), _nchw(gw), gb
+
+
+def reduce_conv2d_backward(
+    gy: Any, x: Any, w_reduce: Any, w: Any, r: Any, y: Any, stride: Window, padding: Window
+) -> tuple[torch.Tensor, ...]:
+    """(gx, gw_reduce, gb_reduce, gw, gb) from the maps that the forward saved."""
+    function, options = "reduce_conv2d_backward", (tuple(stride), tuple(padding))
+
+    def make(gy: Any, x: Any, wr: Any, w: Any, r: Any, y: Any) -> Any:
+        spec = branches.reduce_conv_spec(function, x, wr, None, w, None, *options)
+        return _matching(function, spec, gy)
+
+    tensors = gy, x, w_reduce, w, r, y
+    plan, tensors = _plan(function, ("reduce_conv", "backward"), tensors, options, make)
+    _, x, w_reduce, w, *_ = tensors
+    filters = [_new((len(f), *f.shape[2:], f.shape[1]), x) for f in (w_reduce, w)]
+    gx, (gwr, gw) = _new(plan.spec.x_shape, x), filters
+    gbr, gb = _new((len(gwr),), x), _new((len(gw),), x)
+    _run(plan, tensors, (gx, gwr, gbr, gw, gb, False))
+    return _nchw(gx), _nchw(gwr), gbr, _nchw(gw), gb
+
+
+def inception_backward(
+    gy: Any, x: Any, weights: Any, y: Any, saved: Any
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """(gx, gradients of the twelve weights) from the maps that the forward saved."""
+    function = "inception_backward"
+
+    def make(gy: Any, x: Any, *arrays: Any) -> Any:
+        return _matching(function, modules.inception_spec(function, x, arrays[:12]), gy)
+
+    tensors = gy, x, *weights, y, *saved
+    plan, tensors = _plan(function, ("inception", "backward"), tensors, (), make)
+    gy, x, *weights = tensors[:14]
+    y, *saved = tensors[14:]
+    gx = _new(plan.spec.x_shape, x)
+    shapes = [w.shape if w.ndim == 1 else (len(w), *w.shape[2:], w.shape[1]) for w in weights]
+    grads = tuple(_new(shape, x) for shape in shapes)
+    _run(plan, (gy, x, tuple(weights), y, tuple(saved)), (gx, grads))
+    return _nchw(gx), [_nchw(g) for g in grads]
+
+
+def _matching(function: str, spec: Any, gy: Any) -> Any:
+    """``spec``, if its output has the shape of gy."""
+    if tuple(gy.shape) != spec.y_shape:
+        n, p, q, k = spec.y_shape
+        actual = tuple(gy.shape[axis] for axis in _TO_NCHW)
+        text = f"gy has shape {actual}, expected (N, K, P, Q) = {(n, k, p, q)}"
+        raise ValueError(f"{function}: {text}")
+    return spec
+
+
+# --------------------------------------------------------------------------------- what all share
+
+
+def _plan(
+    function: str,
+    key: tuple[str, str],
+    tensors: Tensors,
+    options: Tensors,
+    make: Callable[..., Any],
+) -> Any:
+    """The plan of a call and its tensors as the plan reads them: maps channels last.
+
+    A call that is not known is checked in full; ``make`` gives its spec from NHWC arrays.
+    """
+    name = f"torch {function} {key[1]}"
+    look, plan = known.find(name, _looks(tensors), options)
+    if plan is not None:
+        return plan, tensors
+    operands.check(function, tensors)
+    laid = operands.lay(function, tensors)
+    look, plan = known.find(name, _looks(laid), options)
+    if plan is None:
+        arrays = tuple(map(_array, laid))
+        spec, target = make(*arrays), target_of(_first(arrays))
+        backend = "reference" if target.dtype == "float64" else None
+        plan = choose(*key, spec, target, backend=backend)
+        known.note(look, plan)
+    return plan, laid
+
+
+def _looks(tensors: Tensors) -> tuple[Any, ...]:
+    return tuple(
+        [
+            (t.shape, t.stride(), t.dtype)
+            if isinstance(t, torch.Tensor)
+            else t.key
+            if isinstance(t, Packed)
+            else type(t)
+            for t in tensors
+        ]
+    )
+
+
+def _first(arrays: Tensors) -> Any:
+    return next(array for array in arrays if array is not None and array.ndim == 4)
+
+
+def _kept(plan: Plan, *filters: Any) -> list[Any]:
+    """``filters`` packed as the plan reads them, where it reads packed ones."""
+    formats = plan.formats
+    if not formats:
+        return list(filters)
+    return [packed_filter(f, format) for f, format in zip(filters, formats, strict=True)]
+
+
+def _run(plan: Plan, inputs: Tensors, outputs: Tensors) -> None:
+    """One launch: inputs as PyTorch has them, outputs NHWC and KRSC, both maybe nested tuples."""
+    if plan.row.backend == "cpu":
+        operands = (*map(_nhwc, inputs), *outputs)
+    else:
+        operands = (*map(_array, inputs), *map(_array_as_it_is, outputs))
+    config.with_threads(torch.get_num_threads(), plan.row.run, plan.spec, *operands)
+
+
+def _new(shape: Any, like: torch.Tensor) -> torch.Tensor:
+    return torch.empty(shape, dtype=like.dtype)
+
+
+def _nchw(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.permute(_TO_NCHW) if tensor.ndim == 4 else tensor
+
+
+def _nhwc(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.permute(_TO_NHWC) if value.ndim == 4 else value.detach()
+    return tuple(map(_nhwc, value)) if isinstance(value, tuple) else value
+
+
+def _array_as_it_is(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.detach().numpy()
+    return tuple(map(_array_as_it_is, value)) if isinstance(value, tuple) else value
+
+
+def _array(value: Any) -> Any:
+    return _array_as_it_is(_nhwc(value))
