@@ -47,7 +47,7 @@ class ConvSpec(Map):
         extents(self, "N H W C K R S")
         window(self, self.kernel)
 
-    @property
+    @cached_property
     def kernel(self) -> Pair:
         return self.R, self.S
 
@@ -357,12 +357,10 @@ class InceptionSpec(Map):
     def is_googlenet(self) -> bool:
         """Whether the branches are those that `of_widths` makes."""
         convs = [[p for p in b.stages if isinstance(p, ConvSpec)] for b in self.branches]
-        if [len(chain) for chain in convs] != [1, 2, 2, 1]:
+        if [len(chain) for chain in convs] != [1, 2, 2, 1] or convs[2][1].R not in (3, 5):
             return False
         widths, third = [conv.K for chain in convs for conv in chain], convs[2][1].R
-        return third in (3, 5) and self == InceptionSpec.of_widths(
-            self.x_shape, widths, third=third
-        )
+        return self == InceptionSpec.of_widths(self.x_shape, widths, third=third)
 
     @property
     def slices(self) -> tuple[slice, ...]:

@@ -117,3 +117,19 @@ def test_one_list_is_run_by_one_call_at_a_time():
         assert np.array_equal(y, conv(1, x, "plain"))
         assert all("being run by another call" in text for text in refused)
     """)
+
+
+@pytest.mark.parametrize(
+    "order", [(0, 1, 2), (0, 1, 2, 2), (0, 1, 2, 4), (0, 1, 2, -1), (0, 1, 2, 2**70), "0123", None]
+)
+def test_an_order_of_axes_that_is_none(order):
+    x, w = np.ones((1, 2, 2, 3), np.float32), np.ones((4, 1, 1, 3), np.float32)
+    x = x.transpose(0, 3, 1, 2)
+    y = np.zeros((1, 2, 2, 4), np.float32)
+    how = {"kernel": (1, 1), "stride": (1, 1), "padding": (0, 0), "relu": False}
+    core.conv_fprop((x, (0, 2, 3, 1)), w, None, y, **how)
+    assert (y == 3).all()
+    with pytest.raises(
+        ValueError, match=r"conv_fprop: x is an array and .*, expected the order of"
+    ):
+        core.conv_fprop((x, order), w, None, y, **how)

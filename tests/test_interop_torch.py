@@ -114,7 +114,7 @@ def test_without_gradients_the_reduced_map_is_not_stored(monkeypatch):
     monkeypatch.setattr(kernels, "_run", spy)
     reduce_conv2d(*tensors(CASES[0], grad=False))
     reduce_conv2d(*tensors(CASES[0]))
-    assert stored == [[(2, 7, 9, 20)], [(2, 7, 9, 20), (2, 7, 9, 16)]]
+    assert stored == [[(2, 20, 7, 9)], [(2, 20, 7, 9), (2, 16, 7, 9)]]
 
 
 def test_gradcheck():

@@ -134,3 +134,11 @@ def test_padding_words() -> None:
     assert padding_pair("f", "same", (3, 5)) == (1, 2)
     assert padding_pair("f", "valid", (3, 5)) == (0, 0)
     assert padding_pair("f", 2, (3, 5)) == (2, 2)
+
+
+@pytest.mark.parametrize("third", [3, 5, 7])
+def test_the_third_branch_may_be_3x3(third):
+    spec = InceptionSpec.of_widths((1, 9, 9, 4), (1, 2, 3, 4, 5, 6), third=third)
+    assert spec.is_googlenet is (third in (3, 5))
+    assert spec.branches[2].stages[1].kernel == (third, third)
+    assert spec.y_shape == (1, 9, 9, 1 + 3 + 5 + 6)

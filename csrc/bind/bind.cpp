@@ -23,10 +23,13 @@ unsigned long main_thread = 0;
 
 }  // namespace
 
-Array::Array(const char* function, const char* name, const py::object& object, bool output)
-    : owner_(object) {
-  if (object.is_none()) return;
+Array::Array(const char* function, const char* name, const py::object& given, bool output)
+    : owner_(given) {
+  if (given.is_none()) return;
   present_ = true;
+  const bool turned = PyTuple_Check(given.ptr()) && PyTuple_GET_SIZE(given.ptr()) == 2;
+  if (turned) owner_ = py::reinterpret_borrow<py::object>(PyTuple_GET_ITEM(given.ptr(), 0));
+  const py::object object = owner_;
   if (PyObject_CheckBuffer(object.ptr())) {
     from_buffer(function, name, output);
   } else if (py::hasattr(object, "__dlpack__")) {
@@ -35,12 +38,35 @@ Array::Array(const char* function, const char* name, const py::object& object, b
     throw py::type_error(std::string(function) + ": " + name + " is a " + type_name(object) +
                          ", expected an array (NumPy, DLPack or the buffer protocol)");
   }
+  if (turned) turn(function, name, py::reinterpret_borrow<py::object>(given)[py::int_(1)]);
   if (LaunchList* list = recording()) {
     // An export of the buffer, not only its owner: an owner may resize what nobody holds.
     bool buffer = held_.view.obj != nullptr;
     list->keep(buffer ? py::reinterpret_steal<py::object>(PyMemoryView_FromObject(object.ptr()))
                       : owner_);
   }
+}
+
+void Array::turn(const char* function, const char* name, const py::object& order) {
+  const int ndim = tensor_.ndim;
+  std::vector<int64_t> shape(ndim), strides(ndim);
+  uint64_t seen = 0;
+  const bool fits = PyTuple_Check(order.ptr()) && PyTuple_GET_SIZE(order.ptr()) == ndim;
+  for (int to = 0; fits && ndim < 64 && tensor_.strides != nullptr && to < ndim; ++to) {
+    PyObject* axis = PyTuple_GET_ITEM(order.ptr(), to);
+    int overflow = 0;
+    const long from = PyLong_Check(axis) ? PyLong_AsLongAndOverflow(axis, &overflow) : -1;
+    if (from < 0 || from >= ndim) break;
+    seen |= uint64_t{1} << from;
+    shape[to] = shape_[from], strides[to] = strides_[from];
+  }
+  if (ndim < 1 || ndim > 63 || seen + 1 != uint64_t{1} << ndim) {
+    throw py::value_error(std::string(function) + ": " + name + " is an array and " +
+                          std::string(py::repr(order)) + ", expected the order of its " +
+                          std::to_string(ndim) + " axes");
+  }
+  shape_.swap(shape), strides_.swap(strides);
+  tensor_.shape = shape_.data(), tensor_.strides = strides_.data();
 }
 
 void Array::from_buffer(const char* function, const char* name, bool output) {

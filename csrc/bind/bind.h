@@ -16,7 +16,8 @@ namespace py = pybind11;
 using Pair = std::array<int64_t, 2>;
 
 // A caller's array as a DLTensor, for the time of a call: NumPy, DLPack (versioned or not) or the
-// buffer protocol; None is the missing optional array. Outputs must be writable.
+// buffer protocol; None is the missing optional array; a pair (array, order) is the array with its
+// axes in that order, as numpy.transpose has it. Outputs must be writable.
 class Array {
  public:
   Array(const char* function, const char* name, const py::object& object, bool output = false);
@@ -25,6 +26,7 @@ class Array {
   operator const DLTensor*() const { return present_ ? &tensor_ : nullptr; }
 
  private:
+  void turn(const char* function, const char* name, const py::object& order);
   void from_buffer(const char* function, const char* name, bool output);
   void from_dlpack(const char* function, const char* name, bool output);
   DLTensor tensor_{};

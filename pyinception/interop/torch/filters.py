@@ -33,8 +33,9 @@ def packed_filter(w: torch.Tensor | Packed, format: Format) -> torch.Tensor | Pa
         return w
     kept = _kept.get(id(w))
     if kept is not None and kept.tensor() is w and kept.version == w._version:
-        if kept.address == w.data_ptr() and kept.packed.format == format:
-            return kept.packed
+        packed = kept.packed
+        if kept.address == w.data_ptr() and (packed.format is format or packed.format == format):
+            return packed
     return w if w.is_inference() else _keep(w, format)
 
 

@@ -50,10 +50,13 @@ def conv2d(
     """
     tensors = x, w, b
     window = _window("conv2d", w, stride, padding)
-    if _recording("conv2d", tensors):
-        y: torch.Tensor = _Conv2d.apply(*tensors, window, bool(relu))
-        return y
-    return _call(_conv2d, kernels.conv2d, (*tensors, *window, bool(relu)))
+    kind = _kind("conv2d", tensors)
+    if kind == "plain":
+        return _registered(_conv2d, *tensors, *window, bool(relu))
+    if kind == "packed":
+        return kernels.conv2d(*tensors, *window, bool(relu))
+    y: torch.Tensor = _Conv2d.apply(*tensors, window, bool(relu))
+    return y
 
 
 def reduce_conv2d(
@@ -99,16 +102,18 @@ def reduce_conv2d(
     return branch(tensors, _window("reduce_conv2d", w, stride, padding))
 
 
-def branch(tensors: Any, window: tuple[Window, Window], keep: bool = False) -> torch.Tensor:
+def branch(
+    tensors: tuple[Any, ...], window: tuple[Window, Window], keep: bool = False
+) -> torch.Tensor:
     """`reduce_conv2d` on its five tensors; ``keep``: filters stay packed until they change."""
-    if _recording("reduce_conv2d", tensors):
-        y: torch.Tensor = _ReduceConv2d.apply(*tensors, window)
-        return y
-    return _call(_reduce_conv2d, _packed_branch, (*tensors, *window, keep))
-
-
-def _packed_branch(*arguments: Any) -> torch.Tensor:
-    return kernels.reduce_conv2d(*arguments)[0]
+    kind = _kind("reduce_conv2d", tensors)
+    if kind == "plain":
+        return _registered(_reduce_conv2d, *tensors, *window, keep)
+    if kind == "packed":
+        x, w_reduce, b_reduce, w, b = tensors
+        return kernels.reduce_conv2d(x, w_reduce, b_reduce, w, b, *window)[0]
+    y: torch.Tensor = _ReduceConv2d.apply(*tensors, window)
+    return y
 
 
 def inception(
@@ -137,15 +142,13 @@ def inception(
 
 def module(tensors: Any, keep: bool = False) -> torch.Tensor:
     """`inception` on x and its twelve weights; ``keep``: filters stay packed until they change."""
-    if _recording("inception", tensors):
-        y: torch.Tensor = _Inception.apply(*tensors)
-        return y
-    x, *weights = tensors
-    return _call(_inception, _packed_module, (x, weights, keep), tensors)
-
-
-def _packed_module(*arguments: Any) -> torch.Tensor:
-    return kernels.inception(*arguments)[0]
+    kind = _kind("inception", tensors)
+    if kind == "plain":
+        return _registered(_inception, tensors[0], tensors[1:], keep)
+    if kind == "packed":
+        return kernels.inception(tensors[0], tensors[1:])[0]
+    y: torch.Tensor = _Inception.apply(*tensors)
+    return y
 
 
 def prepack(w: torch.Tensor, algorithm: str = "auto") -> Packed:
@@ -234,13 +237,20 @@ def _channels_last(function: str, x: torch.Tensor) -> torch.Tensor:
 
 def _window(function: str, w: Any, stride: Any, padding: Any) -> tuple[Window, Window]:
     """stride and padding as pairs."""
-    shape = operands.kcrs(w) if isinstance(w, (torch.Tensor, Packed)) else ()
-    r, s = shape[2:] if len(shape) == 4 else (1, 1)  # of another rank, w is refused later
-    return pair(function, "stride", stride, 1), padding_pair(function, padding, (r, s))
+    if type(w) is Packed:
+        kernel = w.format.R, w.format.S
+    elif isinstance(w, torch.Tensor) and w.ndim == 4:
+        kernel = w.shape[2], w.shape[3]
+    else:
+        kernel = 1, 1  # w is refused later
+    return pair(function, "stride", stride, 1), padding_pair(function, padding, kernel)
 
 
-def _recording(function: str, tensors: Any) -> bool:
-    """Whether PyTorch records gradients of this call; what is no dense CPU tensor is refused."""
+def _kind(function: str, tensors: Any) -> str:
+    """How a call goes: "recorded" by PyTorch, "packed" (some filters are) or "plain".
+
+    What is no dense CPU tensor is refused.
+    """
     wanted = strange = packed = False
     for index, tensor in enumerate(tensors):
         if isinstance(tensor, torch.Tensor):
@@ -252,22 +262,21 @@ def _recording(function: str, tensors: Any) -> bool:
             strange = True
     if strange:
         operands.check(function, tensors)
-    wanted = wanted and torch.is_grad_enabled()
-    if wanted and packed:
+    if not (wanted and torch.is_grad_enabled()):
+        return "packed" if packed else "plain"
+    if packed:
         names = zip(operands.AXES[function], tensors, strict=True)
         name = next(name for name, tensor in names if isinstance(tensor, Packed))
         text = f"{name} is packed, expected a tensor where gradients are asked for"
         raise TypeError(f"{function}: {text}")
-    return wanted
+    return "recorded"
 
 
-def _call(registered: Any, direct: Any, arguments: Any, tensors: Any = None) -> torch.Tensor:
-    """The registered op; with packed filters, which are no tensors, what it stands for."""
-    if any(type(value) is Packed for value in tensors or arguments):
-        result: torch.Tensor = direct(*arguments)
-    elif torch.compiler.is_compiling():
-        result = registered(*arguments)
+def _registered(op: Any, *arguments: Any) -> torch.Tensor:
+    """The registered op where nothing is recorded."""
+    if torch.compiler.is_compiling():
+        result: torch.Tensor = op(*arguments)
     else:
-        with torch._C._AutoDispatchBelowAutograd():  # nothing is recorded: one layer less
-            result = registered(*arguments)
+        with torch._C._AutoDispatchBelowAutograd():  # one layer less
+            result = op(*arguments)
     return result

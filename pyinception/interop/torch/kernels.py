@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from pyinception import config, known
-from pyinception.dispatch import Plan, choose, target_of
+from pyinception.dispatch import Plan, choose, known_plans, target_of
 from pyinception.interop.torch import operands
 from pyinception.interop.torch.filters import packed_filter
 from pyinception.ops import conv as convs
@@ -33,17 +33,17 @@ def conv2d(
     x: Any, w: Any, b: Any, stride: Window, padding: Window, relu: bool, keep: bool = False
 ) -> torch.Tensor:
     """y = [relu](conv2d(x, w) + b), (N, K, P, Q)."""
-    options = tuple(stride), tuple(padding), relu
+    options = *stride, *padding, relu
 
     def make(x: Any, w: Any, b: Any) -> Any:
-        return convs.conv_spec("conv2d", x, w, b, *options)
+        return convs.conv_spec("conv2d", x, w, b, tuple(stride), tuple(padding), relu)
 
     plan, (x, w, b) = _plan("conv2d", ("conv", "fprop"), (x, w, b), options, make)
     y = _new(plan.spec.y_shape, x)
     if keep:
         (w,) = _kept(plan, w)
     _run(plan, (x, w, b), (y,))
-    return _nchw(y)
+    return y
 
 
 def reduce_conv2d(
@@ -58,20 +58,22 @@ def reduce_conv2d(
     save: bool = False,
 ) -> tuple[torch.Tensor, Any]:
     """(y, r) of the fused branch; r only if ``save``, else None."""
-    options = tuple(stride), tuple(padding)
 
     def make(x: Any, wr: Any, br: Any, w: Any, b: Any) -> Any:
-        return branches.reduce_conv_spec("reduce_conv2d", x, wr, br, w, b, *options)
+        window = tuple(stride), tuple(padding)
+        return branches.reduce_conv_spec("reduce_conv2d", x, wr, br, w, b, *window)
 
-    tensors = x, w_reduce, b_reduce, w, b
+    tensors, options = (x, w_reduce, b_reduce, w, b), (*stride, *padding)
     plan, tensors = _plan("reduce_conv2d", ("reduce_conv", "fprop"), tensors, options, make)
     x, w_reduce, b_reduce, w, b = tensors
     y = _new(plan.spec.y_shape, x)
     r = _new(plan.spec.stages[0].y_shape, x) if save else None
     if keep:
         w_reduce, w = _kept(plan, w_reduce, w)
+        if b_reduce is None and type(w_reduce) is Packed:
+            b_reduce = x.new_zeros(w_reduce.format.K)  # its length tells the core Cr
     _run(plan, (x, w_reduce, b_reduce, w, b), (y, r))
-    return _nchw(y), None if r is None else _nchw(r)
+    return y, r
 
 
 def inception(
@@ -87,11 +89,11 @@ def inception(
     y, saved = _new(plan.spec.y_shape, x), None
     if save:
         saved = tuple(_new(shape, x) for shape in _reduced(plan.spec))
-        saved += (torch.empty(plan.spec.x_shape, dtype=torch.uint8),)
+        saved += (_new(plan.spec.x_shape, x, torch.uint8),)
     if keep:
         filters[::2] = _kept(plan, *filters[::2])
     _run(plan, (x, tuple(filters)), (y, saved))
-    return _nchw(y), None if saved is None else tuple(map(_nchw, saved))
+    return y, saved
 
 
 def _reduced(spec: InceptionSpec) -> tuple[Any, ...]:
@@ -107,10 +109,11 @@ def conv2d_backward(
     gy: Any, x: Any, w: Any, y: Any, stride: Window, padding: Window
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """(gx, gw, gb); y only where ReLU followed: gy then counts where y > 0."""
-    function, options = "conv2d_backward", (tuple(stride), tuple(padding))
+    function, options = "conv2d_backward", (*stride, *padding)
 
     def make(gy: Any, x: Any, w: Any, y: Any) -> Any:
-        spec = convs.conv_spec(function, x, w, None, *options, relu=False)
+        window = tuple(stride), tuple(padding)
+        spec = convs.conv_spec(function, x, w, None, *window, relu=False)
         return _matching(function, replace(spec, bias=True), gy)
 
     tensors = gy, x, w, y
@@ -119,17 +122,18 @@ def conv2d_backward(
     gx, gw, gb = _new(plan.spec.x_shape, x), _new(plan.spec.w_shape, x), _new((len(w),), x)
     _run(plan, (gy, w, y), (gx, False))
     _run(wplan, (x, gy, y), (gw, gb))
-    return _nchw(gx), _nchw(gw), gb
+    return gx, gw, gb
 
 
 def reduce_conv2d_backward(
     gy: Any, x: Any, w_reduce: Any, w: Any, r: Any, y: Any, stride: Window, padding: Window
 ) -> tuple[torch.Tensor, ...]:
     """(gx, gw_reduce, gb_reduce, gw, gb) from the maps that the forward saved."""
-    function, options = "reduce_conv2d_backward", (tuple(stride), tuple(padding))
+    function, options = "reduce_conv2d_backward", (*stride, *padding)
 
     def make(gy: Any, x: Any, wr: Any, w: Any, r: Any, y: Any) -> Any:
-        spec = branches.reduce_conv_spec(function, x, wr, None, w, None, *options)
+        window = tuple(stride), tuple(padding)
+        spec = branches.reduce_conv_spec(function, x, wr, None, w, None, *window)
         return _matching(function, spec, gy)
 
     tensors = gy, x, w_reduce, w, r, y
@@ -139,7 +143,7 @@ def reduce_conv2d_backward(
     gx, (gwr, gw) = _new(plan.spec.x_shape, x), filters
     gbr, gb = _new((len(gwr),), x), _new((len(gw),), x)
     _run(plan, tensors, (gx, gwr, gbr, gw, gb, False))
-    return _nchw(gx), _nchw(gwr), gbr, _nchw(gw), gb
+    return gx, gwr, gbr, gw, gb
 
 
 def inception_backward(
@@ -159,7 +163,7 @@ def inception_backward(
     shapes = [w.shape if w.ndim == 1 else (len(w), *w.shape[2:], w.shape[1]) for w in weights]
     grads = tuple(_new(shape, x) for shape in shapes)
     _run(plan, (gy, x, tuple(weights), y, tuple(saved)), (gx, grads))
-    return _nchw(gx), [_nchw(g) for g in grads]
+    return gx, list(grads)
 
 
 def _matching(function: str, spec: Any, gy: Any) -> Any:
@@ -186,13 +190,15 @@ def _plan(
 
     A call that is not known is checked in full; ``make`` gives its spec from NHWC arrays.
     """
-    name = f"torch {function} {key[1]}"
-    look, plan = known.find(name, _looks(tensors), options)
+    switches = config.values()
+    look = function, key, _looks(tensors), options, switches
+    plan = known_plans.get(look)
     if plan is not None:
         return plan, tensors
     operands.check(function, tensors)
     laid = operands.lay(function, tensors)
-    look, plan = known.find(name, _looks(laid), options)
+    look = function, key, _looks(laid), options, switches
+    plan = known_plans.get(look)
     if plan is None:
         arrays = tuple(map(_array, laid))
         spec, target = make(*arrays), target_of(_first(arrays))
@@ -203,12 +209,13 @@ def _plan(
 
 
 def _looks(tensors: Tensors) -> tuple[Any, ...]:
+    """What checks and plans read of tensors, packed filters and None."""
     return tuple(
         [
             (t.shape, t.stride(), t.dtype)
             if isinstance(t, torch.Tensor)
             else t.key
-            if isinstance(t, Packed)
+            if type(t) is Packed
             else type(t)
             for t in tensors
         ]
@@ -228,33 +235,42 @@ def _kept(plan: Plan, *filters: Any) -> list[Any]:
 
 
 def _run(plan: Plan, inputs: Tensors, outputs: Tensors) -> None:
-    """One launch: inputs as PyTorch has them, outputs NHWC and KRSC, both maybe nested tuples."""
+    """One launch, operands in PyTorch's order of axes; some are tuples of operands."""
     if plan.row.backend == "cpu":
-        operands = (*map(_nhwc, inputs), *outputs)
+        operands = (*_turned(inputs), *_turned(outputs))
     else:
-        operands = (*map(_array, inputs), *map(_array_as_it_is, outputs))
+        operands = (*map(_array, inputs), *map(_array, outputs))
     config.with_threads(torch.get_num_threads(), plan.row.run, plan.spec, *operands)
 
 
-def _new(shape: Any, like: torch.Tensor) -> torch.Tensor:
-    return torch.empty(shape, dtype=like.dtype)
-
-
-def _nchw(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.permute(_TO_NCHW) if tensor.ndim == 4 else tensor
-
-
-def _nhwc(value: Any) -> Any:
-    if isinstance(value, torch.Tensor):
-        return value.permute(_TO_NHWC) if value.ndim == 4 else value.detach()
-    return tuple(map(_nhwc, value)) if isinstance(value, tuple) else value
-
-
-def _array_as_it_is(value: Any) -> Any:
-    if isinstance(value, torch.Tensor):
-        return value.detach().numpy()
-    return tuple(map(_array_as_it_is, value)) if isinstance(value, tuple) else value
+def _turned(values: Tensors) -> Tensors:
+    """Operands of the core: maps and filters with the order in which it reads their axes."""
+    return tuple(
+        [
+            ((v, _TO_NHWC) if v.ndim == 4 else v)
+            if isinstance(v, torch.Tensor)
+            else _turned(v)
+            if type(v) is tuple
+            else v
+            for v in values
+        ]
+    )
 
 
 def _array(value: Any) -> Any:
-    return _array_as_it_is(_nhwc(value))
+    """Operands of the reference: NumPy arrays, NHWC and KRSC."""
+    if isinstance(value, torch.Tensor):
+        array = value.detach().numpy()
+        return array.transpose(_TO_NHWC) if array.ndim == 4 else array
+    return tuple(map(_array, value)) if isinstance(value, tuple) else value
+
+
+def _new(shape: Any, like: torch.Tensor, dtype: Any = None) -> torch.Tensor:
+    """An empty map (N, P, Q, K) or filter (K, R, S, C) as PyTorch has it: NCHW, channels last."""
+    if len(shape) == 1:
+        return like.new_empty(shape)
+    n, p, q, k = shape
+    strides = p * q * k, 1, q * k, k
+    if dtype is None:
+        return like.new_empty_strided((n, k, p, q), strides)
+    return torch.empty_strided((n, k, p, q), strides, dtype=dtype)
