@@ -12,8 +12,8 @@ from adaptors import problem, slopes, truth
 from pyinception import backend
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "interop.md"
-NEEDS = {"Arrays": None, "JAX": "jax", "TensorFlow": "tensorflow", "CuPy": "cupy"}
-MARKS = {"JAX": [pytest.mark.oracles], "TensorFlow": [pytest.mark.oracles]}
+NEEDS = {"Arrays": None, "PyTorch": "torch", "JAX": "jax", "TensorFlow": "tensorflow", "CuPy": "cupy"}
+MARKS = {name: [pytest.mark.oracles] for name in ("PyTorch", "JAX", "TensorFlow")}
 
 
 def program(heading: str) -> str:
