@@ -1,0 +1,122 @@
+"""Compilers of the emulator: what is kept, what is made anew, and the words when one is missing."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import emulator_harness as harness
+import pytest
+
+from pyinception.emulator import compile as compiling
+from pyinception.emulator import parse, translate
+
+KERNEL = '#include "value.h"\nextern "C" __global__ void k(int* y) { y[threadIdx.x] = VALUE; }\n'
+PTX = harness.HEAD + ".visible .entry k() { ret; }"
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    compiling._host_compiler.cache_clear()
+    yield tmp_path / "cache" / "pyinception" / "emulator"
+    compiling._host_compiler.cache_clear()
+
+
+@pytest.fixture
+def kernel(tmp_path: Path) -> Path:
+    (tmp_path / "include").mkdir()
+    (tmp_path / "include" / "value.h").write_text("#define VALUE 1\n")
+    path = tmp_path / "kernel.cu"
+    path.write_text(KERNEL)
+    return path
+
+
+needs_cuda = pytest.mark.skipif(
+    compiling.cuda_reason() is not None, reason=str(compiling.cuda_reason())
+)
+needs_cxx = pytest.mark.skipif(
+    compiling.host_reason() is not None, reason=str(compiling.host_reason())
+)
+
+
+def translation() -> translate.Translation:
+    return translate.translate(parse.parse(PTX), "k")
+
+
+@needs_cuda
+def test_ptx_is_kept_until_a_header_changes(kernel: Path, cache: Path) -> None:
+    include = kernel.parent / "include"
+    first = compiling.ptx_of(kernel, include=[include])
+    assert "kernel.cu" in first and ".entry k" in first
+    (kept,) = cache.glob("*.ptx")
+    kept.write_text("kept")
+    assert compiling.ptx_of(kernel, include=[include]) == "kept"
+    (include / "value.h").write_text("#define VALUE 2\n")
+    assert "2" in compiling.ptx_of(kernel, include=[include])
+    assert len(list(cache.glob("*.ptx"))) == 2
+
+
+@needs_cuda
+def test_a_kernel_that_does_not_compile_says_why(kernel: Path, cache: Path) -> None:
+    kernel.write_text("__global__ void k() { undeclared(); }")
+    with pytest.raises(compiling.CompileError, match=r"(?s)kernel\.cu: .*undeclared"):
+        compiling.ptx_of(kernel)
+    assert not list(cache.glob("*"))
+
+
+@needs_cxx
+def test_libraries_are_kept_by_what_they_were_made_from(cache: Path) -> None:
+    plain = compiling.library_of(translation(), checked=False)
+    changed = plain.stat().st_mtime_ns
+    assert compiling.library_of(translation(), checked=False) == plain
+    assert plain.stat().st_mtime_ns == changed
+    checked = compiling.library_of(translation(), checked=True)
+    assert checked != plain
+    assert sorted(cache.iterdir()) == sorted([plain, checked])
+
+
+def test_the_message_without_a_compiler_of_cuda(
+    kernel: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiling, "_nvcc", lambda: None)
+    monkeypatch.setattr(compiling, "_nvrtc", lambda: None)
+    with pytest.raises(compiling.CompileError, match=r"pip install 'pyinception\[emulator\]'"):
+        compiling.ptx_of(kernel)
+    assert "nvcc or NVRTC" in str(compiling.why_not())
+
+
+def test_the_message_without_a_host_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "/nowhere/c++")
+    words = r"looked for CXX=/nowhere/c\+\+.*install g\+\+"
+    with pytest.raises(compiling.CompileError, match=words):
+        compiling.library_of(translation(), checked=False)
+    monkeypatch.delenv("CXX")
+    monkeypatch.setenv("PATH", "")
+    assert "no C++ compiler was found" in str(compiling.host_reason())
+
+
+@needs_cxx
+def test_a_compiler_that_fails_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path
+) -> None:
+    wrapper = tmp_path / "old-c++"
+    script = '[ "$1" = --version ] && exit 0\necho "error: what is C++17?" >&2; exit 1\n'
+    wrapper.write_text("#!/bin/sh\n" + script)
+    wrapper.chmod(0o755)
+    monkeypatch.setenv("CXX", str(wrapper))
+    words = r"k: .*old-c\+\+ does not take .*what is C\+\+17"
+    with pytest.raises(compiling.CompileError, match=words):
+        compiling.library_of(translation(), checked=False)
+    assert not list(cache.iterdir())
+
+
+@needs_cuda
+def test_nvrtc_takes_the_shipped_kernels() -> None:
+    nvrtc = compiling._nvrtc()
+    if nvrtc is None:
+        pytest.skip("NVRTC is not installed (extra emulator)")
+    root = harness.repository() / "kernels"
+    for source in sorted((root / "cuda").glob("*.cu")):
+        module = parse.parse(nvrtc.compile(source, [root, source.parent], "80"))
+        assert module.entries
+        for entry in module.entries:
+            assert translate.translate(module, entry).sites
