@@ -124,6 +124,8 @@ void emu_destroy(emu_device* device) { delete device; }
 
 void* emu_alloc(emu_device* device, uint64_t bytes, const char* name, uint32_t initialised) {
   if (!name || !*name || std::strlen(name) >= sizeof(emu_fault::buffer)) return nullptr;
+  const std::lock_guard<std::mutex> lock(device->buffers_mutex);
+  if (device->is_running) return nullptr;
   try {
     return device->buffers.allocate(bytes, name, initialised != 0);
   } catch (const std::bad_alloc&) {
@@ -132,6 +134,11 @@ void* emu_alloc(emu_device* device, uint64_t bytes, const char* name, uint32_t i
 }
 
 int emu_free(emu_device* device, void* memory) {
+  const std::lock_guard<std::mutex> lock(device->buffers_mutex);
+  if (device->is_running) {
+    device->left_over.push_back(memory);
+    return EMU_OK;
+  }
   return device->buffers.free(memory) ? EMU_OK : EMU_INVALID;
 }
 
@@ -143,14 +150,22 @@ int emu_configure(emu_device* device, const emu_config* config) {
 
 int emu_launch(emu_device* device, const emu_launch_record* record) {
   device->fault = emu_fault{};
-  device->stop = device->stop_asked.load();
-  try {
-    const int status = launch(*device, *record);
-    device->stop_asked = false;
-    return status;
-  } catch (const std::bad_alloc&) {
-    return EMU_NO_MEMORY;
+  device->stop_asked = false;
+  device->stop = false;
+  {
+    const std::lock_guard<std::mutex> lock(device->buffers_mutex);
+    device->is_running = true;
   }
+  int status = EMU_NO_MEMORY;
+  try {
+    status = launch(*device, *record);
+  } catch (const std::bad_alloc&) {
+  }
+  const std::lock_guard<std::mutex> lock(device->buffers_mutex);
+  device->is_running = false;
+  for (void* memory : device->left_over) device->buffers.free(memory);
+  device->left_over.clear();
+  return status;
 }
 
 void emu_stop(emu_device* device) {

@@ -113,12 +113,14 @@ EMU_API void emu_destroy(emu_device*);
 
 /* A buffer of `bytes` bytes, filled with 0xff (NaN), whose last byte (to 16 bytes) abuts a guard
  * page. `initialised`: reading it before writing is no fault. Null: no memory, or 0 < name < 64
- * does not hold. */
+ * does not hold, or a launch is under way. A buffer freed during a launch goes after it. */
 EMU_API void* emu_alloc(emu_device*, uint64_t bytes, const char* name, uint32_t initialised);
 EMU_API int emu_free(emu_device*, void*);
 
 EMU_API int emu_configure(emu_device*, const emu_config*);
 EMU_API int emu_launch(emu_device*, const emu_launch_record*);
+/* Ends the launch that is under way; without one it does nothing, so repeat it until one returns.
+ */
 EMU_API void emu_stop(emu_device*);
 EMU_API const emu_fault* emu_last_fault(const emu_device*);
 /* Writes at most `capacity` rows and returns how many there are; emu_clear_counters forgets them.

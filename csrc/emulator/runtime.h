@@ -91,6 +91,9 @@ struct Fault {  // what report() needs beside the thread
 struct Device {
   emu_config config{};
   Buffers buffers;
+  std::mutex buffers_mutex;  // of allocation; a buffer that dies during a launch goes after it
+  bool is_running = false;
+  std::vector<void*> left_over;
   std::atomic<bool> stop{false}, stop_asked{false};
   std::mutex mutex;  // of `fault`
   emu_fault fault{};

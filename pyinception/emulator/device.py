@@ -191,8 +191,6 @@ class _Handle:
     def __init__(self) -> None:
         self.lib = library()
         self.lock = threading.Lock()
-        self.is_running = False
-        self.left_over: list[int] = []  # buffers that died during a launch
         self.pointer = self.lib.emu_create()
         if not self.pointer:
             raise MemoryError("no memory for an emulated device")
@@ -223,11 +221,7 @@ class _Memory:
         self.bytes = (c_char * bytes_).from_address(self.pointer)
 
     def __del__(self) -> None:
-        if not self.pointer or not self.handle.pointer:
-            return
-        if self.handle.is_running:  # no lock: this may run inside the launch's own thread
-            self.handle.left_over.append(self.pointer)
-        else:
+        if self.pointer and self.handle.pointer:
             self.handle.lib.emu_free(self.handle.pointer, self.pointer)
 
 
@@ -318,13 +312,7 @@ class Device:
         )  # fmt: skip
         handle = self._handle
         with handle.lock:
-            handle.is_running = True
-            try:
-                status = self._run(record)
-            finally:
-                handle.is_running = False
-                while handle.left_over:
-                    handle.lib.emu_free(handle.pointer, handle.left_over.pop())
+            status = self._run(record)
             fault = handle.lib.emu_last_fault(handle.pointer).contents
             if status == _FAULT:
                 raise EmulatorFault(kernel, fault)
@@ -351,8 +339,9 @@ class Device:
             while runner.is_alive():
                 runner.join(0.5)
         except BaseException:
-            handle.lib.emu_stop(handle.pointer)
-            runner.join()
+            while runner.is_alive():  # a stop before the launch has begun would be lost
+                handle.lib.emu_stop(handle.pointer)
+                runner.join(0.05)
             raise
         return result[0]
 
