@@ -55,6 +55,12 @@ def test_names_of_scopes_are_kept_apart() -> None:
     assert len(targets) == 3
 
 
+def test_names_that_would_meet_in_cpp_are_refused() -> None:
+    text = entry(".reg .b32 a$b, a_b; mov.b32 a$b, 1; mov.b32 a_b, 2;")
+    with pytest.raises(ptx.PtxError, match=r"k: the names a\$b and a_b cannot be kept apart"):
+        translate.translate(parse.parse(harness.HEAD + text), "k")
+
+
 def test_lines_follow_inlining() -> None:
     text = (
         '.file 1 "/a//kernel.cu"\n.file 2 "wrap.cuh"\n'

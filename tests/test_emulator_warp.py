@@ -327,6 +327,14 @@ def test_control() -> None:
     np.testing.assert_array_equal(out[8 + len(expected)], LANE < 16)
 
 
+def test_a_block_beyond_the_launch_bound_is_a_fault() -> None:
+    text = Writer().text("bounded").replace("_out)\n{", "_out)\n.maxntid 8, 4\n{")
+    kernel = harness.build(text, "bounded")
+    harness.run(kernel, WORDS, out=np.zeros(THREADS, np.uint64), threads=32)
+    with pytest.raises(EmulatorFault, match="launch bound"):
+        harness.run(kernel, WORDS, out=np.zeros(THREADS, np.uint64), threads=33)
+
+
 def test_a_shuffle_from_a_lane_that_takes_no_part_is_a_fault() -> None:
     to = Writer()
     to.add("setp.lt.u32 %p, %lane, 16; @!%p bra after;")

@@ -39,6 +39,13 @@ inline uint64_t local_address(Thread& t, const Frame* frame, uint64_t address, u
   fault(t, site, "access beyond the local arrays of the function and its callers");
 }
 
+// A GPU does not launch a block larger than .maxntid (__launch_bounds__) says.
+inline void launch_bound(Thread& t, uint64_t threads) {
+  if (uint64_t{t.ntid.x} * t.ntid.y * t.ntid.z > threads) {
+    fault(t, 0, "the block has more threads than the kernel's launch bound");
+  }
+}
+
 // ---- operands that PTX leaves undefined are faults, not guesses
 // ------------------------------------
 template <class T>

@@ -44,7 +44,8 @@ SPECIALS = {f"%{name}.{axis}": f"t.{name}.{axis}"
 
 def identifier(name: str, prefix: str) -> str:
     """A C++ identifier for a PTX name; ``prefix`` tells the kinds of names apart."""
-    return prefix + re.sub(r"[^\w]", "_", name.replace("%", "r_" if prefix == "v_" else "_"))
+    spelled = name.replace("%", "r_" if prefix == "v_" else "_").replace(".", "_in_")
+    return prefix + re.sub(r"\W", "_", spelled)
 
 
 class Context:

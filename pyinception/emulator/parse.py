@@ -211,7 +211,7 @@ class _Body:
                 parser.fail(f"the text ends inside {self.function.name}")
             if char == "{":
                 self.scopes += 1
-                self.scope = _Scope(self.scope, f"__{self.scopes}")
+                self.scope = _Scope(self.scope, f".{self.scopes}")  # no name has a dot
                 parser.at += 1
             elif char == "}":
                 parser.at += 1

@@ -206,6 +206,18 @@ class FunctionWriter:
         arrays = [v for v in function.variables.values() if v.space == "local"]
         self.locals, self.local_bytes = _layout(arrays)
         self.types = self.variable_types()
+        self.refuse_equal_names()
+
+    def refuse_equal_names(self) -> None:
+        variables = [v.name for v in self.function.variables.values()]
+        for names in (self.types, self.positions, variables):
+            written: dict[str, str] = {}
+            for name in names:
+                other = written.setdefault(identifier(name, "v_"), name)
+                if other != name:
+                    raise PtxError(
+                        f"{self.kernel}: the names {other} and {name} cannot be kept apart"
+                    )
 
     def variable_types(self) -> dict[str, str]:
         """Registers without a type live in a float where most statements take them for one."""
@@ -272,6 +284,8 @@ class FunctionWriter:
         yield "  (void)t, (void)carry, (void)unused_carry;"
         if self.function.is_entry:
             yield "  const emu::Frame* const caller = nullptr;"
+            if self.function.max_threads:
+                yield f"  emu::launch_bound(t, {self.function.max_threads});"
         if self.local_bytes:
             yield f"  emu::LocalFrame<{self.local_bytes}> own(caller);"
         yield f"  const emu::Frame* const frame = {'&own' if self.local_bytes else 'caller'};"
