@@ -230,9 +230,10 @@ def test_empty_batch_gives_zero_filter_gradients():
 @pytest.mark.parametrize("storage", STORAGES)
 def test_nan_and_zeros_of_either_sign(storage):
     """relu keeps NaN and gives +0; a masked gy, NaN or not, counts nowhere; padding is not read."""
-    p = Problem((1, 4, 4, 5), (6,), (3, 3), 1, 1, storage)
+    p = Problem((1, 4, 4, 16), (6,), (3, 3), 1, 1, storage)
+    p.x[...] = np.abs(p.x.astype(np.float32))
     p.x[0, 0, 0, 0], p.w[0][:, 0, 0, 0] = np.nan, 1
-    p.w[0][5], p.b[0][5] = 0, -0.0
+    p.w[0][5], p.b[0][5] = -0.0, -0.0  # every term, and so the sum, is -0
     memory = Memory(open_device())
     run("conv.cu", plan("conv_fprop", p.record(memory))[0], memory)
     expected = p.fprop(0)
