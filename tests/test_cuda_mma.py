@@ -11,7 +11,7 @@ import subprocess
 
 import numpy as np
 import pytest
-from mma_problems import Conv, ReduceConv
+from mma_problems import Conv, Inception, ReduceConv
 from mma_runs import (
     CUDA,
     CXX,
@@ -136,6 +136,39 @@ def test_plans_of_the_modules(plans, name, limit, storage):
         assert grids[0] >= 2 and grids[2] >= 128, "a device has work at both ends"
         if extent < 28 and limit == 227 * KB and storage != "float32":
             assert bands == 1, "whole maps at batch 256"
+
+
+@needs_cxx
+@pytest.mark.parametrize("limit", (99 * KB, 163 * KB, 227 * KB))
+def test_plans_of_whole_modules(plans, limit):
+    """One launch whose blocks are those of the four roles, in order, at every batch."""
+    for extent, c, (cr3, k3), (cr5, k5) in MODULES.values():
+        asked = Inception(1, extent, c, (64, cr3, k3, cr5, k5, 32), limit=limit).place(
+            made_up_addresses()
+        )
+        for n in (1, 32, 256):
+            for role in (*asked["branches"], asked["ones"], asked["projection"]):
+                role["N"] = n
+            planned = Planned(plans, "inception", asked)
+            assert planned.reason == ""
+            (launch,), record = planned.launches, planned.record
+            ends = [*record["first"].tolist(), launch.grid[0]]
+            for branch, begin, end in zip(record["branches"], (0, ends[0]), ends[:2], strict=True):
+                groups = -(-n // int(branch["tile_images"]))
+                tiles = groups * int(branch["bands"]["value"])
+                assert end - begin == tiles * branch["slices"]["value"] > 0
+            for role, begin, end in zip((record["ones"], record["projection"]), ends[1:], ends[2:],
+                                        strict=False):  # fmt: skip
+                tiles = -(-n * extent * extent // 256) * int(role["column_tiles"]["value"])
+                assert end - begin == tiles
+            assert launch.shared_bytes <= limit and launch.block == 256
+    asked["projection"]["pad_h"] = 1
+    reason = Planned(plans, "inception", asked).reason
+    assert reason == "projection: expected a 1x1 without stride and padding"
+    asked["branches"][1]["type"] = 2
+    assert Planned(plans, "inception", asked).reason == (
+        "5x5 branch: type and N are 2 and 256, expected 1 and 256 as in the 3x3 branch"
+    )
 
 
 @needs_cxx
