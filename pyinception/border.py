@@ -6,6 +6,7 @@ copied once and counted; an output that does not fit raises. Nothing is written 
 """
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -49,24 +50,30 @@ def intake(function: str, argument: str, value: Any) -> Array:
         raise TypeError(f"{function}: {argument} is a {name}, {text}")
     if not hasattr(value, "__dlpack__"):
         return _from_cuda(function, argument, value)
-    try:
-        device = int(value.__dlpack_device__()[0])
-        if device in _CUDA_DEVICES:
-            return _from_cuda(function, argument, value)
-        capsule = _export(value) if device in _CPU_DEVICES else None
-    except (AttributeError, BufferError, RuntimeError, TypeError, ValueError) as error:
-        text = f"is a {name} that does not export its memory ({_first_line(error)})"
-        if library_of(value) == "jax":
-            text += "; inside jax.jit and jax.grad call pyinception.interop.jax"
-        raise TypeError(f"{function}: {argument} {text}") from error
-    if capsule is None:
+    device = int(_ask(function, argument, value, lambda: value.__dlpack_device__()[0]))
+    if device in _CUDA_DEVICES:
+        return _from_cuda(function, argument, value)
+    if device not in _CPU_DEVICES:
         text = f"is on DLPack device type {device}, expected host or CUDA memory"
         raise TypeError(f"{function}: {argument} {text}")
     core = backend.built_core()
     if core is None:  # NumPy opens capsules too, but takes those of before 1.0 as read-only
-        return np.from_dlpack(value)
+        return _ask(function, argument, value, lambda: np.from_dlpack(value))
+    capsule = _ask(function, argument, value, lambda: _export(value))
     array: Array = core.from_dlpack(function, argument, capsule)
     return array
+
+
+def _ask(function: str, argument: str, value: Any, question: Callable[[], Any]) -> Any:
+    """The answer of the value's own library, its errors in one sentence of ours."""
+    try:
+        return question()
+    except (AttributeError, BufferError, RuntimeError, TypeError, ValueError) as error:
+        said = str(error).strip().partition("\n")[0]
+        text = f"is a {type(value).__name__} that does not export its memory ({said})"
+        if library_of(value) == "jax":
+            text += "; inside jax.jit and jax.grad call pyinception.interop.jax"
+        raise TypeError(f"{function}: {argument} {text}") from error
 
 
 def _export(value: Any) -> Any:
@@ -85,10 +92,6 @@ def _from_cuda(function: str, argument: str, value: Any) -> Array:
     import cupy
 
     return cupy.from_dlpack(value) if hasattr(value, "__dlpack__") else cupy.asarray(value)
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0]
 
 
 def give_back(array: Array, caller: Any) -> Any:

@@ -189,7 +189,7 @@ def test_refused_in_one_sentence_and_nothing_leaks(case: str) -> None:
     "given", [CudaOnly(), Produced(X, device=producer.CUDA)], ids=["cai", "dl"]
 )
 def test_cuda_memory_is_recognised_and_refused(given: Any) -> None:
-    with pytest.raises(TypeError, match=r"conv2d: x is a \w+ in CUDA memory, .* use backend=") as e:
+    with pytest.raises(TypeError, match=r"^conv2d: x is a \w+ in CUDA memory, .* use back") as e:
         conv(given)
     assert str(backend.why_not("cuda")) in str(e.value)
 
@@ -240,3 +240,15 @@ def test_the_core_itself_takes_capsules_over_too() -> None:
     gc.collect()
     assert [array.calls() for array in given] == [[1, 1], [1, 1], [1, 1]]
     assert out.calls() == [1]
+
+
+def test_without_the_core_numpy_opens_capsules(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend, "_load_core", lambda: (None, "not built here"))
+    given = Produced(X)
+    np.testing.assert_array_equal(conv(given, backend="reference").array, Y)
+    with pytest.raises(TypeError, match=r"^conv2d: x is a Refusing that does not export its mem"):
+        conv(Refusing(X), backend="reference")
+    with pytest.raises(TypeError, match=r"^conv2d: x is a Produced that does not export its mem"):
+        conv(Produced(X, used=True), backend="reference")
+    gc.collect()
+    assert given.calls() == [1]
