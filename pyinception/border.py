@@ -61,6 +61,8 @@ def intake(function: str, argument: str, value: Any) -> Array:
         return _ask(function, argument, value, lambda: np.from_dlpack(value))
     capsule = _ask(function, argument, value, lambda: _export(value))
     array: Array = core.from_dlpack(function, argument, capsule)
+    if library_of(value) in _IMMUTABLE:  # whatever an old capsule cannot say
+        array.flags.writeable = False
     return array
 
 

@@ -100,6 +100,43 @@ def test_a_library_that_takes_nothing_in_gets_numpy() -> None:
     np.testing.assert_array_equal(y, Y)
 
 
+def some_memory(dice: np.random.Generator) -> np.ndarray:
+    """An array of any rank, dtype and strides: steps, reversals, broadcasts, empty axes."""
+    rank = dice.integers(0, 5)
+    dtype = dice.choice([np.float32, np.float64, np.uint8])
+    a = dice.integers(0, 9, dice.integers(1, 7, rank)).astype(dtype)
+    steps = [slice(None, None, int(dice.choice([1, 1, 2, -1, -2]))) for _ in range(rank)]
+    a = a[tuple(steps)] if rank else a
+    if rank and dice.random() < 0.1:
+        a = a[..., :0]
+    if dice.random() < 0.3:
+        a = np.broadcast_to(a, (3, *a.shape))
+    a = a.transpose(dice.permutation(a.ndim))
+    if dice.random() < 0.3:
+        a.flags.writeable = False
+    return a
+
+
+@needs_core
+def test_two_thousand_memories_arrive_as_they_are() -> None:
+    dice = np.random.default_rng(5)
+    for _ in range(2000):
+        a = some_memory(dice)
+        version = [None, (1, 0), (1, 1)][dice.integers(3)]
+        given = Produced(a, version=version, offset=int(dice.choice([0, 8, 4096])))
+        view = border.intake("conv2d", "x", given)
+        assert (view.shape, view.dtype) == (a.shape, a.dtype)
+        np.testing.assert_array_equal(view, a)
+        if a.size:
+            assert view.__array_interface__["data"][0] == a.__array_interface__["data"][0]
+            long = [axis for axis in range(a.ndim) if a.shape[axis] > 1]
+            assert [view.strides[axis] for axis in long] == [a.strides[axis] for axis in long]
+        if version is not None:
+            assert view.flags.writeable == a.flags.writeable
+        del view
+        assert given.calls() == [1]
+
+
 @needs_core
 def test_the_borrowed_view_owns_the_export() -> None:
     given = Produced(X.copy())

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import pyinception as pyi
-from pyinception import backend, config
+from pyinception import backend, border, config, workspace
 from pyinception.ops.weights import InceptionWeights, weight_shapes
 
 jax = pytest.importorskip("jax", reason="jax is not installed (extra `oracles`)")
@@ -259,6 +259,31 @@ def test_refusals(case):
     call, error, message = list(refusals())[case]
     with pytest.raises(error, match=message):
         call()
+
+
+def test_results_of_plain_functions_are_not_copied():
+    x = jnp.asarray(X)
+    made = workspace.empty((2, 3, 4, 5), np.zeros(1, np.float32))
+    given = border.give_back(made, x)
+    assert isinstance(given, jax.Array)
+    assert given.unsafe_buffer_pointer() == made.ctypes.data
+    taken = border.intake("conv2d", "x", x)
+    assert taken.ctypes.data == x.unsafe_buffer_pointer() and not taken.flags.writeable
+
+
+AT_EXIT = """
+import jax, numpy as np, pyinception as pyi
+from pyinception.interop import jax as ours
+x, w = np.ones((8, 56, 56, 64), np.float32), np.ones((3, 3, 64, 64), np.float32)
+kept = pyi.conv2d(jax.numpy.asarray(x), np.ones((4, 1, 1, 64), np.float32))
+run = jax.jit(lambda x: ours.conv2d(x, w, padding=1))
+running = [run(x) for _ in range(4)]
+"""
+
+
+def test_the_process_may_end_while_calls_run():
+    done = python(["-c", AT_EXIT])
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_plain_functions_inside_jit_point_to_the_adapter():
