@@ -87,20 +87,23 @@ def cases() -> list[Case]:
     shape = x.shape
     add("reduce_conv", "backward", branch, gy, x, wr, w, r, y, blank(*shape), *grads, False)
     add("reduce_conv", "backward", branch, gy, x, wr, w, r, y, ints(*shape), *grads, True)
-    module = InceptionSpec.of_widths((2, 5, 4, 3), (2, 2, 3, 1, 2, 2))
-    filters = ((2, 1, 3), (2, 1, 3), (3, 3, 2), (1, 1, 3), (2, 5, 1), (2, 1, 3))
-    weights = tuple(a for k, s, c in filters for a in (ints(k, s, s, c, low=-1, high=2), ints(k)))
-    x, y, gy = ints(2, 5, 4, 3), ints(2, 5, 4, 9), ints(2, 5, 4, 9)
-    reduced = ints(2, 5, 4, 2), ints(2, 5, 4, 1)
-    pooled, argmax = ints(2, 5, 4, 3), np.full((2, 5, 4, 3), 4, np.uint8)
-    empty = tuple(blank(*a.shape) for a in (*reduced, pooled)) + (
-        blank(2, 5, 4, 3, dtype=np.uint8),
-    )
-    add("inception", "fprop", module, x, weights, blank(*y.shape), None)
-    add("inception", "fprop", module, x, weights, blank(*y.shape), empty)
-    grads = tuple(blank(*a.shape) for a in weights)
-    saved = (*reduced, pooled, argmax)
-    add("inception", "backward", module, gy, x, weights, y, saved, blank(*x.shape), grads)
+    for third in (5, 3):
+        module = InceptionSpec.of_widths((2, 5, 4, 3), (2, 2, 3, 1, 2, 2), third=third)
+        filters = ((2, 1, 3), (2, 1, 3), (3, 3, 2), (1, 1, 3), (2, third, 1), (2, 1, 3))
+        weights = tuple(
+            a for k, s, c in filters for a in (ints(k, s, s, c, low=-1, high=2), ints(k))
+        )
+        x, y, gy = ints(2, 5, 4, 3), ints(2, 5, 4, 9), ints(2, 5, 4, 9)
+        reduced = ints(2, 5, 4, 2), ints(2, 5, 4, 1)
+        pooled, argmax = ints(2, 5, 4, 3), np.full((2, 5, 4, 3), 4, np.uint8)
+        empty = tuple(blank(*a.shape) for a in (*reduced, pooled)) + (
+            blank(2, 5, 4, 3, dtype=np.uint8),
+        )
+        add("inception", "fprop", module, x, weights, blank(*y.shape), None)
+        add("inception", "fprop", module, x, weights, blank(*y.shape), empty)
+        grads = tuple(blank(*a.shape) for a in weights)
+        saved = (*reduced, pooled, argmax)
+        add("inception", "backward", module, gy, x, weights, y, saved, blank(*x.shape), grads)
     x = ints(2, 7, 6, 3, low=-40, high=41)
     for ceil in (False, True):
         pool = PoolSpec("max", 2, 7, 6, 3, (3, 3), (2, 2), (0, 1), ceil)
