@@ -134,3 +134,51 @@ __device__ void product(const float* x, float* y) {
 }
 KERNEL(right_fragment) { product<false>(x, y); }
 KERNEL(wrong_fragment) { product<true>(x, y); }
+
+// y (64, 8) = a (64, 96) b^T, b (8, 96), bf16: a ring of two stages filled by cp.async, ldmatrix,
+// mma.
+template <bool kBarrier>
+__device__ void ring(const float* x, float* y) {
+  extern __shared__ __align__(16) __nv_bfloat16 tiles[];
+  constexpr int kDepth = 96, kStep = 16, kSteps = kDepth / kStep, kStage = (64 + 8) * kStep;
+  const __nv_bfloat16 *a = (const __nv_bfloat16*)x, *b = a + 64 * kDepth;
+  const int t = threadIdx.x, lane = t % 32, warp = t / 32;
+  const auto fetch = [&](int step) {
+    __nv_bfloat16* stage = tiles + step % 2 * kStage;
+    const int from = t / 2 * kDepth + step * kStep + t % 2 * 8;
+    copy16(stage + t * 8, a + from);
+    if (t < 16) copy16(stage + 64 * kStep + t * 8, b + from);
+    asm volatile("cp.async.commit_group;" ::: "memory");
+  };
+  float d[4] = {};
+  fetch(0);
+  for (int step = 0; step < kSteps; step++) {
+    if (step + 1 < kSteps) {
+      fetch(step + 1);
+      asm volatile("cp.async.wait_group 1;" ::: "memory");
+    } else {
+      asm volatile("cp.async.wait_group 0;" ::: "memory");
+    }
+    __syncthreads();
+    const __nv_bfloat16* stage = tiles + step % 2 * kStage;
+    const u32 at_a = shared_address(stage + (16 * warp + lane % 16) * kStep + lane / 16 * 8);
+    const u32 at_b = shared_address(stage + (64 + lane % 8) * kStep + lane / 8 % 2 * 8);
+    u32 a0, a1, a2, a3, b0, b1;
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(a0), "=r"(a1), "=r"(a2), "=r"(a3)
+                 : "r"(at_a));
+    asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];"
+                 : "=r"(b0), "=r"(b1)
+                 : "r"(at_b));
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+        "{%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+    if (kBarrier) __syncthreads();  // the stage is read before it is filled again
+  }
+  const int row = 16 * warp + lane / 4, column = lane % 4 * 2;
+  for (int i = 0; i < 4; i++) y[8 * (row + 8 * (i / 2)) + column + i % 2] = d[i];
+}
+KERNEL(ring_with_barrier) { ring<true>(x, y); }
+KERNEL(ring_without_barrier) { ring<false>(x, y); }

@@ -50,7 +50,7 @@ def run(name: str, checked: bool = True, x: np.ndarray | None = None, **settings
     memory = device.buffer("x", data)
     y = device.buffer("y", np.full(512, np.nan, np.float32))
     threads = 32 if "fragment" in name else 128
-    shared = 2048 if "cop" in name else 512
+    shared = 4608 if "ring" in name else 2048 if "cop" in name else 512
     params = np.array((memory.ctypes.data, y.ctypes.data, 512), PARAMS)
     grid = (2,) if name == "two_blocks" else (1,)
     device.launch(kernel(name, checked), grid, (threads,), params, shared)
@@ -146,3 +146,38 @@ def test_defects_give_wrong_numbers_even_unchecked() -> None:
         right = x[:128] if name == "uninitialised" else x[:128][::-1]
         results = [run(name, False, x, order="greedy", seed=s)[:128] for s in range(3)]
         assert not all(np.array_equal(y, right) for y in results), name
+
+
+# ---- a pipeline of copies and matrix products ----------------------------------------------------
+def ring_operands() -> tuple[np.ndarray, np.ndarray]:
+    """x as the kernel takes it, bf16 pairs in floats, and the product it must give."""
+    draw = np.random.default_rng(3)
+    a, b = (draw.integers(-4, 5, (rows, 96)).astype(np.float32) for rows in (64, 8))
+    bits = np.concatenate([a.ravel(), b.ravel()]).view(np.uint32) >> 16  # exact in bf16
+    return bits.astype(np.uint16).view(np.float32), (a @ b.T).ravel()
+
+
+@pytest.mark.parametrize("checked", [False, True])
+@pytest.mark.parametrize(("order", "seed"), SCHEDULES)
+@pytest.mark.parametrize("lazy", [False, True])
+def test_the_right_ring_passes(order: str, seed: int, lazy: bool, checked: bool) -> None:
+    x, expected = ring_operands()
+    y = run("ring_with_barrier", checked, x, order=order, seed=seed, lazy_copies=lazy)
+    np.testing.assert_array_equal(y, expected)
+
+
+@pytest.mark.parametrize(("order", "seed"), SCHEDULES)
+def test_a_ring_without_its_barrier(order: str, seed: int) -> None:
+    """WAR: a stage is filled again while another warp has yet to read it."""
+    x, _ = ring_operands()
+    with pytest.raises(EmulatorFault) as raised:
+        run("ring_without_barrier", x=x, order=order, seed=seed)
+    fault = raised.value
+    assert fault.buffer == "shared memory", str(fault)
+    assert fault.kind in ("race", "copy not waited for"), str(fault)
+
+
+def test_a_ring_without_its_barrier_gives_wrong_numbers_in_a_greedy_order() -> None:
+    x, expected = ring_operands()
+    results = [run("ring_without_barrier", False, x, order="greedy", seed=s) for s in range(8)]
+    assert not all(np.array_equal(y, expected) for y in results)
