@@ -38,6 +38,7 @@ WITH_CONSTANTS = {
     "selp.b64": (0, 1), "selp.f64": (0, 1), "shl.b32": (0, 1), "shl.b64": (1,), "mov.u16": (0,),
     "mov.s16": (0,), "mov.b16": (0,), "mov.u32": (0,), "mov.s32": (0,), "mov.b32": (0,),
     "mov.u64": (0,), "mov.s64": (0,), "mov.b64": (0,), "mov.f32": (0,), "mov.f64": (0,),
+    "mov.pred": (0,),
     "setp.eq.s32": (0, 1), "prmt.b32": (2,), "bfe.u32": (1, 2), "cvt.rn.f32.s32": (0,),
     "cvt.u32.u16": (0,), "cvt.s64.s32": (0,), "cvt.u32.u64": (0,),
 }  # fmt: skip

@@ -125,6 +125,7 @@ def _selection() -> Iterator[Rule]:
         yield from rule(f"slct.ftz.{t}.f32", f"={t} {t} {t} f32", flushed)
         yield from rule(f"mov.{t}", f"={t} &{t}", "$1")
     yield from rule("mov.pred", "=pred pred", "$1")
+    yield from rule("mov.pred", "=pred #", "$1 != 0")
 
 
 def combinations(compare: str, ftz: str = "") -> Iterator[tuple[str, str, str, str]]:
