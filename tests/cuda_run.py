@@ -214,9 +214,8 @@ def open_device(seed: int = 1) -> Emulated:
     if CXX is None:
         pytest.skip("no C++ compiler found")
     try:
-        from pyinception.emulator import compile, device  # noqa: F401
-
         from pyinception import emulator
+        from pyinception.emulator import compile, device  # noqa: F401
     except ImportError:
         pytest.skip("this build has no CUDA emulator")
     if reason := compile.why_not():

@@ -12,7 +12,13 @@ from adaptors import problem, slopes, truth
 from pyinception import backend
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "interop.md"
-NEEDS = {"Arrays": None, "PyTorch": "torch", "JAX": "jax", "TensorFlow": "tensorflow", "CuPy": "cupy"}
+NEEDS = {
+    "Arrays": None,
+    "PyTorch": "torch",
+    "JAX": "jax",
+    "TensorFlow": "tensorflow",
+    "CuPy": "cupy",
+}
 MARKS = {name: [pytest.mark.oracles] for name in ("PyTorch", "JAX", "TensorFlow")}
 
 

@@ -3,7 +3,6 @@
 import copy
 import gc
 import importlib
-import re
 from pathlib import Path
 
 import pytest
@@ -378,14 +377,3 @@ def test_call_overhead_benchmark(capsys, monkeypatch):
     rows = importlib.import_module("call_overhead").main(["--rounds", "2"])
     assert [row["call"] for row in rows] == ["bare", "numpy", "torch", "torch module"]
     assert rows[0]["over_us"] == 0 and "5a/5x5" in capsys.readouterr().out
-
-
-def test_the_page_runs():
-    """The Python of docs/interop.md, in its order."""
-    page = (EXAMPLES.parent / "docs" / "interop.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"^```python\n(.*?)^```$", page, flags=re.M | re.S)
-    assert len(blocks) >= 2
-    namespace = {}
-    for block in blocks:
-        exec(compile(block, "interop.md", "exec"), namespace)
-    assert isinstance(namespace["model"][0], Inception)
