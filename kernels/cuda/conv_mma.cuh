@@ -104,18 +104,18 @@ __device__ __forceinline__ void conv_mma(const ConvMmaArgs& a, int block) {
             panel + T::kPanelA);
       });
 
-  // where the units go that this lane will hold
+  // which output takes the units that this lane will hold; addresses kept here instead of read from
+  // the record at every store took the kernel from 180 registers to spills
+  int output[kLaneUnits<E>];  // -1: none
   const int column0 = n0 + l.first_column(nt);
-  E* out[kLaneUnits<E>];
-  CudaStrides strides[kLaneUnits<E>];
 #pragma unroll
   for (int i = 0; i < kLaneUnits<E>; i++) {
     const int at = unit_column<E>(i, l.t), k = column0 + at;
-    out[i] = nullptr, strides[i] = {0, 0, 0};
+    output[i] = -1;
 #pragma unroll
     for (int o = 0; o < 4; o++)
       if (o < a.output_count && at < 8 * nt && inside(k - a.outputs[o].first, a.outputs[o].count))
-        out[i] = (E*)a.outputs[o].y + k - a.outputs[o].first, strides[i] = a.outputs[o].strides;
+        output[i] = o;
   }
   const E* sum = a.accumulate ? (const E*)a.outputs[0].y : nullptr;
   float bias[4][2];
@@ -145,8 +145,10 @@ __device__ __forceinline__ void conv_mma(const ConvMmaArgs& a, int block) {
       }
       if (sum) __syncwarp();  // lanes read pairs of the units that others are about to store
       gather_units<E>(v, l.t, [&](int which, uint4 unit) {
-        if (m < a.pixels && out[which])
-          store_global(out[which] + offset_of(strides[which], n, p, q), unit);
+        if (m >= a.pixels || output[which] < 0) return;
+        const MmaOutput& o = a.outputs[output[which]];
+        const int k = column0 + unit_column<E>(which, l.t) - o.first;
+        store_global((E*)o.y + offset_of(o.strides, n, p, q) + k, unit);
       });
     }
 }
