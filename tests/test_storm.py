@@ -19,7 +19,7 @@ def test_ten_thousand_rounds() -> None:
 
 
 EXIT = """
-import sys, threading; sys.path.insert(0, sys.argv[1])
+import sys, threading; sys.path.insert(0, sys.argv[1]); import conftest
 import numpy as np, pyinception as pyi, storm, random
 left = [storm.used(random.Random(i)) + storm.viewed(random.Random(i)) for i in range(5)]
 {last}
