@@ -2,6 +2,7 @@
 #
 #   make demo       check, benchmark and train in about two minutes after the build
 #   make test       the test suite (no deep-learning framework)
+#   make test-cuda  the CUDA kernels: compiled for every architecture, run on the emulator
 #   make test-all   with the comparisons against frameworks (extra `oracles`)
 #   make lint       ruff, mypy, clang-format
 #   make asan       the lifetime storm under AddressSanitizer and UndefinedBehaviorSanitizer
@@ -15,7 +16,7 @@ STAMPS := $(VENV)/stamps
 SOURCES := CMakeLists.txt pyproject.toml setup.py $(wildcard csrc/*/*) $(wildcard kernels/*.py) \
            $(wildcard kernels/*.h) $(wildcard kernels/cpu/*.py)
 
-.PHONY: venv demo test test-all lint asan bench figures clean
+.PHONY: venv demo test test-cuda test-all lint asan bench figures clean
 venv: $(STAMPS)/dev
 
 $(STAMPS)/venv:
@@ -43,8 +44,11 @@ demo: $(STAMPS)/dev
 	$(BIN)/pyinception demo
 
 test: $(STAMPS)/dev
-	$(BIN)/python -m pytest -q -m "not oracles"
-	@echo "Left out: comparisons with other frameworks; 'make test-all' runs them."
+	$(BIN)/python -m pytest -q -n 2 -m "not oracles and not cuda"
+	@echo "Left out: comparisons with other frameworks ('make test-all'), CUDA kernels ('make test-cuda')."
+
+test-cuda: $(STAMPS)/dev
+	$(BIN)/python -m pytest -q -n 2 -m cuda
 
 test-all: $(STAMPS)/oracles
 	$(BIN)/python -m pytest -q -m oracles

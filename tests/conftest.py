@@ -40,3 +40,10 @@ class CheckoutFinder(MetaPathFinder):
 
 sys.path.append(str(ROOT))
 sys.meta_path.append(CheckoutFinder())
+
+
+def pytest_collection_modifyitems(items: list) -> None:
+    """The CUDA kernels' tests, compiled and emulated, have a target of their own."""
+    for item in items:
+        if item.path.name.startswith(("test_cuda_", "test_emulator_")):
+            item.add_marker("cuda")
