@@ -14,7 +14,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/stamps
 SOURCES := CMakeLists.txt pyproject.toml setup.py $(wildcard csrc/*/*) $(wildcard kernels/*.py) \
-           $(wildcard kernels/*.h) $(wildcard kernels/cpu/*.py)
+           $(wildcard kernels/*.h) $(wildcard kernels/cpu/*.py) $(wildcard kernels/cuda/*)
 
 .PHONY: venv demo test test-cuda test-all lint asan bench figures clean
 venv: $(STAMPS)/dev
