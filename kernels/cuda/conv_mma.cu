@@ -36,15 +36,15 @@ using Flat = MmaTile<E, 4, 1, 4>;
 PYI_ENTRY(conv_mma_tf32_wide, 256, 1, ConvMmaArgs, conv_mma<Wide<float>>(a, blockIdx.x))
 PYI_ENTRY(conv_mma_tf32_tall, 128, 2, ConvMmaArgs, conv_mma<Tall<float>>(a, blockIdx.x))
 PYI_ENTRY(conv_mma_tf32_flat, 128, 2, ConvMmaArgs, conv_mma<Flat<float>>(a, blockIdx.x))
-PYI_ENTRY(conv_mma_bf16_wide, 256, 1, ConvMmaArgs, conv_mma<Wide<Bf16>>(a, blockIdx.x))
-PYI_ENTRY(conv_mma_bf16_tall, 128, 2, ConvMmaArgs, conv_mma<Tall<Bf16>>(a, blockIdx.x))
-PYI_ENTRY(conv_mma_bf16_flat, 128, 3, ConvMmaArgs, conv_mma<Flat<Bf16>>(a, blockIdx.x))
-PYI_ENTRY(conv_mma_fp16_wide, 256, 1, ConvMmaArgs, conv_mma<Wide<Fp16>>(a, blockIdx.x))
-PYI_ENTRY(conv_mma_fp16_tall, 128, 2, ConvMmaArgs, conv_mma<Tall<Fp16>>(a, blockIdx.x))
-PYI_ENTRY(conv_mma_fp16_flat, 128, 3, ConvMmaArgs, conv_mma<Flat<Fp16>>(a, blockIdx.x))
+PYI_ENTRY(conv_mma_bf16_wide, 256, 1, ConvMmaArgs, conv_mma<Wide<bf16>>(a, blockIdx.x))
+PYI_ENTRY(conv_mma_bf16_tall, 128, 2, ConvMmaArgs, conv_mma<Tall<bf16>>(a, blockIdx.x))
+PYI_ENTRY(conv_mma_bf16_flat, 128, 3, ConvMmaArgs, conv_mma<Flat<bf16>>(a, blockIdx.x))
+PYI_ENTRY(conv_mma_fp16_wide, 256, 1, ConvMmaArgs, conv_mma<Wide<f16>>(a, blockIdx.x))
+PYI_ENTRY(conv_mma_fp16_tall, 128, 2, ConvMmaArgs, conv_mma<Tall<f16>>(a, blockIdx.x))
+PYI_ENTRY(conv_mma_fp16_flat, 128, 3, ConvMmaArgs, conv_mma<Flat<f16>>(a, blockIdx.x))
 PYI_ENTRY(conv_wgrad_mma_tf32, 128, 3, ConvWgradMmaArgs, conv_wgrad_mma<WgradTile<float>>(a))
-PYI_ENTRY(conv_wgrad_mma_bf16, 128, 3, ConvWgradMmaArgs, conv_wgrad_mma<WgradTile<Bf16>>(a))
-PYI_ENTRY(conv_wgrad_mma_fp16, 128, 3, ConvWgradMmaArgs, conv_wgrad_mma<WgradTile<Fp16>>(a))
+PYI_ENTRY(conv_wgrad_mma_bf16, 128, 3, ConvWgradMmaArgs, conv_wgrad_mma<WgradTile<bf16>>(a))
+PYI_ENTRY(conv_wgrad_mma_fp16, 128, 3, ConvWgradMmaArgs, conv_wgrad_mma<WgradTile<f16>>(a))
 
 // ---- small kernels ------------------------------------------------------------------------------
 // The words of a unit where the mask is positive.
@@ -81,9 +81,9 @@ extern "C" __global__ void __launch_bounds__(256, 4)
   if (a.type == kMmaTf32)
     mask_unit<float>(a, i);
   else if (a.type == kMmaBf16)
-    mask_unit<Bf16>(a, i);
+    mask_unit<bf16>(a, i);
   else
-    mask_unit<Fp16>(a, i);
+    mask_unit<f16>(a, i);
 }
 
 // A thread makes one unit, k .. of (c, tap), from as many filters: bits move, nothing is computed.
@@ -127,11 +127,11 @@ extern "C" __global__ void __launch_bounds__(256, 4)
 #include "conv_mma_plan.h"
 #include "mma_launch.h"
 
-static_assert(is_shape<Wide<Bf16>, kMmaWide>() && is_shape<Tall<Bf16>, kMmaTall>() &&
-                  is_shape<Flat<Bf16>, kMmaFlat>(),
+static_assert(is_shape<Wide<bf16>, kMmaWide>() && is_shape<Tall<bf16>, kMmaTall>() &&
+                  is_shape<Flat<bf16>, kMmaFlat>(),
               "kMmaShapes are the tiles");
-static_assert(kWgradRows == WgradTile<Bf16>::kRows && kWgradColumns == WgradTile<Bf16>::kColumns &&
-                  kWgradRing == WgradTile<Bf16>::kRing && kWgradRing == WgradTile<float>::kRing,
+static_assert(kWgradRows == WgradTile<bf16>::kRows && kWgradColumns == WgradTile<bf16>::kColumns &&
+                  kWgradRing == WgradTile<bf16>::kRing && kWgradRing == WgradTile<float>::kRing,
               "the plan's tile is the kernels' tile");
 
 static const void* const kEntries[] = {PYI_CONV_MMA_ENTRIES(PYI_MMA_ADDRESS)};

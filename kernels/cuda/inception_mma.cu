@@ -38,15 +38,15 @@ __device__ __forceinline__ void inception_mma(const InceptionMmaArgs& a) {
     inception_mma<E>(a);                                 \
   }
 PYI_ENTRY(inception_mma_tf32, float)
-PYI_ENTRY(inception_mma_bf16, Bf16)
-PYI_ENTRY(inception_mma_fp16, Fp16)
+PYI_ENTRY(inception_mma_bf16, bf16)
+PYI_ENTRY(inception_mma_fp16, f16)
 
 // ---- launcher ----------------------------------------------------------------------------------
 #ifndef __CUDACC_RTC__
 #include "inception_mma_plan.h"
 #include "mma_launch.h"
 
-static_assert(is_shape<Mid<Bf16>, kMmaMid>(), "kMmaShapes has the tile");
+static_assert(is_shape<Mid<bf16>, kMmaMid>(), "kMmaShapes has the tile");
 
 extern "C" int pyi_cuda_inception_mma(const InceptionMmaArgs* args, void* stream, char* reason) {
   static const void* const kEntries[] = {PYI_INCEPTION_MMA_ENTRIES(PYI_MMA_ADDRESS)};

@@ -1,5 +1,6 @@
-// Every line of inline PTX of the project: tensor-core multiply-add, matrix loads, asynchronous
-// copies, conversions. Each wrapper is one instruction and says what architecture it needs.
+// Inline PTX (all of it but the fp16 conversions of storage.cuh): tensor-core multiply-add, matrix
+// loads, asynchronous copies, conversions. Each wrapper is one instruction and says what
+// architecture it needs.
 //
 // Shared memory is addressed by 32-bit byte offsets of the shared window (shared_address). A
 // fragment is what one lane of a warp holds; g = lane / 4 and t = lane % 4 number it:
@@ -15,13 +16,7 @@
 // holds word t of row g. So one ldmatrix serves both, and the kernels count in units.
 #pragma once
 
-// Storage types. Opaque: arithmetic is fp32, only the conversions below look inside.
-struct Bf16 {
-  unsigned short bits;
-};
-struct Fp16 {
-  unsigned short bits;
-};
+#include "storage.cuh"
 
 __device__ __forceinline__ unsigned shared_address(const void* p) {
   return (unsigned)__cvta_generic_to_shared(p);
@@ -30,14 +25,14 @@ __device__ __forceinline__ unsigned shared_address(const void* p) {
 // ---- multiply-add ------------------------------------------------------------------------------
 // d += a b, sm_80. The tag chooses the type of a and b; float stands for tf32.
 __device__ __forceinline__ void mma(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2],
-                                    Bf16) {
+                                    bf16) {
   asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
       "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 __device__ __forceinline__ void mma(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2],
-                                    Fp16) {
+                                    f16) {
   asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
       "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
@@ -51,7 +46,7 @@ __device__ __forceinline__ void mma(float (&d)[4], const unsigned (&a)[4], const
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 // d += a b over eight k, sm_75: the only fp16 form of that architecture.
-__device__ __forceinline__ void mma_k8(float (&d)[4], const unsigned (&a)[2], unsigned b, Fp16) {
+__device__ __forceinline__ void mma_k8(float (&d)[4], const unsigned (&a)[2], unsigned b, f16) {
   asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 "
       "{%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
@@ -124,20 +119,20 @@ __device__ __forceinline__ void cp_async_wait() {
 
 // ---- conversions, to nearest even unless said ---------------------------------------------------
 // Two values as one word, lo in the lower half, sm_80.
-__device__ __forceinline__ unsigned pack(float lo, float hi, Bf16) {
+__device__ __forceinline__ unsigned pack(float lo, float hi, bf16) {
   unsigned v;
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(v) : "f"(hi), "f"(lo));
   return v;
 }
-__device__ __forceinline__ unsigned pack(float lo, float hi, Fp16) {
+__device__ __forceinline__ unsigned pack(float lo, float hi, f16) {
   unsigned v;
   asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(v) : "f"(hi), "f"(lo));
   return v;
 }
-__device__ __forceinline__ void unpack(unsigned v, float& lo, float& hi, Bf16) {
+__device__ __forceinline__ void unpack(unsigned v, float& lo, float& hi, bf16) {
   lo = __uint_as_float(v << 16), hi = __uint_as_float(v & 0xffff0000u);
 }
-__device__ __forceinline__ void unpack(unsigned v, float& lo, float& hi, Fp16) {
+__device__ __forceinline__ void unpack(unsigned v, float& lo, float& hi, f16) {
   asm("{.reg .b16 l, h; mov.b32 {l, h}, %2; cvt.f32.f16 %0, l; cvt.f32.f16 %1, h;}"
       : "=f"(lo), "=f"(hi)
       : "r"(v));
@@ -151,12 +146,12 @@ __device__ __forceinline__ unsigned to_tf32(unsigned v) {
 
 // ---- comparison --------------------------------------------------------------------------------
 // The larger of both words' values, pair by pair, NaN if either is, sm_80.
-__device__ __forceinline__ unsigned larger(unsigned x, unsigned y, Bf16) {
+__device__ __forceinline__ unsigned larger(unsigned x, unsigned y, bf16) {
   unsigned v;
   asm("max.NaN.bf16x2 %0, %1, %2;" : "=r"(v) : "r"(x), "r"(y));
   return v;
 }
-__device__ __forceinline__ unsigned larger(unsigned x, unsigned y, Fp16) {
+__device__ __forceinline__ unsigned larger(unsigned x, unsigned y, f16) {
   unsigned v;
   asm("max.NaN.f16x2 %0, %1, %2;" : "=r"(v) : "r"(x), "r"(y));
   return v;

@@ -31,12 +31,12 @@ using Flat = MmaTile<E, 4, 1, 4>;  // 64 x 128: one 7x7, or a small batch cut fi
       NAME(const __grid_constant__ ReduceConvMmaArgs a) {              \
     reduce_conv_mma<TILE>(a, blockIdx.x);                              \
   }
-PYI_ENTRY(reduce_conv_mma_bf16_wide, Wide<Bf16>, 1)
-PYI_ENTRY(reduce_conv_mma_bf16_tall, Tall<Bf16>, 2)
-PYI_ENTRY(reduce_conv_mma_bf16_flat, Flat<Bf16>, 3)
-PYI_ENTRY(reduce_conv_mma_fp16_wide, Wide<Fp16>, 1)
-PYI_ENTRY(reduce_conv_mma_fp16_tall, Tall<Fp16>, 2)
-PYI_ENTRY(reduce_conv_mma_fp16_flat, Flat<Fp16>, 3)
+PYI_ENTRY(reduce_conv_mma_bf16_wide, Wide<bf16>, 1)
+PYI_ENTRY(reduce_conv_mma_bf16_tall, Tall<bf16>, 2)
+PYI_ENTRY(reduce_conv_mma_bf16_flat, Flat<bf16>, 3)
+PYI_ENTRY(reduce_conv_mma_fp16_wide, Wide<f16>, 1)
+PYI_ENTRY(reduce_conv_mma_fp16_tall, Tall<f16>, 2)
+PYI_ENTRY(reduce_conv_mma_fp16_flat, Flat<f16>, 3)
 PYI_ENTRY(reduce_conv_mma_tf32_wide, Wide<float>, 1)
 PYI_ENTRY(reduce_conv_mma_tf32_tall, Tall<float>, 2)
 PYI_ENTRY(reduce_conv_mma_tf32_flat, Flat<float>, 2)
@@ -46,8 +46,8 @@ PYI_ENTRY(reduce_conv_mma_tf32_flat, Flat<float>, 2)
 #include "mma_launch.h"
 #include "reduce_conv_mma_plan.h"
 
-static_assert(is_shape<Wide<Bf16>, kMmaWide>() && is_shape<Tall<Bf16>, kMmaTall>() &&
-                  is_shape<Flat<Bf16>, kMmaFlat>(),
+static_assert(is_shape<Wide<bf16>, kMmaWide>() && is_shape<Tall<bf16>, kMmaTall>() &&
+                  is_shape<Flat<bf16>, kMmaFlat>(),
               "kMmaShapes are the tiles");
 
 extern "C" int pyi_cuda_reduce_conv_mma(const ReduceConvMmaArgs* args, void* stream, char* reason) {
