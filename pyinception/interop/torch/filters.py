@@ -5,6 +5,7 @@ PyTorch counts in-place changes of a tensor (``_version``), but not those that g
 """
 
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +16,7 @@ from pyinception.prepack import Format, Packed, prepack
 
 @dataclass(frozen=True)
 class _Kept:
-    tensor: weakref.ref[torch.Tensor]
+    tensor: Callable[[], object]  # a weak reference
     version: int
     address: int
     packed: Packed
