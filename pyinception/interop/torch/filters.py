@@ -5,7 +5,6 @@ PyTorch counts in-place changes of a tensor (``_version``), but not those that g
 """
 
 import weakref
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -16,10 +15,15 @@ from pyinception.prepack import Format, Packed, prepack
 
 @dataclass(frozen=True)
 class _Kept:
-    tensor: Callable[[], object]  # a weak reference
+    tensor: weakref.ref[torch.Tensor]
     version: int
     address: int
     packed: Packed
+
+    def is_of(self, w: torch.Tensor) -> bool:
+        """Whether ``w`` is the tensor that was packed, unchanged since."""
+        unchanged = self.version == w._version and self.address == w.data_ptr()
+        return unchanged and self.tensor() is w
 
 
 _kept: dict[int, _Kept] = {}  # id of the tensor -> its filter, while the tensor lives
@@ -33,9 +37,9 @@ def packed_filter(w: torch.Tensor | Packed, format: Format) -> torch.Tensor | Pa
     if isinstance(w, Packed):
         return w
     kept = _kept.get(id(w))
-    if kept is not None and kept.tensor() is w and kept.version == w._version:
+    if kept is not None and kept.is_of(w):
         packed = kept.packed
-        if kept.address == w.data_ptr() and (packed.format is format or packed.format == format):
+        if packed.format is format or packed.format == format:
             return packed
     return w if w.is_inference() else _keep(w, format)
 
