@@ -59,6 +59,17 @@ def test_fork_after_use():
     """)
 
 
+def test_a_child_forked_before_any_use_has_a_team_of_its_own():
+    passes("""
+        child = os.fork()
+        if child == 0:
+            before = len(os.listdir("/proc/self/task"))
+            conv(2)
+            os._exit(0 if len(os.listdir("/proc/self/task")) == before + 1 else 1)
+        assert os.waitpid(child, 0)[1] == 0
+    """)
+
+
 def test_fork_while_another_thread_calls():
     passes("""
         expected, stop = conv(2), []

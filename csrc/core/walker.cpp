@@ -159,13 +159,17 @@ class Team {
 // A signal handler that runs while this thread polls may call back into the library.
 thread_local bool walking = false;
 
-// Set in every child from the moment the library is loaded: a borrowed team dies in a fork too.
-std::atomic<bool> forked{false};
+// Threads do not outlive a fork. Our team is lost in the children of a process that had one; a
+// borrowed team may be lost in any child.
+std::atomic<bool> team_lost{false}, forked{false};
 [[maybe_unused]] const int kForkHandler =
     pthread_atfork(nullptr, nullptr, [] { forked.store(true); });
 
 Team& team() {
-  static Team* shared = new Team;
+  static Team* shared = [] {
+    pthread_atfork(nullptr, nullptr, [] { team_lost.store(true); });
+    return new Team;
+  }();
   return *shared;
 }
 
@@ -210,10 +214,11 @@ pyi_status walk(pyi_launches& list, int threads, int (*interrupt)()) {
     job.scratch_bytes = std::max(job.scratch_bytes, launch.scratch);
   }
   job.next = std::make_unique<std::atomic<int64_t>[]>(job.phase_tiles.size());
+  // The team's set-up registers the fork handler, so it comes before the flag is read.
   Team& all = team();
   int members = static_cast<int>(std::min<int64_t>(std::min(threads, kMaxThreads), widest));
   const bool inside = walking;
-  bool alone = members <= 1 || inside || forked.load() || !all.try_acquire();
+  bool alone = members <= 1 || inside || team_lost.load() || !all.try_acquire();
   struct Leave {
     Team* held;
     bool before;
@@ -231,7 +236,7 @@ pyi_status walk(pyi_launches& list, int threads, int (*interrupt)()) {
       static_cast<char*>(list.scratch.take(job.scratch_bytes * static_cast<size_t>(job.members)));
   if (alone) {
     job.work(0, 1);
-  } else if (!run_on_borrowed_team(job.members, work_of, &job)) {
+  } else if (forked.load() || !run_on_borrowed_team(job.members, work_of, &job)) {
     all.run(job);
   }
   return job.stop.load() ? PYI_INTERRUPTED : PYI_OK;
