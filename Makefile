@@ -44,7 +44,7 @@ demo: $(STAMPS)/dev
 	$(BIN)/pyinception demo
 
 test: $(STAMPS)/dev
-	$(BIN)/python -m pytest -q -n 2 -m "not oracles and not cuda"
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not oracles and not cuda"
 	@echo "Left out: comparisons with other frameworks ('make test-all'), CUDA kernels ('make test-cuda')."
 
 test-cuda: $(STAMPS)/dev
