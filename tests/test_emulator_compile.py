@@ -56,6 +56,23 @@ def test_ptx_is_kept_until_a_header_changes(kernel: Path, cache: Path) -> None:
 
 
 @needs_cuda
+def test_ptx_is_compiled_anew_when_a_header_outside_its_folders_changes(
+    tmp_path: Path, cache: Path
+) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    source = tmp_path / "a" / "k.cu"
+    source.write_text(
+        '#include "../b/first.cuh"\n__global__ void k(int* p) { *p = VALUE; }\n', "utf-8"
+    )
+    (tmp_path / "b" / "first.cuh").write_text('#include "second.cuh"\n')
+    (tmp_path / "b" / "second.cuh").write_text("#define VALUE 1111\n")
+    assert "1111" in compiling.ptx_of(source)
+    (tmp_path / "b" / "second.cuh").write_text("#define VALUE 2222\n")
+    assert "2222" in compiling.ptx_of(source)
+
+
+@needs_cuda
 def test_a_kernel_that_does_not_compile_says_why(kernel: Path, cache: Path) -> None:
     kernel.write_text("__global__ void k() { undeclared(); }")
     with pytest.raises(compiling.CompileError, match=r"(?s)kernel\.cu: .*undeclared"):

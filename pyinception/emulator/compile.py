@@ -12,6 +12,7 @@ import hashlib
 import importlib.util
 import os
 import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -26,7 +27,7 @@ from pyinception.emulator.translate import Translation, translate
 
 # ldmatrix, cp.async and mma.sync of 16-bit and tf32 operands exist from here on.
 ARCHITECTURE = "80"
-HEADERS = (".h", ".cuh", ".hpp")
+_INCLUDE = re.compile(rb'^[ \t]*#[ \t]*include[ \t]*"([^"\n]+)"', re.MULTILINE)
 PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -40,7 +41,7 @@ def ptx_of(source: Path, *, include: Sequence[Path] = (), arch: str = ARCHITECTU
     Parameters
     ----------
     source
-        The file; its folder and ``include`` are searched for headers.
+        The file; the folder of an including file, then ``include`` are searched for headers.
     arch
         Compute capability without its point: ``"80"``, ``"90a"``.
 
@@ -57,7 +58,7 @@ def ptx_of(source: Path, *, include: Sequence[Path] = (), arch: str = ARCHITECTU
             "no compiler of CUDA C++ was found; install the CUDA toolkit (nvcc), or "
             "pip install 'pyinception[emulator]' for NVRTC and its headers"
         )
-    key = _digest(compiler.name, arch, str(source), source.read_bytes(), *_contents(folders))
+    key = _digest(compiler.name, arch, *_read_by(source, folders))
     target = _cache() / f"{source.stem}-{key}.ptx"
     if not target.exists():
         _write(target, compiler.compile(source, folders, arch).encode())
@@ -82,7 +83,7 @@ def library_of(translation: Translation, *, checked: bool) -> Path:
     flags = [*_FLAGS, "-O1", "-DEMU_CHECKED"] if checked else [*_FLAGS, "-O2"]
     if platform.machine().lower() in ("x86_64", "amd64"):
         flags.append("-march=x86-64-v3")
-    key = _digest(identity, *flags, translation.code, *_contents([headers]))
+    key = _digest(identity, *flags, translation.code, *_read_by(headers / "generated.h", []))
     target = _cache() / f"{translation.entry}-{key}.so"
     if target.exists():
         return target
@@ -153,12 +154,24 @@ def _digest(*parts: str | bytes) -> str:
     return state.hexdigest()[:24]
 
 
-def _contents(folders: Iterable[Path]) -> Iterable[bytes]:
-    """Names and bytes of every header below the folders: what a compilation may have read."""
-    for folder in folders:
-        for path in sorted(p for p in folder.rglob("*") if p.suffix in HEADERS):
-            yield str(path.relative_to(folder)).encode()
-            yield path.read_bytes()
+def _read_by(source: Path, folders: Sequence[Path]) -> Iterable[str | bytes]:
+    """Paths and bytes of the file and of every header that it may include, directly or not.
+
+    Quoted includes are followed whatever ``#if`` stands around them, wherever they lead: a key made
+    of the headers below some folder would miss ``../other/folder.cuh``.
+    """
+    seen, open_ = {source}, [source]
+    while open_:
+        path = open_.pop()
+        text = path.read_bytes()
+        yield str(path)
+        yield text
+        for name in _INCLUDE.findall(text):
+            places = (folder / os.fsdecode(name) for folder in (path.parent, *folders))
+            found = next((place.resolve() for place in places if place.is_file()), None)
+            if found is not None and found not in seen:
+                seen.add(found)
+                open_.append(found)
 
 
 def _first_error(text: str) -> str:
