@@ -49,6 +49,7 @@ _MODULES = (
     "checkpoint",
     "cli",
     "config",
+    "convert",
     "data",
     "init",
     "interop",

@@ -4,6 +4,8 @@ Weights are zeros until `init.initialise(net, seed)` fills them by each paramete
 Caffe's xavier for weights, a constant for biases; biases learn twice as fast and do not decay.
 """
 
+import copy
+from collections.abc import Sequence
 from typing import Any
 from zlib import crc32
 
@@ -11,8 +13,10 @@ import numpy as np
 
 from pyinception import ops, rng, workspace
 from pyinception.backend import Array
-from pyinception.extents import integer, pair
+from pyinception.extents import integer, padding_pair, pair
 from pyinception.module import Module
+from pyinception.ops.pool import pool_spec
+from pyinception.spec import ConvSpec
 from pyinception.tensor import Buffer, Parameter, Tensor
 
 
@@ -57,6 +61,14 @@ class Conv2d(Module):
     def forward(self, x: Tensor, out: Array | None = None) -> Tensor:
         op = ops.Conv(self.stride, self.padding, self.relu, out)
         return op(x, self.weight, self.bias)
+
+    def extents(self, x_shape: Sequence[int]) -> tuple[int, int, int]:
+        """(P, Q, K) for a map of shape (N, H, W, C)."""
+        k, r, s, c = self.weight.shape
+        stride = pair("Conv2d", "stride", self.stride, 1)
+        padding = padding_pair("Conv2d", self.padding, (r, s))
+        spec = ConvSpec(1, x_shape[1], x_shape[2], c, k, r, s, stride, padding, function="Conv2d")
+        return spec.P, spec.Q, k
 
 
 class ReduceConv2d(Module):
@@ -129,6 +141,11 @@ class _Pool(Module):
 
     def forward(self, x: Tensor, out: Array | None = None) -> Tensor:
         return ops.Pool(self.kind, *self.window, out=out)(x)
+
+    def extents(self, x_shape: Sequence[int]) -> tuple[int, int, int]:
+        """(P, Q, C) for a map of shape (N, H, W, C)."""
+        spec = pool_spec(type(self).__name__, self.kind, x_shape, *self.window)
+        return spec.P, spec.Q, spec.C
 
 
 class MaxPool2d(_Pool):
@@ -260,15 +277,64 @@ class Flatten(Module):
 
 
 class ConvBatchNorm(Module):
-    """y = relu(batch_norm(conv(x) + bias)), the last step written into ``out`` if given."""
+    """y = [relu](batch_norm(conv(x) [+ bias])), the last step written into ``out`` if given.
+
+    Parameters
+    ----------
+    in_channels, out_channels, kernel_size, stride, padding : as in `Conv2d`.
+    bias : initial value of the convolution's bias; False for none, as the norm has its own.
+    eps, relu : of the normalisation.
+    """
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: Any, stride: Any = 1
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Any,
+        stride: Any = 1,
+        padding: Any = "same",
+        *,
+        bias: float | bool = 0.0,
+        eps: float = 1e-5,
+        relu: bool = True,
     ) -> None:
         super().__init__()
-        self.conv = Conv2d(in_channels, out_channels, kernel_size, stride, "same", bias=0.0)
-        self.norm = BatchNorm(out_channels, relu=True)
+        self.conv = Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=bias)
+        self.norm = BatchNorm(out_channels, relu=relu, eps=eps)
 
     def forward(self, x: Tensor, out: Array | None = None) -> Tensor:
         y: Tensor = self.norm(self.conv(x), out=out)
         return y
+
+    def extents(self, x_shape: Sequence[int]) -> tuple[int, int, int]:
+        """(P, Q, K) for a map of shape (N, H, W, C)."""
+        return self.conv.extents(x_shape)
+
+    def folded(self) -> Conv2d:
+        """One convolution that computes the same in evaluation: w gamma / sqrt(var + eps), ..."""
+        conv, norm = self.conv, self.norm
+        k, r, s, c = conv.weight.shape
+        one = Conv2d(c, k, (r, s), conv.stride, conv.padding, relu=norm.relu, bias=0.0)
+        one.astype(conv.weight.dtype)
+        scale = norm.gamma.data / np.sqrt(norm.var.data.astype(np.float64) + norm.eps)
+        bias = -norm.mean.data if conv.bias is None else conv.bias.data - norm.mean.data
+        one.weight.data[...] = conv.weight.data * scale[:, None, None, None]
+        assert one.bias is not None
+        one.bias.data[...] = norm.beta.data + bias * scale
+        return one
+
+
+def fold_batch_norms(net: Module) -> Module:
+    """A copy of ``net`` for inference in which every convolution holds its batch norm.
+
+    w' = w gamma / sqrt(var + eps), b' = beta + (b - mean) gamma / sqrt(var + eps), in float64 and
+    rounded once. The copy is in evaluation mode; it does not follow later changes of ``net``.
+    """
+    if isinstance(net, ConvBatchNorm):
+        return net.folded().eval()
+    folded = copy.deepcopy(net)
+    for module in list(folded.modules()):
+        for name, part in list(module.children()):
+            if isinstance(part, ConvBatchNorm):
+                setattr(module, name, part.folded())
+    return folded.eval()

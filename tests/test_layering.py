@@ -26,6 +26,7 @@ LEVELS = {
     "module": 5, "layers": 5, "losses": 5, "init": 5, "optim": 5,
     "gradcheck": 5, "checkpoint": 5, "reports": 5,
     "models": 6, "data": 6, "session": 6,
+    "convert": 7,
     "train": 7, "interop": 7, "bench": 7,
     "cli": 8, "__main__": 8,
     "__init__": 8,
@@ -46,7 +47,7 @@ NARROW = {
 AT_LOAD = {"numpy"}
 AT_LOAD_OF = {"cli": {"typer", "rich"}}
 FRAMEWORKS = {"torch", "jax", "tensorflow", "openvino", "onnx"}
-MAY_NAME_FRAMEWORKS = {"interop", "bench"}
+MAY_NAME_FRAMEWORKS = {"interop", "bench", "convert"}
 
 
 def part_of(path: Path) -> str:

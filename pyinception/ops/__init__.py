@@ -1,5 +1,7 @@
 """Ops: forward and backward of one operation, side by side in one file each."""
 
+from pyinception.ops.adaptive_pool import AdaptiveAvgPool
+from pyinception.ops.add_scaled import AddScaled
 from pyinception.ops.arithmetic import Add, Mean, Mul, Relu
 from pyinception.ops.batch_norm import BatchNorm, FrozenBatchNorm
 from pyinception.ops.conv import Conv
@@ -14,7 +16,9 @@ from pyinception.ops.softmax_cross_entropy import SoftmaxCrossEntropy
 from pyinception.ops.weights import InceptionWeights
 
 __all__ = [
+    "AdaptiveAvgPool",
     "Add",
+    "AddScaled",
     "BatchNorm",
     "Concat",
     "Conv",

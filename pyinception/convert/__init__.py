@@ -1,0 +1,166 @@
+"""Weights from elsewhere, as a network of ours with its preprocessing.
+
+==================  =======================================================================
+source              files
+==================  =======================================================================
+``torchvision``     googlenet, inception_v3: ``.safetensors``, ``.npz``, or a state dict that
+                    the user's own torch reads (``.pth``, weights only)
+``caffe``           bvlc_googlenet: ``.caffemodel`` of either layer format
+``slim``            inception_v1 and v3 of TF-slim: ``.npz`` of its variables by name
+==================  =======================================================================
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pyinception import checkpoint
+from pyinception.backend import Array
+from pyinception.convert import caffe, slim, torchvision
+from pyinception.convert.files import ConvertError, read_arrays
+from pyinception.data.picture import PictureError, read_picture
+from pyinception.module import Module
+
+__all__ = ["SOURCES", "ConvertError", "Converted", "Preprocessing", "convert", "read"]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """x = (pixels / scale - mean) / std by channel, of an image resized and cut to a square.
+
+    ``resize`` is the short side before the centre ``crop``; ``channels`` the order of mean and std.
+    """
+
+    scale: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    resize: int
+    crop: int
+    channels: str = "RGB"
+
+    def __post_init__(self) -> None:
+        for name in ("mean", "std"):  # lists, as JSON gives them back
+            object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A network with converted weights, its name in `models`, and what its images need."""
+
+    net: Module
+    model: str
+    preprocessing: Preprocessing
+    options: dict[str, Any] = field(default_factory=dict)  # of the function in `models`
+
+    def images(self, paths: Sequence[str | os.PathLike[str]]) -> Array:
+        """The pictures as the network wants them, (N, crop, crop, 3) float32.
+
+        Raises
+        ------
+        PictureError
+            Naming every file that is no whole image, each with its reason.
+        """
+        how = self.preprocessing
+        pictures, faults = [], []
+        for path in paths:
+            try:
+                pictures.append(read_picture(Path(path), (how.resize, how.resize)))
+            except PictureError as error:
+                faults.append(f"{path}: {error}")
+        if faults:
+            raise PictureError("images: " + "; ".join(faults))
+        first = (how.resize - how.crop) // 2
+        inside = slice(first, first + how.crop)
+        pixels = np.stack(pictures)[:, inside, inside].astype(np.float32)
+        if how.channels == "BGR":
+            pixels = pixels[..., ::-1]
+        mean, std = np.array(how.mean, np.float32), np.array(how.std, np.float32)
+        return np.ascontiguousarray((pixels / np.float32(how.scale) - mean) / std)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write weights, and model name and preprocessing as the record, for `read`."""
+        preprocessing = asdict(self.preprocessing)
+        record = {"model": self.model, "options": self.options, "preprocessing": preprocessing}
+        self.net.save(path, record)
+
+
+Reader = Callable[[Path, str | None], tuple[Module, str, dict[str, Any]]]
+
+
+def _of_arrays(build: Callable[[Mapping[str, Array], str | None], Any]) -> Reader:
+    return lambda path, model: build(read_arrays(path), model)
+
+
+SOURCES: dict[str, Reader] = {
+    "torchvision": _of_arrays(torchvision.build),
+    "caffe": caffe.build,
+    "slim": _of_arrays(slim.build),
+}
+
+
+def convert(
+    path: str | os.PathLike[str], source: str | None = None, model: str | None = None
+) -> Converted:
+    """Read foreign weights into one of our networks.
+
+    Parameters
+    ----------
+    path : the file.
+    source : one of `SOURCES`; None: what the file's names and suffix say.
+    model : "googlenet_bn", "inception_v3", "googlenet"; None: what the names say.
+
+    Raises
+    ------
+    ConvertError
+        The file is damaged, or its names or shapes are not those of such a network: says which.
+    FileNotFoundError, ImportError
+        No such file; a ``.pth`` without torch (the remedy is named).
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise FileNotFoundError(f"convert: there is no file {file}")
+    if source is None:
+        source = _guess(file)
+    if source not in SOURCES:
+        expected = ", ".join(SOURCES)
+        raise ConvertError(f"convert: source is {source!r}, expected one of {expected}")
+    net, name, how = SOURCES[source](file, model)
+    options = {"include_pad": False} if (source, name) == ("slim", "inception_v3") else {}
+    return Converted(net, name, Preprocessing(**how), options)
+
+
+def _guess(file: Path) -> str:
+    if file.suffix == ".caffemodel":
+        return "caffe"
+    return (
+        "slim"
+        if any(name.startswith("Inception") for name in read_arrays(file))
+        else ("torchvision")
+    )
+
+
+def read(path: str | os.PathLike[str]) -> Converted:
+    """A file of `Converted.save` back as network, model name and preprocessing."""
+    from pyinception import models
+
+    loaded = checkpoint.load(path)
+    record = loaded.record if isinstance(loaded.record, dict) else {}
+    try:
+        name, options = record["model"], dict(record["options"])
+        how = Preprocessing(**record["preprocessing"])
+        build = getattr(models, name) if name in models.__all__ else None
+    except (KeyError, TypeError, ValueError):
+        build = None
+    if build is None:
+        raise ConvertError(f"read: {path} was not written by convert: its record is {record!r:.80}")
+    state = loaded.model
+    aux = any(key.startswith("aux") for key in state)
+    net = build(len(state["fc.bias"]), aux=aux, **options)
+    net.load_state_dict(state)
+    return Converted(net.eval(), name, how, options)

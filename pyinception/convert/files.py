@@ -1,0 +1,69 @@
+"""Arrays by name from files that cannot run code, and loading them whole into a network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pyinception import checkpoint
+from pyinception.backend import Array
+from pyinception.module import Module
+
+
+class ConvertError(ValueError):
+    """Foreign weights that are damaged or not those of the network; the message says where."""
+
+
+def read_arrays(path: Path) -> dict[str, Array]:
+    """Name -> array of a ``.safetensors`` or ``.npz``, or of a ``.pth`` by the user's torch."""
+    if path.suffix == ".safetensors":
+        return checkpoint.load(path).model
+    if path.suffix == ".npz":
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                return {name: archive[name] for name in archive.files}
+        except Exception as error:  # zipfile, zlib and NumPy raise a dozen kinds
+            raise ConvertError(f"convert: {path} is not a readable .npz ({error})") from None
+    if path.suffix in (".pth", ".pt"):
+        return _torch_arrays(path)
+    text = "expected .safetensors, .npz, .pth, .pt or .caffemodel"
+    raise ConvertError(f"convert: {path} ends in {path.suffix!r}, {text}")
+
+
+def _torch_arrays(path: Path) -> dict[str, Array]:
+    try:
+        import torch
+    except ImportError:
+        remedy = "pip install torch, or save the state dict as .safetensors where torch is"
+        raise ImportError(f"convert: {path} needs torch to be read; {remedy}") from None
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        return {str(name): tensor.detach().numpy() for name, tensor in state.items()}
+    except Exception as error:  # torch raises many kinds
+        raise ConvertError(f"convert: {path} holds no state dict of tensors ({error})") from None
+
+
+def fill(net: Module, state: Mapping[str, Array], source: str) -> Module:
+    """Load ``state`` as float32; every name and shape is checked before anything is written."""
+    ready = {name: np.ascontiguousarray(array, np.float32) for name, array in state.items()}
+    try:
+        net.load_state_dict(ready)
+    except ValueError as error:
+        text = str(error).partition(": ")[2]
+        raise ConvertError(f"convert: these are not the weights of {source}: {text}") from None
+    return net.eval()
+
+
+def krsc(filter: Array) -> Array:
+    """A filter in the order K C R S, as ours."""
+    return np.transpose(filter, (0, 2, 3, 1))
+
+
+def hwc_columns(weight: Any, cells: tuple[int, int]) -> Array:
+    """A linear layer's (K, C H W) weight on a map of H x W cells, its columns in H, W, C order."""
+    k, columns = weight.shape
+    h, w = cells
+    return weight.reshape(k, columns // (h * w), h, w).transpose(0, 2, 3, 1).reshape(k, columns)
