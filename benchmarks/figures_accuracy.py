@@ -201,7 +201,7 @@ def _train_beside(figure: Figure, kind: str, algorithm: str, count: int) -> None
         for name, parameter in net.named_parameters():
             parameter.data[...] = oracle.to_numpy(truth.weights[name])
             parameter.version += 1
-            sgd.velocity[name][...] = oracle.to_numpy(truth.momenta[name])
+            sgd.state[name][...] = oracle.to_numpy(truth.momenta[name])
         loss = losses.cross_entropy(net(x), labels)
         forced, value = decisions(loss, net), loss.item()
         loss.backward()
@@ -214,7 +214,7 @@ def _train_beside(figure: Figure, kind: str, algorithm: str, count: int) -> None
             w, v = (oracle.to_numpy(t[name]) for t in (truth.weights, truth.momenta))
             note("weights", ratio(parameter.data, w), f"{name}, step {number}")
             if not name.endswith("conv.bias") or kind == "googlenet":
-                note("momenta", ratio(sgd.velocity[name], v), f"{name}, step {number}")
+                note("momenta", ratio(sgd.state[name], v), f"{name}, step {number}")
     moved = np.median(
         [ratio(oracle.to_numpy(truth.weights[n]), w) for n, w in start.items() if w.any()]
     )

@@ -1,6 +1,8 @@
-"""Stochastic gradient descent as Caffe runs it, and schedules that are functions of the step."""
+"""Gradient descent as the papers ran it, schedules as functions of the step, weight averages."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from math import cos, pi, sqrt
 from typing import Any
 
 import numpy as np
@@ -22,14 +24,38 @@ def poly(base: float = 0.01, power: float = 0.5, last: int = 2_400_000) -> Sched
     return lambda t: base * max(0.0, 1 - t / last) ** power
 
 
-class SGD:
-    """v = mu v + lr lr_mult (g + wd decay_mult w); w = w - v, per parameter, in its dtype.
+def exponential(base: float = 0.045, gamma: float = 0.94, size: int = 80_072) -> Schedule:
+    """lr(t) = base gamma^(t / size), without steps; Inception-v3's 0.94 every two epochs is `step`
+    or this (TensorFlow's ``staircase`` on or off)."""
+    return lambda t: base * gamma ** (t / size)
 
-    Parameters
-    ----------
-    net : whose parameters to train; their ``lr_mult`` and ``decay_mult`` are Caffe's multipliers.
-    lr : a number, or a function of the step such as `step(...)` or `poly(...)`.
-    momentum, weight_decay : mu and wd.
+
+def cosine(base: float = 0.1, last: int = 78_200) -> Schedule:
+    """lr(t) = base (1 + cos(pi t / last)) / 2, 0 from ``last`` on."""
+    return lambda t: base * (1 + cos(pi * min(t, last) / last)) / 2
+
+
+def clip_gradients(net: Module, limit: float) -> float:
+    """g = g min(1, limit / |g|), |g| the norm of all gradients together; returns |g|.
+
+    The norm is summed in float64, parameter by parameter. Inception-v3 was trained with limit 2.
+    """
+    if not limit > 0:
+        raise ValueError(f"clip_gradients: limit is {limit}, expected more than 0")
+    found = [p for p in net.parameters() if p.grad is not None]
+    norm = sqrt(sum(float(np.square(_host(p.grad), dtype=np.float64).sum()) for p in found))
+    if norm > limit:
+        for parameter in found:
+            parameter.grad *= parameter.dtype.type(limit / norm)
+    return norm
+
+
+def _host(array: Array) -> Array:
+    return array.get() if hasattr(array, "get") else array
+
+
+class Optimizer:
+    """What all optimisers share: parameters by name, a schedule, one or more arrays of state each.
 
     Attributes
     ----------
@@ -41,23 +67,21 @@ class SGD:
     that a plain loop drops other units every time, also after a resume.
     """
 
-    def __init__(
-        self,
-        net: Module,
-        lr: float | Schedule = 0.01,
-        *,
-        momentum: float = 0.9,
-        weight_decay: float = 0.0,
-    ) -> None:
-        for name, value in (("momentum", momentum), ("weight_decay", weight_decay)):
-            if not 0 <= value < (1 if name == "momentum" else np.inf):
-                raise ValueError(f"SGD: {name} is {value}, expected at least 0 (momentum below 1)")
+    slots: tuple[str, ...] = ("",)  # suffixes of the state's names, one array a parameter each
+
+    def __init__(self, net: Module, lr: float | Schedule, **shares: float) -> None:
+        for name, value in shares.items():
+            below_one = name in ("momentum", "decay")
+            if not 0 <= value < (1 if below_one else np.inf):
+                kind, bound = type(self).__name__, ", below 1" if below_one else ""
+                raise ValueError(f"{kind}: {name} is {value}, expected at least 0{bound}")
         self.parameters = dict(net.named_parameters())
         self.schedule: Schedule = lr if callable(lr) else (lambda _: float(lr))
-        self.momentum, self.weight_decay = momentum, weight_decay
         self.iteration = 0
-        self.velocity: dict[str, Array] = {
-            name: array_module(p.data).zeros_like(p.data) for name, p in self.parameters.items()
+        self.state: dict[str, Array] = {
+            name + slot: array_module(p.data).zeros_like(p.data)
+            for slot in self.slots
+            for name, p in self.parameters.items()
         }
 
     @property
@@ -70,34 +94,168 @@ class SGD:
         for parameter in self.parameters.values():
             parameter.grad = None
 
+    def update(self, name: str, w: Array, g: Array, rate: float) -> None:
+        """Move ``w`` in place; ``g`` has its weight decay, ``rate`` its multiplier."""
+        raise NotImplementedError(f"{type(self).__name__}.update")
+
+    weight_decay = 0.0
+
     def step(self) -> None:
         """One update of every parameter that has a gradient, which is then forgotten."""
         rate = self.lr
         for name, parameter in self.parameters.items():
             if parameter.grad is None:
                 continue
-            w, v = parameter.data, self.velocity[name]
-            number = w.dtype.type
-            v *= number(self.momentum)
-            update = parameter.grad
+            w, g = parameter.data, parameter.grad
             decay = self.weight_decay * parameter.decay_mult
             if decay:
-                update = update + number(decay) * w
-            v += number(rate * parameter.lr_mult) * update
-            w -= v
+                g = g + w.dtype.type(decay) * w
+            self.update(name, w, g, rate * parameter.lr_mult)
             parameter.version += 1
         self.zero_grad()
         self.iteration += 1
         rng.set_step(self.iteration)
 
     def state_dict(self) -> dict[str, Array]:
-        """Momentum by parameter name, and the iteration: all that a resume needs."""
-        return {**self.velocity, "iteration": np.array(self.iteration, np.int64)}
+        """State by parameter name, and the iteration: all that a resume needs."""
+        return {**self.state, "iteration": np.array(self.iteration, np.int64)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over a `state_dict` after every name, shape and dtype has been checked."""
-        checkpoint.check_state("SGD.load_state_dict", self.state_dict(), state)
-        for name, velocity in self.velocity.items():
-            velocity[...] = state[name]
+        kind = type(self).__name__
+        checkpoint.check_state(f"{kind}.load_state_dict", self.state_dict(), state)
+        for name, array in self.state.items():
+            array[...] = state[name]
         self.iteration = int(state["iteration"])
         rng.set_step(self.iteration)
+
+
+class SGD(Optimizer):
+    """v = mu v + lr lr_mult (g + wd decay_mult w); w = w - v, per parameter, in its dtype.
+
+    With ``nesterov`` w = w - (mu v + lr lr_mult g'), the step from where v is about to lead.
+
+    Parameters
+    ----------
+    net : whose parameters to train; their ``lr_mult`` and ``decay_mult`` are Caffe's multipliers.
+    lr : a number, or a function of the step such as `step(...)` or `poly(...)`.
+    momentum, weight_decay : mu and wd.
+    """
+
+    def __init__(
+        self,
+        net: Module,
+        lr: float | Schedule = 0.01,
+        *,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+    ) -> None:
+        super().__init__(net, lr, momentum=momentum, weight_decay=weight_decay)
+        self.momentum, self.weight_decay, self.nesterov = momentum, weight_decay, nesterov
+
+    def update(self, name: str, w: Array, g: Array, rate: float) -> None:
+        v, number = self.state[name], w.dtype.type
+        v *= number(self.momentum)
+        move = number(rate) * g
+        v += move
+        w -= number(self.momentum) * v + move if self.nesterov else v
+
+
+class RMSProp(Optimizer):
+    """s = decay s + (1 - decay) g^2;  m = mu m + lr g / root(s);  w = w - m.
+
+    Two dialects differ in more than the last digit where eps is large, as Inception-v3's 1.0:
+    ``"tensorflow"`` root = sqrt(s + eps), s begins at 1, lr is inside m; ``"torch"`` root =
+    sqrt(s) + eps, s begins at 0, and lr multiplies m instead: w = w - lr m.
+
+    Parameters
+    ----------
+    decay, momentum, eps : 0.9, 0.9, 1.0 trained Inception-v3 (lr 0.045).
+    weight_decay : added to g, times the parameter's ``decay_mult``.
+    """
+
+    slots = ("", ".square")
+
+    def __init__(
+        self,
+        net: Module,
+        lr: float | Schedule = 0.045,
+        *,
+        decay: float = 0.9,
+        momentum: float = 0.9,
+        eps: float = 1.0,
+        weight_decay: float = 0.0,
+        dialect: str = "tensorflow",
+    ) -> None:
+        if dialect not in ("tensorflow", "torch"):
+            text = f'dialect is {dialect!r}, expected "tensorflow" or "torch"'
+            raise ValueError(f"RMSProp: {text}")
+        super().__init__(
+            net, lr, decay=decay, momentum=momentum, eps=eps, weight_decay=weight_decay
+        )
+        self.decay, self.momentum, self.eps = decay, momentum, eps
+        self.weight_decay, self.dialect = weight_decay, dialect
+        if dialect == "tensorflow":
+            for name in self.parameters:
+                self.state[f"{name}.square"][...] = 1
+
+    def update(self, name: str, w: Array, g: Array, rate: float) -> None:
+        m, s, number = self.state[name], self.state[f"{name}.square"], w.dtype.type
+        s *= number(self.decay)
+        s += number(1 - self.decay) * (g * g)
+        m *= number(self.momentum)
+        if self.dialect == "tensorflow":
+            m += number(rate) * g / array_module(w).sqrt(s + number(self.eps))
+            w -= m
+        else:
+            m += g / (array_module(w).sqrt(s) + number(self.eps))
+            w -= number(rate) * m
+
+
+class Average:
+    """A running average of parameters and buffers, to evaluate with.
+
+    ``decay`` None: the plain mean of all states since the first `update` (Polyak and Ruppert; start
+    it for the tail of a training). Else a = d a + (1 - d) w, d = min(decay, (1 + t) / (10 + t))
+    after t updates: TensorFlow's moving average with a step counter.
+    """
+
+    def __init__(self, net: Module, decay: float | None = 0.9999) -> None:
+        if decay is not None and not 0 <= decay < 1:
+            raise ValueError(f"Average: decay is {decay}, expected 0 <= decay < 1 or None")
+        self.net, self.decay, self.count = net, decay, 0
+        self.average = {name: array.copy() for name, array in net.state_dict().items()}
+
+    def update(self) -> None:
+        """Take the network's state in, after each step of the optimiser."""
+        t = self.count
+        if self.decay is None:
+            share = 1 / (t + 1)
+        else:
+            share = 1 - min(self.decay, (1 + t) / (10 + t))
+        for name, array in self.net.state_dict().items():
+            mean = self.average[name]
+            mean += array.dtype.type(share) * (array - mean)
+        self.count += 1
+
+    @contextmanager
+    def applied(self) -> Iterator[Module]:
+        """Inside the ``with`` block the network holds the average; afterwards its own state."""
+        own = {name: array.copy() for name, array in self.net.state_dict().items()}
+        self.net.load_state_dict(self.average)
+        try:
+            yield self.net
+        finally:
+            self.net.load_state_dict(own)
+
+    def state_dict(self) -> dict[str, Array]:
+        """The average by name, and the count of updates."""
+        return {**self.average, "count": np.array(self.count, np.int64)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over a `state_dict` after every name, shape and dtype has been checked."""
+        checkpoint.check_state("Average.load_state_dict", self.state_dict(), state)
+        for name, array in self.average.items():
+            array[...] = state[name]
+        self.count = int(state["count"])

@@ -75,6 +75,11 @@ def empty(shape: tuple[int, ...], like: Array, dtype: Any = None) -> Array:
     return array
 
 
+def arange(count: int, like: Array) -> Array:
+    """0, 1, ..., count - 1 beside ``like``, to index with."""
+    return array_module(like).arange(count)
+
+
 def count_copy(function: str, argument: str, size: int) -> None:
     """Note a copy of ``size`` bytes that a caller might have avoided."""
     copies[f"{function}: {argument}"] += 1

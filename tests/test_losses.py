@@ -72,3 +72,28 @@ def test_any_integer_dtype_and_stride() -> None:
     wide[:, 1] = LABELS
     loss = losses.cross_entropy(Tensor(LOGITS), wide[:, 1])
     assert loss.item() == pytest.approx(formula(LOGITS, LABELS), rel=1e-6)
+
+
+@pytest.mark.parametrize("eps", [0.1, 0.7])
+def test_label_smoothing(eps: float) -> None:
+    logits = Tensor(LOGITS, requires_grad=True)
+    q = (1 - eps) * np.eye(3)[LABELS] + eps / 3
+    shifted = LOGITS.astype(np.float64) - LOGITS.max(1, keepdims=True)
+    logp = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+    loss = losses.cross_entropy(logits, LABELS, label_smoothing=eps)
+    assert loss.item() == pytest.approx(float(-(q * logp).sum(1).mean()), rel=1e-6)
+    loss.backward()
+    np.testing.assert_allclose(logits.grad, (np.exp(logp) - q) / 3, rtol=1e-5, atol=1e-7)
+    pair = losses.cross_entropy([logits, logits], LABELS, aux_weight=0.4, label_smoothing=eps)
+    assert pair.item() == pytest.approx(1.4 * loss.item(), rel=1e-6)
+
+
+def test_a_smoothed_loss_has_a_floor() -> None:
+    """K = 1000, eps = 0.1: the entropy of q, 1.0148 nats, reached by logits = log q."""
+    q = np.full((1, 1000), 0.1 / 1000)
+    q[0, 7] += 0.9
+    logits = np.log(q).astype(np.float32)
+    loss = losses.cross_entropy(Tensor(logits), np.array([7]), label_smoothing=0.1)
+    assert loss.item() == pytest.approx(1.0148, abs=5e-5)
+    with pytest.raises(ValueError, match=r"label_smoothing is 1\.0, expected 0 <= eps < 1"):
+        losses.cross_entropy(Tensor(logits), np.array([7]), label_smoothing=1.0)

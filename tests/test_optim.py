@@ -103,3 +103,135 @@ def test_refusals() -> None:
     sgd = optim.SGD(net, 0.1)
     with pytest.raises(ValueError, match="missing bias"):
         sgd.load_state_dict({k: v for k, v in sgd.state_dict().items() if k != "bias"})
+
+
+def gradients(net: layers.Linear, step: int) -> dict[str, np.ndarray]:
+    draw = rng.generator(3, 0, step, "gradient")
+    found = {}
+    for name, parameter in net.named_parameters():
+        found[name] = draw.standard_normal(parameter.shape)
+        parameter.grad = found[name].astype(np.float32)
+    return found
+
+
+@pytest.mark.parametrize("dialect", ["tensorflow", "torch"])
+def test_rmsprop_by_hand(dialect: str) -> None:
+    net = init.initialise(layers.Linear(3, 2, bias=0.5), seed=1)
+    own = optim.RMSProp(net, 0.1, decay=0.8, momentum=0.7, eps=0.5, dialect=dialect)
+    names = dict(net.named_parameters())
+    w = {n: p.data.astype(np.float64) for n, p in names.items()}
+    m = {n: np.zeros_like(a) for n, a in w.items()}
+    s = {n: np.full_like(a, dialect == "tensorflow") for n, a in w.items()}
+    rates = {"weight": 0.1, "bias": 0.2}
+    for step in range(3):
+        for name, g in gradients(net, step).items():
+            s[name] = 0.8 * s[name] + 0.2 * g**2
+            if dialect == "tensorflow":
+                m[name] = 0.7 * m[name] + rates[name] * g / np.sqrt(s[name] + 0.5)
+                w[name] -= m[name]
+            else:
+                m[name] = 0.7 * m[name] + g / (np.sqrt(s[name]) + 0.5)
+                w[name] -= rates[name] * m[name]
+        own.step()
+    for name, parameter in names.items():
+        np.testing.assert_allclose(parameter.data, w[name], rtol=2e-6, atol=1e-7)
+
+
+def test_nesterov_looks_ahead() -> None:
+    net = init.initialise(layers.Linear(3, 2), seed=1)
+    sgd = optim.SGD(net, 0.1, momentum=0.9, nesterov=True)
+    w, v = net.weight.data.astype(np.float64), np.zeros((2, 3))
+    for step in range(3):
+        g = gradients(net, step)["weight"]
+        v = 0.9 * v + 0.1 * g
+        w = w - (0.9 * v + 0.1 * g)
+        sgd.step()
+    np.testing.assert_allclose(net.weight.data, w, rtol=2e-6, atol=1e-7)
+
+
+def test_more_schedules() -> None:
+    exponential, cosine = optim.exponential(0.045, 0.94, 100), optim.cosine(0.1, 200)
+    assert exponential(0) == 0.045 and exponential(50) == pytest.approx(0.045 * 0.94**0.5)
+    assert cosine(0) == 0.1 and cosine(100) == pytest.approx(0.05)
+    assert cosine(200) == cosine(999) == 0.0
+
+
+def test_clipping_is_by_the_norm_of_all_gradients() -> None:
+    net = layers.Linear(3, 2)
+    gradients(net, 0)
+    before = {n: p.grad.copy() for n, p in net.named_parameters()}
+    norm = np.sqrt(sum((g.astype(np.float64) ** 2).sum() for g in before.values()))
+    assert optim.clip_gradients(net, norm * 2) == pytest.approx(norm)
+    assert all(np.array_equal(p.grad, before[n]) for n, p in net.named_parameters())
+    assert optim.clip_gradients(net, norm / 2) == pytest.approx(norm)
+    for name, parameter in net.named_parameters():
+        np.testing.assert_allclose(parameter.grad, before[name] / 2, rtol=1e-6)
+    with pytest.raises(ValueError, match="limit is 0, expected more than 0"):
+        optim.clip_gradients(net, 0)
+
+
+@pytest.mark.parametrize("decay", [None, 0.9, 0.05])
+def test_averages_of_weights(decay: float | None) -> None:
+    net = init.initialise(Sequential(layers.Linear(3, 2), layers.BatchNorm(2)), seed=1)
+    average = optim.Average(net, decay)
+    seen = [net.state_dict()["0.weight"].copy()]
+    expected = seen[0].astype(np.float64)
+    for t in range(5):
+        for array in net.state_dict().values():
+            array += np.float32(0.5 + t)
+        now = net.state_dict()["0.weight"].astype(np.float64)
+        seen.append(now)
+        if decay is None:
+            expected = np.mean(seen[1:], axis=0)
+        else:
+            d = min(decay, (1 + t) / (10 + t))
+            expected = d * expected + (1 - d) * now
+        average.update()
+        if t == 2:
+            kept = {n: a.copy() for n, a in average.state_dict().items()}
+            resumed = optim.Average(net, decay)
+            resumed.load_state_dict(kept)
+        if t > 2:
+            resumed.update()
+    np.testing.assert_allclose(average.average["0.weight"], expected, rtol=1e-6)
+    for name, array in average.state_dict().items():
+        np.testing.assert_array_equal(array, resumed.state_dict()[name])
+    own = net.state_dict()["1.mean"].copy()
+    with average.applied():
+        np.testing.assert_array_equal(net.state_dict()["1.mean"], average.average["1.mean"])
+    np.testing.assert_array_equal(net.state_dict()["1.mean"], own)
+
+
+def test_rmsprop_resumes_to_the_bit() -> None:
+    net, other = (init.initialise(layers.Linear(3, 2), seed=1) for _ in range(2))
+    one = optim.RMSProp(net, optim.exponential(0.1, 0.9, 2))
+    for step in range(4):
+        if step == 2:
+            kept = {n: a.copy() for n, a in one.state_dict().items()}
+            other.load_state_dict({n: a.copy() for n, a in net.state_dict().items()})
+        gradients(net, step)
+        one.step()
+    two = optim.RMSProp(other, optim.exponential(0.1, 0.9, 2))
+    two.load_state_dict(kept)
+    for step in (2, 3):
+        gradients(other, step)
+        two.step()
+    for name, array in net.state_dict().items():
+        np.testing.assert_array_equal(array, other.state_dict()[name])
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda net: optim.RMSProp(net, dialect="keras"), "dialect is 'keras', expected"),
+        (
+            lambda net: optim.RMSProp(net, decay=1.0),
+            "decay is 1.0, expected at least 0, b",
+        ),
+        (lambda net: optim.RMSProp(net, eps=-1), "RMSProp: eps is -1, expected at least 0"),
+        (lambda net: optim.Average(net, 1.0), "Average: decay is 1.0"),
+    ],
+)
+def test_strange_settings(make, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        make(layers.Linear(2, 2))

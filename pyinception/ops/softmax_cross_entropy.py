@@ -1,4 +1,7 @@
-"""Softmax cross-entropy: loss_n = log sum_k exp(l_nk) - l_n,label; glogits = g (probs - onehot)."""
+"""Softmax cross-entropy: loss_n = log sum_k exp(l_nk) - sum_k q_nk l_nk; glogits = g (probs - q).
+
+q is the label's one-hot row, or smoothed: (1 - eps) onehot + eps / K (arXiv 1512.00567, section 7).
+"""
 
 from typing import Any
 
@@ -29,8 +32,8 @@ def check_labels(function: str, labels: Any, n: int, classes: int) -> Array:
 class SoftmaxCrossEntropy(Op):
     """logits (N, K) -> loss (N,); ``probabilities`` holds softmax(logits) after forward."""
 
-    def __init__(self, labels: Any) -> None:
-        self.labels = labels
+    def __init__(self, labels: Any, smoothing: float = 0.0) -> None:
+        self.labels, self.smoothing = labels, smoothing
         self.probabilities: Array | None = None
 
     def forward(self, logits: Array) -> Array:
@@ -41,6 +44,9 @@ class SoftmaxCrossEntropy(Op):
         loss = workspace.empty((self.spec.N,), logits)
         probs = workspace.empty(tuple(logits.shape), logits)
         launch("softmax_cross_entropy", "fprop", self.spec, logits, labels, loss, probs)
+        if self.smoothing:  # the kernel's loss, moved from the label's logit towards their mean
+            chosen = logits[workspace.arange(n, logits), labels]
+            loss += loss.dtype.type(self.smoothing) * (chosen - logits.mean(axis=1))
         self.probabilities = probs
         if self.recording:
             self.saved = (probs, labels)
@@ -50,4 +56,9 @@ class SoftmaxCrossEntropy(Op):
         probs, labels = self.saved
         glogits = workspace.empty(tuple(probs.shape), gy)
         launch("softmax_cross_entropy", "dgrad", self.spec, probs, labels, gy, glogits)
+        if self.smoothing:
+            n, k = probs.shape
+            share = gy * gy.dtype.type(self.smoothing)
+            glogits[workspace.arange(n, gy), labels] += share
+            glogits -= (share / gy.dtype.type(k))[:, None]
         return glogits
