@@ -27,8 +27,12 @@ _AXES = {2: "N C", 4: "N H W C"}
 GROUP_BYTES = 16 << 20
 
 
-def _trace(net: Module, x: Array) -> tuple[Any, workspace.Recording]:
-    """Run ``net`` on ``x`` in evaluation without computing: its outputs and the calls it makes."""
+def trace(net: Module, x: Array) -> tuple[Any, workspace.Recording]:
+    """Run ``net`` on ``x`` in evaluation without computing: its outputs and the calls it makes.
+
+    A call is (plan, arguments) or (function of the host, arrays); arrays that the calls hand each
+    other are the recording's ``arrays``, or views of them.
+    """
     modes = [(module, module.training) for module in net.modules()]
     net.eval()
     try:
@@ -48,7 +52,7 @@ def specs(net: Module, input_shape: tuple[int, ...]) -> list[tuple[str, str, Spe
     1582671872
     """
     x = np.empty(input_shape, next(net.parameters()).dtype)
-    _, noted = _trace(net, x)
+    _, noted = trace(net, x)
     plans = (plan for plan, _ in noted.calls if isinstance(plan, Plan))
     return [(plan.op, plan.direction, plan.spec) for plan in plans]
 
@@ -94,7 +98,7 @@ class Session:
             return batch
         x = np.empty((1, *self.input_shape[1:]), self._dtype())
         with config.using(**self.switches):
-            result, noted = _trace(self.net, x)
+            result, noted = trace(self.net, x)
         if isinstance(result, Tensor):
             self._plan_memory(noted, result.data)
             most = max(1, GROUP_BYTES // max(self.arena_bytes, 1))
@@ -110,7 +114,7 @@ class Session:
         shape = (group, *self.input_shape[1:])
         self._x = workspace.aligned(int(np.prod(shape)) * dtype.itemsize).view(dtype).reshape(shape)
         with config.using(**self.switches):
-            result, noted = _trace(self.net, self._x)
+            result, noted = trace(self.net, self._x)
             if not isinstance(result, Tensor):
                 raise TypeError(f"Session: net gives a {type(result).__name__}, expected a Tensor")
             calls = self._plan_memory(noted, result.data)

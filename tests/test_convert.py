@@ -303,5 +303,9 @@ def test_the_verb(tmp_path, capsys) -> None:
     np.savez(tmp_path / "net.npz", **as_torchvision(net, torchvision.googlenet_name))
     assert main.run(["convert", str(tmp_path / "net.npz"), str(tmp_path / "o.safetensors")]) == 0
     assert "googlenet_bn, 5,604,004 parameters" in capsys.readouterr().out
+    again = [str(tmp_path / "o.safetensors"), str(tmp_path / "p.safetensors")]
+    assert main.run(["convert", *again]) == 0
+    assert (tmp_path / "o.safetensors").read_bytes() == (tmp_path / "p.safetensors").read_bytes()
+    capsys.readouterr()
     assert main.run(["convert", str(tmp_path / "none.npz"), str(tmp_path / "o.safetensors")]) == 1
     assert "there is no file" in capsys.readouterr().err

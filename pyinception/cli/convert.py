@@ -17,7 +17,7 @@ def register(app: typer.Typer) -> None:
 
 def convert(
     file: Annotated[str, typer.Argument(help=".caffemodel, .safetensors, .npz or .pth.")],
-    out: Annotated[str, typer.Argument(help="The .safetensors file to write.")],
+    out: Annotated[str, typer.Argument(help="The .safetensors or .onnx file to write.")],
     source: Annotated[
         str | None, typer.Option(help="torchvision, caffe or slim.", show_default="by the names")
     ] = None,
@@ -27,12 +27,18 @@ def convert(
     ] = None,
     json: AsJson = False,
 ) -> None:
-    """Read foreign weights, check every name and shape, write them with their preprocessing."""
+    """Read foreign weights, check every name and shape, write them with their preprocessing.
+
+    A file that an earlier call wrote is read again: `convert net.safetensors net.onnx` exports.
+    """
     from pyinception import convert as converting
 
     found = converting.convert(file, source, model)
-    found.save(out)
     how = found.preprocessing
+    if out.endswith(".onnx"):
+        converting.export(found.net, (1, how.crop, how.crop, 3), out)
+    else:
+        found.save(out)
     value = {
         "file": out,
         "model": found.model,

@@ -7,6 +7,7 @@ source              files
                     the user's own torch reads (``.pth``, weights only)
 ``caffe``           bvlc_googlenet: ``.caffemodel`` of either layer format
 ``slim``            inception_v1 and v3 of TF-slim: ``.npz`` of its variables by name
+``onnx``            bvlc_googlenet with Caffe's names in an ``.onnx``; `read_onnx` takes others
 ==================  =======================================================================
 """
 
@@ -24,10 +25,21 @@ from pyinception import checkpoint
 from pyinception.backend import Array
 from pyinception.convert import caffe, slim, torchvision
 from pyinception.convert.files import ConvertError, read_arrays
+from pyinception.convert.onnx_export import export
+from pyinception.convert.onnx_import import read_onnx
 from pyinception.data.picture import PictureError, read_picture
 from pyinception.module import Module
 
-__all__ = ["SOURCES", "ConvertError", "Converted", "Preprocessing", "convert", "read"]
+__all__ = [
+    "SOURCES",
+    "ConvertError",
+    "Converted",
+    "Preprocessing",
+    "convert",
+    "export",
+    "read",
+    "read_onnx",
+]
 
 
 @dataclass(frozen=True)
@@ -101,6 +113,7 @@ SOURCES: dict[str, Reader] = {
     "torchvision": _of_arrays(torchvision.build),
     "caffe": caffe.build,
     "slim": _of_arrays(slim.build),
+    "onnx": caffe.build_onnx,
 }
 
 
@@ -126,6 +139,8 @@ def convert(
     if not file.is_file():
         raise FileNotFoundError(f"convert: there is no file {file}")
     if source is None:
+        if file.suffix == ".safetensors" and checkpoint.load(file).record is not None:
+            return read(file)
         source = _guess(file)
     if source not in SOURCES:
         expected = ", ".join(SOURCES)
@@ -136,8 +151,8 @@ def convert(
 
 
 def _guess(file: Path) -> str:
-    if file.suffix == ".caffemodel":
-        return "caffe"
+    if file.suffix in (".caffemodel", ".onnx"):
+        return {".caffemodel": "caffe", ".onnx": "onnx"}[file.suffix]
     return (
         "slim"
         if any(name.startswith("Inception") for name in read_arrays(file))

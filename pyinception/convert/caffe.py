@@ -17,7 +17,7 @@ import numpy as np
 
 from pyinception import models
 from pyinception.backend import Array
-from pyinception.convert.files import ConvertError, fill, hwc_columns, krsc
+from pyinception.convert.files import ConvertError, fill, hwc_columns, initializers, krsc
 from pyinception.module import Module
 
 _VARINT, _EIGHT, _BYTES, _FOUR = 0, 1, 2, 5
@@ -150,7 +150,27 @@ def build(path: Path, model: str | None) -> tuple[Module, str, dict[str, Any]]:
         if path.stat().st_size == 0:
             raise ConvertError(f"convert: {path} is empty")
         content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    layers = read_layers(memoryview(content))
+    return from_blobs(read_layers(memoryview(content)))
+
+
+def build_onnx(path: Path, model: str | None) -> tuple[Module, str, dict[str, Any]]:
+    """The same from an ONNX file whose initialisers carry Caffe's names: ``conv1/7x7_s2_w_0``."""
+    if model not in (None, "googlenet"):
+        raise ConvertError(f"convert: model is {model!r}, expected googlenet")
+    blobs: dict[str, list[Array]] = {}
+    for name, array in initializers(path).items():
+        layer, part = name[:-4], name[-4:]
+        if part in ("_w_0", "_b_0") and layer in _NAMES:
+            pair = blobs.setdefault(layer, [np.empty(0), np.empty(0)])
+            pair[part == "_b_0"] = array
+    if not blobs:
+        text = "read_onnx makes a network of its graph instead"
+        raise ConvertError(f"convert: {path} has no weights by Caffe's names; {text}")
+    return from_blobs(blobs)
+
+
+def from_blobs(layers: dict[str, list[Array]]) -> tuple[Module, str, dict[str, Any]]:
+    """(GoogLeNet in evaluation, its name, preprocessing) of (weight, bias) by Caffe's layer."""
     state: dict[str, Array] = {}
     for theirs, blobs in layers.items():
         ours = _NAMES.get(theirs)

@@ -46,6 +46,44 @@ def _torch_arrays(path: Path) -> dict[str, Array]:
         raise ConvertError(f"convert: {path} holds no state dict of tensors ({error})") from None
 
 
+def require_onnx(function: str) -> Any:
+    """The package onnx with the parts used here; ImportError names the extra."""
+    try:
+        import onnx
+        import onnx.checker
+        import onnx.helper
+        import onnx.numpy_helper
+    except ImportError:
+        remedy = "pip install 'pyinception[onnx]'"
+        raise ImportError(f"{function}: onnx is not installed; {remedy}") from None
+    return onnx
+
+
+def load_onnx(path: Path, *, external_data: bool = False) -> Any:
+    """A checked ModelProto; tensors kept in other files are refused unless asked for."""
+    onnx = require_onnx("convert")
+    try:
+        model = onnx.load(path, load_external_data=external_data)
+        outside = [t.name for t in model.graph.initializer if t.data_location == t.EXTERNAL]
+        if not outside:
+            onnx.checker.check_model(model)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # protobuf and the checker raise many kinds
+        text = str(error).strip().splitlines() or [type(error).__name__]
+        raise ConvertError(f"convert: {path} is no valid ONNX file ({text[0][:200]})") from None
+    if outside:
+        what = f"{len(outside)} tensors in other files ({outside[0]}, ...)"
+        raise ConvertError(f"convert: {path} keeps {what}; pass external_data=True to read them")
+    return model
+
+
+def initializers(path: Path) -> dict[str, Array]:
+    """Name -> constant of an ONNX file."""
+    to_array = require_onnx("convert").numpy_helper.to_array
+    return {t.name: to_array(t) for t in load_onnx(path).graph.initializer}
+
+
 def fill(net: Module, state: Mapping[str, Array], source: str) -> Module:
     """Load ``state`` as float32; every name and shape is checked before anything is written."""
     ready = {name: np.ascontiguousarray(array, np.float32) for name, array in state.items()}

@@ -1,8 +1,19 @@
 """The residual sum of Inception-ResNet, y = [relu](a + scale b): arXiv 1602.07261, section 3.3."""
 
+from functools import partial
+
 from pyinception import workspace
 from pyinception.dispatch import Array
 from pyinception.op import Op
+
+
+def add_scaled(scale: float, relu: bool, a: Array, b: Array, y: Array) -> None:
+    """y = [relu](a + scale b)."""
+    y[...] = b
+    y *= y.dtype.type(scale)
+    y += a
+    if relu:
+        y[y <= 0] = 0
 
 
 class AddScaled(Op):
@@ -18,15 +29,7 @@ class AddScaled(Op):
             text = f"b has shape {tuple(b.shape)}, expected {tuple(a.shape)}"
             raise ValueError(f"add_scaled: {text}")
         y = workspace.empty(tuple(a.shape), a)
-
-        def write(a: Array, b: Array, y: Array) -> None:
-            y[...] = b
-            y *= y.dtype.type(self.scale)
-            y += a
-            if self.relu:
-                y[y <= 0] = 0
-
-        workspace.host(write, a, b, y)
+        workspace.host(partial(add_scaled, self.scale, self.relu), a, b, y)
         self.saved = (y if self.relu else None,)
         return y
 

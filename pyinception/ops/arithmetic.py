@@ -45,17 +45,18 @@ class Mul(Op):
         return gy * b, gy * a
 
 
+def relu(source: Array, out: Array) -> None:
+    """out = +0 where source <= 0, else source."""
+    out[...] = source
+    out[source <= 0] = 0
+
+
 class Relu(Op):
     """y = +0 where x <= 0, else x: NaN stays NaN, and -0.0 becomes +0.0."""
 
     def forward(self, x: Array) -> Array:
         y = workspace.empty(tuple(x.shape), x)
-
-        def write(source: Array, out: Array) -> None:
-            out[...] = source
-            out[source <= 0] = 0
-
-        workspace.host(write, x, y)
+        workspace.host(relu, x, y)
         self.saved = (y,)
         return y
 

@@ -45,7 +45,7 @@ class Concat(Op):
             where = slice(start, start + part.shape[3])
             if not _aliases(part, y[..., where]):
                 workspace.count_copy("concat", f"parts[{i}]", part.nbytes)
-                workspace.host(_copy, part, y[..., where])
+                workspace.host(copy, part, y[..., where])
             self.slices.append(where)
             start = where.stop
         return y
@@ -54,7 +54,8 @@ class Concat(Op):
         return tuple(gy[..., where] for where in self.slices)
 
 
-def _copy(source: Array, out: Array) -> None:
+def copy(source: Array, out: Array) -> None:
+    """out = source."""
     out[...] = source
 
 
@@ -82,7 +83,7 @@ class Reshape(Op):
             return x.reshape(self.shape)
         workspace.count_copy("reshape", "x", x.nbytes)
         y = workspace.empty(tuple(x.shape), x)
-        workspace.host(_copy, x, y)
+        workspace.host(copy, x, y)
         return y.reshape(self.shape)
 
     def backward(self, gy: Array) -> Array:
