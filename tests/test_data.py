@@ -10,7 +10,7 @@ import pytest
 from pyinception import data
 from pyinception.data import Augment, DatasetError, batches
 from pyinception.data.augment import channel_mean, mirror, random_crop, standardise, subtract_mean
-from pyinception.data.cifar10 import FILES, RECORD, cifar10
+from pyinception.data.cifar import CIFAR10, cifar10
 from pyinception.data.dataset import check_indices, require
 from pyinception.data.outlines import CLASSES, hull, outline_boxes, signed_distance
 from pyinception.data.resize import bilinear
@@ -333,8 +333,8 @@ def test_shapes_arguments() -> None:
 @pytest.fixture
 def cifar_folder(tmp_path):
     generator = np.random.default_rng(0)
-    for number, name in enumerate(FILES["train"] + FILES["test"]):
-        records = generator.integers(0, 256, (4, RECORD), dtype=np.uint8)
+    for number, name in enumerate(CIFAR10.files["train"] + CIFAR10.files["test"]):
+        records = generator.integers(0, 256, (4, CIFAR10.record), dtype=np.uint8)
         records[:, 0] = (np.arange(4) + number) % 10
         records.tofile(tmp_path / name)
     return tmp_path
@@ -348,9 +348,9 @@ def test_cifar10_layout(cifar_folder) -> None:
     image = train.images([9])[0]  # second record of the third file
     for channel in range(3):
         for h, w in ((0, 0), (5, 31), (31, 2)):
-            byte = raw[RECORD + 1 + channel * 1024 + h * 32 + w]
+            byte = raw[CIFAR10.record + 1 + channel * 1024 + h * 32 + w]
             assert image[h, w, channel] == np.float32(byte) / np.float32(255)
-    assert train.labels[9] == raw[RECORD] == 3 and train.classes[3] == "cat"
+    assert train.labels[9] == raw[CIFAR10.record] == 3 and train.classes[3] == "cat"
     nested = cifar_folder / "up" / "cifar-10-batches-bin"
     nested.mkdir(parents=True)
     (cifar_folder / "test_batch.bin").rename(nested / "test_batch.bin")
@@ -371,7 +371,7 @@ def test_cifar10_faults_are_named(cifar_folder) -> None:
         cifar10(cifar_folder, records_per_file=4)
     test = cifar_folder / "test_batch.bin"
     broken = bytearray(test.read_bytes())
-    broken[2 * RECORD] = 10
+    broken[2 * CIFAR10.record] = 10
     test.write_bytes(broken)
     with pytest.raises(DatasetError, match=r"test_batch.bin has 1 labels .* is 10 in record 2"):
         cifar10(cifar_folder, "test", records_per_file=4)

@@ -1,4 +1,4 @@
-"""Data sets by name: ``load("digits", "train")``.
+"""Data sets by name: ``load("digits", "train")``, ``load("tar", root=folder)``.
 
 =============  =====================================================  ==============  ========
 name           what                                                   H, W, C         from
@@ -6,28 +6,28 @@ name           what                                                   H, W, C   
 digits         handwritten digits that ship with scikit-learn         28, 28, 1       library
 shapes         generated objects of widely varying size, with boxes   32, 32, 3       nothing
 cifar10        CIFAR-10, binary version                               32, 32, 3       a folder
+cifar100       CIFAR-100, binary version                              32, 32, 3       a folder
+mnist          MNIST and sets in its format, idx or idx.gz            28, 28, 1       a folder
 image_folder   any pictures, one sub-folder per class                 as asked        a folder
+imagenet       ImageNet or a part of it, with its synset mapping      as asked        a folder
+tar            pictures in tar shards, as WebDataset lays them out    as asked        a folder
 =============  =====================================================  ==============  ========
+
+`find` takes what a person types ("mnist:/data/mnist", or the folder alone) apart into name and
+root.
 """
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable
 from pathlib import Path
+from typing import Unpack
 
 from pyinception.data.augment import Augment, channel_mean
-from pyinception.data.dataset import (
-    ArrayDataset,
-    Batch,
-    Dataset,
-    DatasetError,
-    batches,
-    epoch_order,
-    steps_per_epoch,
-)
-
-NAMES = ("digits", "shapes", "cifar10", "image_folder")
+from pyinception.data.batches import Batch, batches, epoch_order, steps_per_epoch
+from pyinception.data.dataset import ArrayDataset, Dataset, DatasetError
+from pyinception.data.find import NAMES, ON_DISK, check_name, find
+from pyinception.data.pictures import Options, Pictures
+from pyinception.data.workers import WorkerError, Workers
 
 __all__ = [
     "NAMES",
@@ -36,12 +36,19 @@ __all__ = [
     "Batch",
     "Dataset",
     "DatasetError",
+    "Pictures",
+    "WorkerError",
+    "Workers",
     "batches",
     "channel_mean",
     "epoch_order",
+    "find",
     "load",
     "steps_per_epoch",
 ]
+
+PICTURES = ("image_folder", "imagenet", "tar")
+FIXED = {"cifar10": 32, "cifar100": 32, "mnist": 28}
 
 
 def load(
@@ -52,7 +59,7 @@ def load(
     size: int | None = None,
     count: int | None = None,
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    **options: Unpack[Options],
 ) -> Dataset:
     """Return one split of the data set called `name`.
 
@@ -63,14 +70,15 @@ def load(
     split : str
         ``"train"`` or ``"test"``.
     root : path or None
-        Folder of ``cifar10`` and ``image_folder``; the others take none.
+        Folder of the data sets on disk; ``digits`` and ``shapes`` take none.
     size : int or None
-        Rows and columns of an image; None is the data set's own (``image_folder``: 32).
-        ``cifar10`` has 32 and no other.
+        Rows and columns of an image; None is the data set's own (``image_folder`` and ``tar``:
+        32, ``imagenet``: 224). CIFAR has 32 and MNIST 28, and no other.
     count, seed : int
         Number of images and seed of ``shapes``; `count` cuts no other data set.
-    progress : callable or None
-        ``progress(done, total)`` while ``image_folder`` checks its files.
+    options
+        ``check``, ``bad``, ``max_pixels``, ``cache_bytes`` and ``progress`` of `Pictures`, for
+        ``image_folder``, ``imagenet`` and ``tar``; the others take none and ignore ``progress``.
 
     Raises
     ------
@@ -80,19 +88,19 @@ def load(
     ImportError
         If a package that reads it is absent; the text names the extra.
     """
-    if name not in NAMES:
-        close = difflib.get_close_matches(str(name), NAMES, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise DatasetError(
-            f"load: unknown data set {name!r}, expected one of {', '.join(NAMES)}{hint}"
-        )
-    on_disk = name in ("cifar10", "image_folder")
-    if on_disk and root is None:
+    check_name(name)
+    if name in ON_DISK and root is None:
         raise DatasetError(f"load: {name} needs root, the folder it is in")
-    if not on_disk and root is not None:
+    if name not in ON_DISK and root is not None:
         raise DatasetError(f"load: {name} takes no root, got {str(root)!r}")
     if count is not None and name != "shapes":
         raise DatasetError(f"load: {name} takes no count, got {count}")
+    if size not in (None, FIXED.get(name, size)):
+        raise DatasetError(
+            f"load: {name} has images of {FIXED[name]} x {FIXED[name]}, got size {size}"
+        )
+    if name not in PICTURES and (other := options.keys() - {"progress"}):
+        raise DatasetError(f"load: {name} takes no {sorted(other)[0]}")
     # One module per data set, imported when it is asked for: each may need a package of its own.
     if name == "digits":
         from pyinception.data.digits import digits
@@ -103,13 +111,19 @@ def load(
 
         return Shapes(split, count=count, seed=seed, size=32 if size is None else size)
     assert root is not None
-    if name == "cifar10":
-        from pyinception.data.cifar10 import cifar10
+    if name in ("cifar10", "cifar100"):
+        from pyinception.data import cifar
 
-        if size not in (None, 32):
-            raise DatasetError(f"load: cifar10 has images of 32 x 32, got size {size}")
-        return cifar10(root, split)
+        return (cifar.cifar10 if name == "cifar10" else cifar.cifar100)(root, split)
+    if name == "mnist":
+        from pyinception.data.mnist import mnist
+
+        return mnist(root, split)
     from pyinception.data.image_folder import ImageFolder
+    from pyinception.data.imagenet import ImageNet
+    from pyinception.data.tar_shards import TarShards
 
-    edge = 32 if size is None else size
-    return ImageFolder(root, split, size=(edge, edge), progress=progress)
+    kinds: dict[str, type[ImageFolder] | type[ImageNet] | type[TarShards]]
+    kinds = {"image_folder": ImageFolder, "imagenet": ImageNet, "tar": TarShards}
+    edge = size or (224 if name == "imagenet" else 32)
+    return kinds[name](root, split, size=(edge, edge), **options)

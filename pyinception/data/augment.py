@@ -1,6 +1,7 @@
-"""Augmentation: random shifts and mirror images, then normalisation.
+"""Augmentation: sampled crops, random shifts and mirror images, then normalisation.
 
     image'[h, w] = image[h + dy, +-w + dx],   (dy, dx, +-) = f(seed, epoch, index, purpose)
+    crop         = box of a share of the area in [s, 1] and of an aspect in [3/4, 4/3], scaled
 
 What happens to an image depends on its index in the data set and on (seed, epoch), never on
 the batch it stands in, on its neighbours or on how many workers there are.
@@ -16,6 +17,32 @@ from numpy.typing import NDArray
 
 from pyinception import rng
 from pyinception.data.dataset import Dataset
+from pyinception.data.picture import Box
+
+ASPECTS = (3 / 4, 4 / 3)
+TRIES = 10
+
+
+def sampled_box(
+    width: int, height: int, *, area: float, seed: int, epoch: int, index: int
+) -> Box | None:
+    """A box of share a of the picture's area and aspect r, uniform in a, log r and place.
+
+        w = sqrt(a W H r),  h = sqrt(a W H / r),   a in [area, 1],  r in [3/4, 4/3]
+
+    What does not fit into the picture is drawn again, up to ten times; then None, which stands
+    for the centred box. Source: Szegedy et al. 2015, section 6 (area 8 - 100 %).
+    """
+    draw = rng.generator(seed, epoch, index, "sampled crop")
+    for _ in range(TRIES):
+        share, aspect, x, y = draw.random(4)
+        pixels = (area + (1 - area) * share) * width * height
+        ratio = math.exp(math.log(ASPECTS[0]) + math.log(ASPECTS[1] / ASPECTS[0]) * aspect)
+        w, h = math.sqrt(pixels * ratio), math.sqrt(pixels / ratio)
+        if w <= width and h <= height:
+            left, top = x * (width - w), y * (height - h)
+            return left, top, min(left + w, width), min(top + h, height)
+    return None
 
 
 def random_crop(
@@ -122,10 +149,13 @@ def channel_mean(dataset: Dataset, chunk: int = 512) -> tuple[float, ...]:
 
 @dataclass(frozen=True)
 class Augment:
-    """out = standardise(mirror(crop(x))) - or x - mean -, each part optional, in this order.
+    """out = standardise(mirror(shift(crop(x))) - mean), each part optional, in this order.
 
     Parameters
     ----------
+    area : float
+        Smallest share of a picture's area in a sampled crop (`sampled_box`); 1 takes none. Such
+        crops are cut from the picture as it was stored, so `batches` cuts them.
     padding : int
         Largest shift of `random_crop` in pixels.
     mirror : bool
@@ -140,6 +170,18 @@ class Augment:
     mirror: bool = False
     mean: tuple[float, ...] | None = None
     standardise: bool = False
+    area: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.area <= 1:
+            raise ValueError(f"Augment: area is {self.area}, expected (0, 1]")
+
+    def box(self, width: int, height: int, *, seed: int, epoch: int, index: int) -> Box | None:
+        """The part of a picture to show, see `sampled_box`; None for the centred one."""
+        if self.area == 1:
+            return None
+        where = {"seed": seed, "epoch": epoch, "index": index}
+        return sampled_box(width, height, area=self.area, **where)
 
     def __call__(
         self, images: NDArray[np.float32], indices: NDArray[np.int64], *, seed: int, epoch: int
@@ -158,7 +200,7 @@ class Augment:
 
     def without_chance(self) -> Augment:
         """Return the part that applies to test images as well: normalisation only."""
-        return replace(self, padding=0, mirror=False)
+        return replace(self, padding=0, mirror=False, area=1.0)
 
 
 def _check(function: str, images: NDArray[np.float32], indices: NDArray[np.int64]) -> None:

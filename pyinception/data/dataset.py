@@ -1,27 +1,20 @@
-"""What a data set is, and how an epoch is walked.
+"""What a data set is: images of one size by index, and each as it was stored.
 
-    batch b of epoch e = images[order_e[b B : (b + 1) B]],  order_e = permutation(seed, e)
+    images(i) = pixels of image i / 255,   read(i) = (pixels of image i, label i)
 
-A data set answers for any list of indices, keeps no position and owns no random state. The
-order of an epoch and every random choice made on an image are functions of
-(seed, epoch, index, purpose), so a run may stop after any step and resume there.
+A data set answers for any list of indices, keeps no position and owns no random state.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator
 from types import ModuleType
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pyinception import rng
-
 SPLITS = ("train", "test")
-
-Augmentation = Callable[..., NDArray[np.float32]]
 
 
 class DatasetError(ValueError):
@@ -56,6 +49,10 @@ class Dataset(Protocol):
 
     def images(self, indices: ArrayLike) -> NDArray[np.float32]:
         """Return the images at `indices`: (n, H, W, C) float32 in [0, 1], a new array."""
+        ...
+
+    def read(self, index: int) -> tuple[NDArray[np.uint8], int]:
+        """Return image `index` as it was stored, (H, W, C) uint8 of its own size, and its label."""
         ...
 
 
@@ -111,98 +108,15 @@ class ArrayDataset:
         chosen = self._pixels[check_indices(f"{self.name}.images", indices, len(self))]
         return np.divide(chosen, self._scale, dtype=np.float32)
 
-
-class Batch(NamedTuple):
-    """One step's data: `images` (B, H, W, C) float32, `labels` (B,) int64."""
-
-    step: int
-    indices: NDArray[np.int64]
-    images: NDArray[np.float32]
-    labels: NDArray[np.int64]
+    def read(self, index: int) -> tuple[NDArray[np.uint8], int]:
+        """Return image `index`, (H, W, C) uint8 (floats times 255, rounded), and its label."""
+        return read_bytes(self, index)
 
 
-def epoch_order(count: int, *, seed: int, epoch: int, shuffle: bool = True) -> NDArray[np.int64]:
-    """order = permutation of 0..count-1 drawn from (seed, epoch), or 0..count-1.
-
-    Returns
-    -------
-    (count,) int64
-    """
-    if not shuffle:
-        return np.arange(count, dtype=np.int64)
-    return rng.generator(seed, epoch, 0, "order").permutation(count).astype(np.int64)
-
-
-def steps_per_epoch(count: int, batch_size: int, *, drop_last: bool = False) -> int:
-    """Return ceil(count / batch_size), or its floor if the last short batch is dropped."""
-    if batch_size < 1:
-        raise ValueError(f"steps_per_epoch: batch_size is {batch_size}, expected at least 1")
-    return count // batch_size if drop_last else -(-count // batch_size)
-
-
-def batches(
-    dataset: Dataset,
-    batch_size: int,
-    *,
-    seed: int,
-    epoch: int,
-    shuffle: bool = True,
-    augment: Augmentation | None = None,
-    start: int = 0,
-    drop_last: bool = False,
-) -> Iterator[Batch]:
-    """Yield batch b = (b, i, augment(images[i]), labels[i]) with i = order[b B : (b + 1) B].
-
-    Parameters
-    ----------
-    dataset : Dataset
-        Where images and labels come from.
-    batch_size : int
-        B. The last batch of an epoch may be shorter.
-    seed, epoch : int
-        Fix the order and every augmentation.
-    shuffle : bool
-        False walks 0, 1, 2, ...
-    augment : callable or None
-        ``augment(images, indices, seed=..., epoch=...) -> images``, see `augment.Augment`.
-    start : int
-        First step to yield: what follows is the same as without it.
-    drop_last : bool
-        Leave a short last batch out.
-
-    Yields
-    ------
-    Batch
-
-    Raises
-    ------
-    ValueError
-        If `batch_size` is below 1 or `start` lies outside the epoch.
-    """
-    count = len(dataset)
-    steps = steps_per_epoch(count, batch_size, drop_last=drop_last)
-    if not 0 <= start <= steps:
-        raise ValueError(f"batches: start is {start}, expected a step in [0, {steps}]")
-    order = epoch_order(count, seed=seed, epoch=epoch, shuffle=shuffle)
-    return _walk(dataset, order, range(start, steps), batch_size, augment, seed, epoch)
-
-
-def _walk(
-    dataset: Dataset,
-    order: NDArray[np.int64],
-    steps: range,
-    batch_size: int,
-    augment: Augmentation | None,
-    seed: int,
-    epoch: int,
-) -> Iterator[Batch]:
-    # A generator of its own, so that `batches` checks its arguments when it is called.
-    for step in steps:
-        indices = order[step * batch_size : (step + 1) * batch_size]
-        images = dataset.images(indices)
-        if augment is not None:
-            images = augment(images, indices, seed=seed, epoch=epoch)
-        yield Batch(step, indices, images, dataset.labels[indices])
+def read_bytes(dataset: Dataset, index: int) -> tuple[NDArray[np.uint8], int]:
+    """`Dataset.read` of a data set whose images all have one size: rint(255 images(i))."""
+    image = dataset.images([index])[0]
+    return np.rint(image * np.float32(255)).astype(np.uint8), int(dataset.labels[index])
 
 
 def check_split(function: str, split: str) -> str:

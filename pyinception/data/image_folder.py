@@ -10,49 +10,27 @@ are added. Classes are the folders' names in sorted order; label k is the k-th.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
-from pyinception.data.dataset import DatasetError, check_indices, check_split
-from pyinception.data.picture import MAX_PIXELS, PictureError, read_picture
+from pyinception.data.dataset import DatasetError, check_split
+from pyinception.data.pictures import SUFFIXES, Locator, Options, Pictures, check_size
 
-SUFFIXES = frozenset(
-    f".{name}"
-    for name in (
-        *("jpg", "jpeg", "jpe", "png", "bmp", "gif", "webp"),
-        *("tif", "tiff", "ppm", "pgm", "pbm", "pnm"),
-    )
-)
 TEST_FOLDERS = ("test", "val")
 TEST_SHARE = 0.2
-LISTED = 10  # faulty files named in one error
-CACHE_BYTES = 2**30
 
 
-class ImageFolder:
+class ImageFolder(Pictures):
     """images(i) = picture i / 255, cut and scaled as `picture.read_picture` says.
-
-    Every file is decoded once when the data set is opened, so that damage shows before training
-    and not during it. The bytes are kept if they all fit in `cache_bytes`; else files are read
-    again when they are asked for.
 
     Parameters
     ----------
     root : path
         See the head of the module for the two layouts.
-    split : str
-        ``"train"`` or ``"test"``.
-    size : (int, int)
-        H, W of the images.
-    max_pixels : int
-        Largest picture accepted, in pixels before scaling.
-    cache_bytes : int
-        Memory for decoded pictures.
-    progress : callable or None
-        ``progress(done, total)``, called after each file of the first pass.
+    split, size, check, bad, max_pixels, cache_bytes, progress
+        As in `Pictures`; here every file is checked by default.
 
     Attributes
     ----------
@@ -76,48 +54,29 @@ class ImageFolder:
         split: str = "train",
         *,
         size: tuple[int, int] = (32, 32),
-        max_pixels: int = MAX_PIXELS,
-        cache_bytes: int = CACHE_BYTES,
-        progress: Callable[[int, int], None] | None = None,
+        **options: Unpack[Options],
     ) -> None:
-        self.split = check_split("image_folder", split)
-        if min(size) < 1:
-            raise DatasetError(f"image_folder: size is {size}, expected at least (1, 1)")
-        self.shape = (int(size[0]), int(size[1]), 3)
-        self._max_pixels = max_pixels
+        self.split = check_split(self.name, split)
+        check_size(self.name, size)
+        self.root = Path(root)
         self.ignored: list[Path] = []
-        files = self._files(Path(root))
-        self.classes = sorted(files)
-        self.paths = [path for name in self.classes for path in files[name]]
-        labels = [k for k, name in enumerate(self.classes) for _ in files[name]]
-        self.labels = np.asarray(labels, dtype=np.int64)
-        self._cache = self._first_pass(Path(root), cache_bytes, progress)
+        files = self._files(self.root)
+        classes = sorted(files)
+        self._paths = [path for name in classes for path in files[name]]
+        labels = [k for k, name in enumerate(classes) for _ in files[name]]
+        options.setdefault("check", True)
+        super().__init__(self.root, split, size, np.asarray(labels, np.int64), classes, **options)
 
-    def __len__(self) -> int:
-        return len(self.paths)
+    @property
+    def paths(self) -> list[Path]:
+        """File of every image, in the order of the indices."""
+        return [self._paths[source] for source in self._source]
 
-    def images(self, indices: ArrayLike) -> NDArray[np.float32]:
-        """Return the pictures at `indices`: (n, H, W, 3) float32 k/255 in [0, 1].
+    def _locate(self, source: int) -> Locator:
+        return str(self._paths[source]), 0, -1
 
-        Raises
-        ------
-        DatasetError
-            If a file that was whole when the data set was opened no longer is.
-        """
-        chosen = check_indices("image_folder.images", indices, len(self))
-        if self._cache is not None:
-            pixels = self._cache[chosen]
-        else:
-            pixels = np.empty((len(chosen), *self.shape), dtype=np.uint8)
-            for n, index in enumerate(chosen):
-                try:
-                    pixels[n] = self._read(self.paths[index])
-                except PictureError as error:
-                    raise DatasetError(f"image_folder: {self.paths[index]}: {error}") from error
-        return pixels.astype(np.float32) / np.float32(255)
-
-    def _read(self, path: Path) -> NDArray[np.uint8]:
-        return read_picture(path, self.shape[:2], max_pixels=self._max_pixels)
+    def _where(self, source: int) -> str:
+        return str(self._paths[source].relative_to(self.root))
 
     def _files(self, root: Path) -> dict[str, list[Path]]:
         """Return the files of this split by class, after every check on the folders."""
@@ -170,33 +129,6 @@ class ImageFolder:
                 "split (hash-20): add images, or make train and test folders"
             )
         return chosen
-
-    def _first_pass(
-        self, root: Path, cache_bytes: int, progress: Callable[[int, int], None] | None
-    ) -> NDArray[np.uint8] | None:
-        """Decode every file once; raise one error for all faulty ones."""
-        shape = (len(self), *self.shape)
-        keep = int(np.prod(shape)) <= cache_bytes
-        cache = np.empty(shape, dtype=np.uint8) if keep else None
-        faults = []
-        for n, path in enumerate(self.paths):
-            try:
-                pixels = self._read(path)
-                if cache is not None:
-                    cache[n] = pixels
-            except PictureError as error:
-                faults.append(f"  {path.relative_to(root)}: {error}")
-            if progress is not None:
-                progress(n + 1, len(self))
-        if faults:
-            lines = faults[:LISTED]
-            if len(faults) > LISTED:
-                lines.append(f"  and {len(faults) - LISTED} more")
-            raise DatasetError(
-                f"image_folder: {len(faults)} of {len(self)} files in {root} cannot be read:\n"
-                + "\n".join(lines)
-            )
-        return cache
 
 
 def in_test_split(class_name: str, file_name: str) -> bool:

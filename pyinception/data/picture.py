@@ -1,6 +1,8 @@
 """One image file to one array of bytes, or one sentence that says why not.
 
-    file -> 8-bit RGB, upright -> shorter side scaled to the wanted size -> centre crop
+    file -> 8-bit RGB, upright -> box cut out -> scaled to the wanted size
+
+Without a box of the caller's it is the largest centred one of the wanted aspect.
 
 Every mode that Pillow reads either has a written conversion below or is refused: a picture is
 never trained on garbled. The file's content decides its format, not its name.
@@ -8,7 +10,9 @@ never trained on garbled. The file's content decides its format, not its name.
 
 from __future__ import annotations
 
+import io
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyinception.data.dataset import require
+
+Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels of the upright picture
 
 # Raster formats only: PostScript, for one, would start an interpreter.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
@@ -41,16 +47,25 @@ class PictureError(ValueError):
 
 
 def read_picture(
-    path: Path, size: tuple[int, int], *, max_pixels: int = MAX_PIXELS, background: int = 255
+    source: Path | bytes,
+    size: tuple[int, int] | None,
+    *,
+    box: Callable[[int, int], Box | None] | None = None,
+    max_pixels: int = MAX_PIXELS,
+    background: int = 255,
 ) -> NDArray[np.uint8]:
-    """pixels = centre crop of the upright RGB picture, its shorter side scaled to fit.
+    """pixels = box(W, H) of the upright RGB picture, resampled to `size` in one step.
 
     Parameters
     ----------
-    path : Path
-        JPEG, PNG, BMP, GIF (first frame), WebP, TIFF (first page) or PNM, whatever its suffix.
-    size : (H, W)
-        Rows and columns of the result.
+    source : Path or bytes
+        File, or content of one: JPEG, PNG, BMP, GIF (first frame), WebP, TIFF (first page) or
+        PNM, whatever its suffix.
+    size : (H, W) or None
+        Rows and columns of the result; None leaves the picture as large as it is.
+    box : callable or None
+        ``box(width, height)`` is the part to show. None, or a box of None: the largest centred
+        one of the wanted aspect.
     max_pixels : int
         Refuse a larger picture before decoding it.
     background : int
@@ -72,11 +87,16 @@ def read_picture(
         with warnings.catch_warnings():
             # Warnings on odd metadata are no fault; our own limit stands below Pillow's.
             warnings.simplefilter("ignore")
-            return _read(pillow, path, size, max_pixels, background)
+            with pillow.open(_file(source), formats=FORMATS) as image:
+                width, height = image.size
+                _check_extent(width, height, max_pixels)
+                image.load()
+                upright = _upright_rgb(pillow, image, background)
+            return np.asarray(upright if size is None else _fit(pillow, upright, size, box))
     except PictureError:
         raise
     except pillow.UnidentifiedImageError:
-        raise PictureError(_unidentified(path)) from None
+        raise PictureError(_unidentified(source)) from None
     except pillow.DecompressionBombError:
         raise PictureError(f"more than {2 * max_pixels:,} pixels: decompression bomb") from None
     # Decoders raise whatever their parser stumbled over: OSError, SyntaxError, struct.error ...
@@ -84,19 +104,28 @@ def read_picture(
         raise PictureError(_reason(error)) from error
 
 
-def _read(
-    pillow: Any, path: Path, size: tuple[int, int], max_pixels: int, background: int
+def resample(
+    pixels: NDArray[np.uint8], size: tuple[int, int], box: Box | None
 ) -> NDArray[np.uint8]:
-    with pillow.open(path, formats=FORMATS) as image:
-        width, height = image.size
-        if width < 1 or height < 1:
-            raise PictureError(f"no pixels: {width} x {height}")
-        if width * height > max_pixels:
-            raise PictureError(
-                f"{width} x {height} = {width * height:,} pixels, the limit is {max_pixels:,}"
-            )
-        image.load()
-        return np.asarray(_fit(pillow, _upright_rgb(pillow, image, background), size))
+    """The part `box` of (H, W, C) bytes, C = 1 or 3, as `read_picture` would show it."""
+    pillow = require("PIL.Image", "train", "sampled crops")
+    grey = pixels.shape[2] == 1
+    image = pillow.fromarray(pixels[..., 0] if grey else pixels)
+    fitted = np.asarray(_fit(pillow, image, size, lambda *extent: box))
+    return fitted[..., None] if grey else fitted
+
+
+def _file(source: Path | bytes) -> Any:
+    return io.BytesIO(source) if isinstance(source, bytes) else source
+
+
+def _check_extent(width: int, height: int, max_pixels: int) -> None:
+    if width < 1 or height < 1:
+        raise PictureError(f"no pixels: {width} x {height}")
+    if width * height > max_pixels:
+        raise PictureError(
+            f"{width} x {height} = {width * height:,} pixels, the limit is {max_pixels:,}"
+        )
 
 
 def _upright_rgb(pillow: Any, image: Any, background: int) -> Any:
@@ -128,22 +157,32 @@ def _from_sixteen_bits(pillow: Any, image: Any) -> Any:
     return pillow.fromarray(((levels + 128) // 257).astype(np.uint8))
 
 
-def _fit(pillow: Any, image: Any, size: tuple[int, int]) -> Any:
-    """Return the largest centred box of the wanted aspect, resampled to (W, H) in one step."""
+def _fit(
+    pillow: Any,
+    image: Any,
+    size: tuple[int, int],
+    box: Callable[[int, int], Box | None] | None,
+) -> Any:
     height, width = size
-    scale = min(image.width / width, image.height / height)
-    left, top = (image.width - scale * width) / 2, (image.height - scale * height) / 2
-    box = (left, top, left + scale * width, top + scale * height)
+    part = None if box is None else box(image.width, image.height)
+    if part is None:
+        scale = min(image.width / width, image.height / height)
+        left, top = (image.width - scale * width) / 2, (image.height - scale * height) / 2
+        part = (left, top, left + scale * width, top + scale * height)
     # Pillow's bilinear filter widens with the reduction, so it does not alias.
-    return image.resize((width, height), pillow.Resampling.BILINEAR, box=box)
+    return image.resize((width, height), pillow.Resampling.BILINEAR, box=part)
 
 
-def _unidentified(path: Path) -> str:
-    if path.stat().st_size == 0:
+def _unidentified(source: Path | bytes) -> str:
+    head = source[:8] if isinstance(source, bytes) else _head(source)
+    if not head:
         return "empty file"
-    with path.open("rb") as file:
-        head = file.read(8)
     return f"not an image in one of {', '.join(FORMATS)} (begins with {head!r})"
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(8)
 
 
 def _reason(error: Exception) -> str:

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pyinception import rng
-from pyinception.data.dataset import DatasetError, check_indices, check_split
+from pyinception.data.dataset import DatasetError, check_indices, check_split, read_bytes
 from pyinception.data.outlines import CLASSES, outline_boxes, signed_distance
 
 Floats = NDArray[np.floating[Any]]
@@ -106,6 +106,10 @@ class Shapes:
             np.clip(np.rint(picture * np.float32(255)), 0, 255, out=picture)
             out[first : first + len(part)] = picture / np.float32(255)
         return out
+
+    def read(self, index: int) -> tuple[NDArray[np.uint8], int]:
+        """Return picture `index`, (size, size, 3) uint8, and its label."""
+        return read_bytes(self, index)
 
     def _generator(self, index: int, purpose: str) -> np.random.Generator:
         return rng.generator(self._seed, 0, index, f"shapes/{self.split}/{purpose}")

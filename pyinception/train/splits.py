@@ -20,14 +20,19 @@ class First:
         self.labels = whole.labels[:count]
         if hasattr(whole, "diameters"):
             self.diameters = whole.diameters[:count]
-        self._whole = whole
+        self.whole = whole
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def images(self, indices: ArrayLike) -> NDArray[np.float32]:
         """Return the images at `indices`: (n, H, W, C) float32 in [0, 1]."""
-        return self._whole.images(check_indices(f"{self.name}.images", indices, len(self)))
+        return self.whole.images(check_indices(f"{self.name}.images", indices, len(self)))
+
+    def read(self, index: int) -> tuple[NDArray[np.uint8], int]:
+        """Return image `index` as it was stored, and its label."""
+        (chosen,) = check_indices(f"{self.name}.read", [index], len(self))
+        return self.whole.read(int(chosen))
 
 
 def load_split(recipe: Recipe, split: str, report: Reporter | None = None) -> data.Dataset:

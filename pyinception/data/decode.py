@@ -1,0 +1,87 @@
+"""One batch of pictures, from files to numbers: the same lines in this process and in a worker.
+
+images[n] = augment(cut(decode(locators[n])) / 255)
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pyinception.data.augment import Augment
+from pyinception.data.picture import Box, PictureError, read_picture
+from pyinception.data.pictures import Locator, fetch
+
+
+@dataclass(frozen=True)
+class Request:
+    """Which pictures a batch is made of, and what is to be done with them.
+
+    ``seed``, ``epoch`` and the images' ``indices`` fix every random choice of ``augment``.
+    """
+
+    locators: list[Locator]
+    indices: list[int]
+    augment: Augment
+    seed: int
+    epoch: int
+    max_pixels: int
+
+    def to_json(self) -> bytes:
+        """One line; names that are no UTF-8 survive as lone surrogates."""
+        return json.dumps(asdict(self)).encode() + b"\n"
+
+    @classmethod
+    def from_json(cls, line: bytes) -> Request:
+        """The request of a line that `to_json` wrote."""
+        given = json.loads(line)
+        augment = given.pop("augment")
+        if augment["mean"] is not None:
+            augment["mean"] = tuple(augment["mean"])
+        locators = [(name, offset, length) for name, offset, length in given.pop("locators")]
+        return cls(locators=locators, augment=Augment(**augment), **given)
+
+
+def prepare(
+    request: Request, size: tuple[int, int], tell: Callable[[int], None] | None = None
+) -> tuple[NDArray[np.float32], list[str]]:
+    """Decode and augment the pictures of a request.
+
+    Parameters
+    ----------
+    size : (H, W)
+    tell : called with n before picture n is read.
+
+    Returns
+    -------
+    images : (m, H, W, 3) float32
+        Of the pictures that can be read, in order.
+    reasons : list of str
+        For each picture asked for, "" or why it cannot be read.
+    """
+    images = np.empty((len(request.indices), *size, 3), np.float32)
+    augment, reasons = request.augment, []
+    for n, (locator, index) in enumerate(zip(request.locators, request.indices, strict=True)):
+
+        def box(width: int, height: int, index: int = index) -> Box | None:
+            return augment.box(width, height, seed=request.seed, epoch=request.epoch, index=index)
+
+        if tell is not None:
+            tell(n)
+        try:
+            pixels = read_picture(fetch(locator), size, box=box, max_pixels=request.max_pixels)
+            np.divide(pixels, np.float32(255), out=images[n], dtype=np.float32)
+            reasons.append("")
+        except PictureError as error:
+            reasons.append(str(error))
+    indices = np.array(request.indices, np.int64)
+    if any(reasons):
+        good = np.array([not reason for reason in reasons])
+        images, indices = images[good], indices[good]
+    if len(indices):
+        images = augment(images, indices, seed=request.seed, epoch=request.epoch)
+    return images, reasons
