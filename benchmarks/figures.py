@@ -1,12 +1,14 @@
 """The figures this library promises, measured: tables, JSON, exit code 1 on failure.
 
-    python benchmarks/figures.py                  # all of them, about five minutes on two cores
+    python benchmarks/figures.py                  # all of them, about ten minutes on two cores
     python benchmarks/figures.py logits start     # some
     python benchmarks/figures.py --quick steps    # the smaller variant that the tests run
 
 logits      GoogLeNet's three classifiers against float64 torch
 gradients   every gradient, with our ReLU masks and argmaxes forced into float64, and free
 steps       20 training steps of GoogLeNet and of the small Inception against float64 torch
+survive     200 kills -9 at random moments of a run: all states readable, all resumes equal
+loader      2 worker processes against none, decoding JPEGs
 resume      10 epochs = 5 + resume 5, to the bit, on any number of threads
 start       seconds of the import, and of a process up to its first logits
 invariance  the same bits for any number of threads, alone or in a batch
@@ -31,6 +33,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 
 import figures_behaviour as behaviour
+import figures_data
 from figures_record import RESULTS, Figure, Unavailable, store
 
 from pyinception import config
@@ -67,6 +70,8 @@ FIGURES: dict[str, Callable[[bool], Figure]] = {
     "gradients": _accuracy("gradients"),
     "steps": _accuracy("steps"),
     "resume": behaviour.resume,
+    "survive": figures_data.survive,
+    "loader": figures_data.loader,
 }
 
 

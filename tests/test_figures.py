@@ -20,6 +20,7 @@ if (reason := backend.why_not("cpu")) is not None:
 
 import figures
 import figures_behaviour
+import figures_data
 from figures_record import Figure, Unavailable, store
 
 import pyinception as pyi
@@ -59,6 +60,24 @@ def test_resume(monkeypatch: pytest.MonkeyPatch) -> None:
     except Unavailable as missing:
         pytest.skip(str(missing))
     assert figure.failures == [], figure.table()
+
+
+def test_a_run_survives_kills_at_random_moments() -> None:
+    try:
+        figure = figures_data.survive(quick=True)
+    except Unavailable as missing:
+        pytest.skip(str(missing))
+    assert figure.failures == [], figure.table()
+    assert sum(row["kills"] for row in figure.rows) == 6
+
+
+def test_loader_gives_the_same_bits() -> None:
+    """Seconds are judged by `make figures`."""
+    try:
+        figure = figures_data.loader(quick=True)
+    except Unavailable as missing:
+        pytest.skip(str(missing))
+    assert figure.failures == [] and [row["workers"] for row in figure.rows] == [0, 1, 2]
 
 
 def test_start_measures_its_phases() -> None:

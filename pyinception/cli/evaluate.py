@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
@@ -22,6 +23,7 @@ def evaluate(
     split: Annotated[str, typer.Option(help="test or train.")] = "test",
     checkpoint: output.Checkpoint = "last",
     runs: output.Runs = "runs",
+    root: Annotated[str | None, typer.Option(help="Folder of the data, if they moved.")] = None,
     threads: output.Threads = 0,
     json: AsJson = False,
 ) -> None:
@@ -34,11 +36,12 @@ def evaluate(
     path = output.checkpoint_path(run, runs, checkpoint)
     trained = load_trained(path)
     report = output.reporter(json)
-    dataset = load_split(trained.recipe, split, report)
+    recipe = trained.recipe if root is None else replace(trained.recipe, root=root)
+    dataset = load_split(recipe, split, report)
     if dataset.classes != trained.classes:
         raise ValueError(f"evaluate: {dataset.name} now has other classes than {path} knows")
     with pyi.using(threads=threads or None):
-        result = judge(trained.net, dataset, trained.recipe.augment(), report=report)
+        result = judge(trained.net, dataset, recipe.augment(), bad=recipe.bad_images, report=report)
     value = {"checkpoint": path, **result.as_dict()}
     emit(_text(value, trained.classes), value, json)
 

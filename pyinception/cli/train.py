@@ -18,18 +18,27 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    data: Annotated[str | None, Option(help="digits, shapes, cifar10 or image_folder.")] = None,
-    root: Annotated[str | None, Option(help="Folder of cifar10 or image_folder.")] = None,
+    data: Annotated[str | None, Option(help="Data set: a NAME, KIND:PATH, or a folder.")] = None,
+    root: Annotated[str | None, Option(help="Folder of a data set on disk.")] = None,
     model: Annotated[
         str | None, Option(help="small_inception, googlenet or tiny_inception.")
     ] = None,
     name: Annotated[str | None, Option(help="Name of the run [DATA-MODEL-seedSEED].")] = None,
     runs: Annotated[str, Option(help="Folder that holds the run folders.")] = "runs",
     config: Annotated[str | None, Option(help="TOML file of entries; options win.")] = None,
+    help_config: Annotated[
+        bool, Option("--help-config", help="Tell of every entry of such a file, and leave.")
+    ] = False,
     resume: Annotated[bool, Option("--resume", help="Take the run up where it stopped.")] = False,
     epochs: Annotated[int | None, Option(help="Passes over the training images.")] = None,
     stop_after: Annotated[
         int, Option(help="Leave after this many epochs of the run; --resume goes on.", min=0)
+    ] = 0,
+    checkpoint_steps: Annotated[
+        int, Option(help="Save every so many steps too; 0: every five minutes.", min=0)
+    ] = 0,
+    workers: Annotated[
+        int, Option(help="Processes that decode pictures ahead.", min=0, max=100)
     ] = 0,
     batch_size: Annotated[int | None, Option(help="Images a step.")] = None,
     lr: Annotated[float | None, Option(help="Learning rate of the first step.")] = None,
@@ -41,9 +50,18 @@ def train(
     size: Annotated[int | None, Option(help="Rows and columns of an image.")] = None,
     count: Annotated[int | None, Option(help="Training images to use; 0 is all.")] = None,
     test_count: Annotated[int | None, Option(help="Test images to use; 0 is all.")] = None,
+    crop_area: Annotated[
+        float | None, Option(help="Smallest share of a picture in a sampled crop; 1: none.")
+    ] = None,
     padding: Annotated[int | None, Option(help="Random shift, up to this many pixels.")] = None,
     mirror: Annotated[bool | None, Option(help="Mirror images at random.")] = None,
+    mean: Annotated[
+        str | None, Option(help="Subtract from the channels, such as 0.48,0.46,0.41.")
+    ] = None,
     standardise: Annotated[bool | None, Option(help="Normalise each image.")] = None,
+    bad_images: Annotated[
+        str | None, Option(help="Pictures that cannot be read: stop, or skip.")
+    ] = None,
     seed: Annotated[int | None, Option(help="Decides everything random.")] = None,
     baselines: Annotated[bool, Option(help="Also score nearest neighbours and so on.")] = True,
     threads: Threads = 0,
@@ -70,15 +88,26 @@ def train(
         "size": size,
         "count": count,
         "test_count": test_count,
+        "crop_area": crop_area,
         "padding": padding,
         "mirror": mirror,
+        "mean": None if mean is None else _numbers(mean),
         "standardise": standardise,
+        "bad_images": bad_images,
         "seed": seed,
     }
     import pyinception as pyi
     from pyinception.train.loop import train as fit
-    from pyinception.train.recipe import read_toml, resolve
+    from pyinception.train.recipe import describe, read_toml, resolve
 
+    if help_config:
+        about = describe()
+        heads = ["entry", "type", "default", "meaning"]
+        rows = [
+            [line["name"], line["type"], toml(line["default"]), line["about"]] for line in about
+        ]
+        emit(columns(heads, rows), about, json)
+        return 0
     given: dict[str, Any] = read_toml(config) if config is not None else {}
     given |= {key: value for key, value in entries.items() if value is not None}
     if name is None:
@@ -90,6 +119,8 @@ def train(
             Path(runs) / name,
             resume=resume,
             stop_after=stop_after,
+            checkpoint_steps=checkpoint_steps,
+            workers=workers,
             with_baselines=baselines,
             report=reporter(json),
         )
@@ -101,3 +132,24 @@ def train(
         text = f"continue with: pyinception train --runs {runs} --name {name} --resume"
     emit(text, outcome.as_dict(), json)
     return Explained(128 + outcome.signal if outcome.signal else 0)
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no list of numbers", param_hint="--mean") from None
+
+
+def toml(value: Any) -> str:
+    """A default as it would stand in a TOML file."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f'"{value}"' if isinstance(value, str) else f"{value:g}" if value != [] else "[]"
+
+
+def columns(heads: list[str], rows: list[list[str]]) -> str:
+    """Columns aligned to the left."""
+    widths = [max(len(line[i]) for line in (heads, *rows)) for i in range(len(heads))]
+    lines = ("  ".join(c.ljust(w) for c, w in zip(line, widths)) for line in (heads, *rows))
+    return "\n".join(line.rstrip() for line in lines)

@@ -31,6 +31,7 @@ from pyinception.data.workers import WorkerError, Workers
 
 __all__ = [
     "NAMES",
+    "PICTURES",
     "ArrayDataset",
     "Augment",
     "Batch",

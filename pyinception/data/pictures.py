@@ -8,7 +8,6 @@ it without opening the data set.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -171,13 +170,6 @@ class Pictures:
             for n, index in enumerate(chosen):
                 pixels[n] = self._decode(index, self.shape[:2])
         return np.divide(pixels, np.float32(255), dtype=np.float32)
-
-    def fingerprint(self) -> str:
-        """SHA-256 over the names of all pictures, in order."""
-        digest = hashlib.sha256()
-        for index in range(len(self)):
-            digest.update(self.where(index).encode(errors="surrogateescape") + b"\0")
-        return digest.hexdigest()
 
     def _decode(self, index: int, size: tuple[int, int] | None) -> NDArray[np.uint8]:
         try:

@@ -28,7 +28,11 @@ SIZE_EDGES = (0, 9, 13, 19, np.inf)  # pixels across, for data sets that know th
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Results on one split: `predictions` (N,) int64, mean loss, accuracy in [0, 1]."""
+    """Results on one split: `predictions` (N,) int64, mean loss, accuracy in [0, 1].
+
+    A picture that could not be read has prediction -1: it counts as wrong, and is neither in the
+    loss nor in the confusion.
+    """
 
     dataset: data.Dataset
     predictions: NDArray[np.int64]
@@ -42,7 +46,8 @@ class Evaluation:
         """counts[k, j] = images of class k taken for class j, (K, K)."""
         size = len(self.dataset.classes)
         counts = np.zeros((size, size), np.int64)
-        np.add.at(counts, (self.dataset.labels, self.predictions), 1)
+        read = self.predictions >= 0
+        np.add.at(counts, (self.dataset.labels[read], self.predictions[read]), 1)
         return counts
 
     def by_size(self) -> list[dict[str, Any]]:
@@ -72,6 +77,7 @@ class Evaluation:
             "data": self.dataset.name,
             "split": self.dataset.split,
             "images": len(self.dataset),
+            "unread": int(np.sum(self.predictions < 0)),
             "loss": self.loss,
             "accuracy": self.accuracy,
             "accuracy_by_class": recall,
@@ -86,6 +92,8 @@ def evaluate(
     augment: data.Augment,
     *,
     batch_size: int = 128,
+    bad: str = "stop",
+    workers: data.Workers | None = None,
     report: Reporter | None = None,
 ) -> Evaluation:
     """Run ``net`` in evaluation mode over a data set in its own order; the net's mode is kept.
@@ -93,16 +101,26 @@ def evaluate(
     Parameters
     ----------
     augment : the training augmentation; only its part without chance is applied.
+    bad, workers : as in `data.batches`.
     """
     report = report or Silent()
     training, net_sum = net.training, 0.0
-    predictions = np.empty(len(dataset), np.int64)
+    predictions = np.full(len(dataset), -1, np.int64)
     net.eval()
     report.start(f"evaluating on {dataset.split}", len(dataset))
     try:
         for batch in data.batches(
-            dataset, batch_size, seed=0, epoch=0, shuffle=False, augment=augment.without_chance()
+            dataset,
+            batch_size,
+            seed=0,
+            epoch=0,
+            shuffle=False,
+            augment=augment.without_chance(),
+            bad=bad,
+            workers=workers,
         ):
+            for text in batch.skipped:
+                report.line(f"left out: {text}")
             logits = net(batch.images)
             predictions[batch.indices] = np.argmax(logits.data, axis=1)
             net_sum += losses.cross_entropy(logits, batch.labels).item() * len(batch.labels)
@@ -110,7 +128,7 @@ def evaluate(
     finally:
         report.stop()
         net.train(training)
-    return Evaluation(dataset, predictions, net_sum / len(dataset))
+    return Evaluation(dataset, predictions, net_sum / int(np.sum(predictions >= 0)))
 
 
 @dataclass(frozen=True)
@@ -135,7 +153,8 @@ def load_trained(path: str | Path) -> Trained:
     loaded = checkpoint.load(path)
     record = loaded.record
     try:
-        recipe = resolve(record["recipe"])
+        # The recipe of a run folder, in whose folder of checkpoints this file is.
+        recipe = resolve(record["recipe"]).located(Path(path).parent.parent)
         classes = [str(name) for name in record["classes"]]
         height, width, channels = (int(extent) for extent in record["shape"])
         net = networks.build(recipe.model, len(classes), (height, width, channels), recipe.seed)

@@ -9,31 +9,32 @@ stopped after any step ends with the bits of one that never was.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import signal
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from pyinception import checkpoint, data, losses, rng
+from pyinception import data, losses, rng
 from pyinception.data.dataset import require
 from pyinception.module import Module
 from pyinception.optim import SGD
 from pyinception.tensor import Tensor
 from pyinception.train import networks
-from pyinception.train.baselines import LARGEST, score_baselines
+from pyinception.train.baselines import score_baselines
 from pyinception.train.evaluation import evaluate
 from pyinception.train.figures import draw_curves, draw_features, draw_filters
+from pyinception.train.job import Job, State, restore, weights_sha256
 from pyinception.train.progress import Reporter, Silent, clock
 from pyinception.train.recipe import Recipe, resolve
 from pyinception.train.run_folder import RunError, RunFolder
-from pyinception.train.splits import load_split
+from pyinception.train.splits import check_sets, fingerprint, fit_in_memory, load_split
 from pyinception.train.stop import Stop
 
 CHECKPOINT_SECONDS = 300.0  # a crash in a long epoch loses no more than this
@@ -41,19 +42,6 @@ CHECKPOINT_SECONDS = 300.0  # a crash in a long epoch loses no more than this
 
 class TrainingError(RuntimeError):
     """Training cannot go on; the last checkpoint is whole."""
-
-
-@dataclass
-class State:
-    """Where a run stands: what the checkpoint holds beside the tensors."""
-
-    epoch: int = 0
-    batch: int = 0  # steps done in this epoch
-    loss_sum: float = 0.0  # over the images of this epoch
-    correct: int = 0
-    seen: int = 0
-    seconds: float = 0.0  # of this epoch's steps
-    best: float = -1.0  # highest test accuracy so far
 
 
 @dataclass(frozen=True)
@@ -77,21 +65,14 @@ class Outcome:
         return asdict(self)
 
 
-def weights_sha256(net: Module) -> str:
-    """SHA-256 over name and bytes of every parameter and buffer, in the order of names."""
-    digest = hashlib.sha256()
-    for name, array in sorted(net.state_dict().items()):
-        digest.update(name.encode() + b"\0")
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
-
-
 def train(
     given: Recipe | Mapping[str, Any],
     folder: str | Path,
     *,
     resume: bool = False,
     stop_after: int = 0,
+    checkpoint_steps: int = 0,
+    workers: int = 0,
     with_baselines: bool = True,
     report: Reporter | None = None,
 ) -> Outcome:
@@ -102,7 +83,11 @@ def train(
     given : a `Recipe`, or the entries to set; the rest suits data set and model (`resolve`).
     folder : must not exist, or with ``resume`` be a run with this configuration.
     stop_after : leave after this many epochs of the run, as if stopped there; 0 goes to the end.
-    with_baselines : also score nearest neighbours and logistic regression (up to 20,000 images).
+    checkpoint_steps : save after every so many steps as well, and so lose no more to a crash; 0
+        saves every five minutes. An epoch's end always saves.
+    workers : processes that decode pictures ahead, see `data.Workers`; changes no bit.
+    with_baselines : also score nearest neighbours and logistic regression, where the images fit in
+        memory.
     report : told of progress; silent by default.
 
     Returns
@@ -125,6 +110,8 @@ def train(
         needed["sklearn"] = "the baselines"
     for module, purpose in needed.items():
         require(module, "train", purpose)
+    if checkpoint_steps < 0:
+        raise ValueError(f"train: checkpoint_steps is {checkpoint_steps}, expected at least 0")
     entries = given.as_dict() if isinstance(given, Recipe) else dict(given)
     run = RunFolder(folder)
     with ExitStack() as stack:
@@ -135,11 +122,12 @@ def train(
             recipe = run.reopen(entries, resolve)
         else:
             recipe = resolve(entries)
-            if run.path.exists():
-                run.create(recipe)  # refuses; sooner than the data set is read
+            run.check_new()  # sooner than the data set is read
+        if resume and recipe.root and not Path(recipe.root).exists():
+            text = f"the data of {run.path} are no longer at {recipe.root}"
+            raise RunError(f"--resume: {text}: give their place with --root")
         sets = load_split(recipe, "train", report), load_split(recipe, "test", report)
-        if sets[0].shape != sets[1].shape:
-            raise data.DatasetError(f"train: shapes differ, {sets[0].shape} and {sets[1].shape}")
+        check_sets(recipe, sets, workers)
         net = networks.build(recipe.model, len(sets[0].classes), sets[0].shape, recipe.seed)
         optimizer = SGD(net, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
         optimizer.schedule = recipe.lr_at(data.steps_per_epoch(len(sets[0]), recipe.batch_size))
@@ -148,42 +136,37 @@ def train(
             run.create(recipe)
             stack.enter_context(run.locked())
         else:
-            state = _restore(run, net, optimizer, sets[0]) if run.last.exists() else state
-            run.write_config(recipe)  # with more epochs, perhaps
-        run.cut_metrics(optimizer.iteration, state.epoch)
+            state = restore(run, net, optimizer, sets[0]) if run.last.exists() else state
+            run.write_config(recipe)  # with more epochs, perhaps, or data at another place
+            run.tidy()
+        run.cut_metrics(state.metrics)
         run.note_environment()
         stack.callback(run.close)
         _introduce(report, run, recipe, net, sets, state)
         scores = run.read_json("baselines.json")
-        if scores is None and with_baselines and len(sets[0]) <= LARGEST:
+        if scores is None and with_baselines and fit_in_memory(sets):
             scores = score_baselines(*sets, report=report)
             run.write_json("baselines.json", scores)
         for score in scores or []:
             report.line(f"{score['name']}: {score['accuracy']:.1%} on test ({score['how']})")
+        pool = stack.enter_context(data.Workers(workers)) if workers else None
+        job = Job(run, recipe, net, optimizer, sets, state, fingerprint(sets[0]), pool)
         stop = stack.enter_context(Stop())
         last = min(recipe.epochs, stop_after or recipe.epochs)
         while state.epoch < last and not stop.signal:
-            _epoch(run, recipe, net, optimizer, sets, state, stop, report)
+            _epoch(job, checkpoint_steps, stop, report)
         if stop.signal:
             if not run.last.exists():  # it came before the first step
-                _save(run, run.last, recipe, net, optimizer, sets[0], state)
+                job.save(run.last)
             name = signal.Signals(stop.signal).name
             report.line(f"{name}: saved {run.last} after step {optimizer.iteration}")
         return _outcome(run, net, optimizer, state, scores or [], stop.signal, begun)
 
 
-def _epoch(
-    run: RunFolder,
-    recipe: Recipe,
-    net: Module,
-    optimizer: SGD,
-    sets: tuple[data.Dataset, data.Dataset],
-    state: State,
-    stop: Stop,
-    report: Reporter,
-) -> None:
+def _epoch(job: Job, checkpoint_steps: int, stop: Stop, report: Reporter) -> None:
     """The rest of one epoch; at its end, or where it was stopped, everything is on disk."""
-    images, epoch = sets[0], state.epoch
+    run, recipe, net, optimizer, state = job.run, job.recipe, job.net, job.optimizer, job.state
+    images, epoch = job.sets[0], state.epoch
     saved = time.monotonic()
     clocked = time.perf_counter()
     net.train()
@@ -196,6 +179,8 @@ def _epoch(
             epoch=epoch,
             augment=recipe.augment(),
             start=state.batch,
+            bad=recipe.bad_images,
+            workers=job.workers,
         ):
             waited = time.perf_counter() - clocked
             rate = optimizer.lr
@@ -208,11 +193,15 @@ def _epoch(
             state.correct += correct
             state.seen += count
             state.seconds += seconds
+            state.waited += waited
+            where = {"epoch": epoch, "step": optimizer.iteration}
+            for text in batch.skipped:
+                report.line(f"left out: {text}")
+                run.add_metrics({"kind": "skipped", **where, "picture": text})
             run.add_metrics(
                 {
                     "kind": "step",
-                    "epoch": epoch,
-                    "step": optimizer.iteration,
+                    **where,
                     "loss": loss,
                     "accuracy": correct / count,
                     "lr": rate,
@@ -220,20 +209,30 @@ def _epoch(
                     "data_share": round(waited / seconds, 4),
                 }
             )
-            mean = state.loss_sum / state.seen
-            report.advance(count, f"loss {mean:.4f}  accuracy {state.correct / state.seen:.1%}")
+            mean, share = state.loss_sum / state.seen, state.waited / state.seconds
+            note = f"loss {mean:.4f}  accuracy {state.correct / state.seen:.1%}  data {share:.0%}"
+            report.advance(count, note)
             if stop.signal:
                 break
-            if time.monotonic() - saved > CHECKPOINT_SECONDS:
+            due = checkpoint_steps and state.batch % checkpoint_steps == 0
+            if due or time.monotonic() - saved > CHECKPOINT_SECONDS:
                 saved = time.monotonic()
-                _save(run, run.last, recipe, net, optimizer, images, state)
+                job.save(run.last)
     finally:
         report.stop()
-    if stop.signal and state.seen < len(images):  # else the epoch is as good as done
-        _save(run, run.last, recipe, net, optimizer, images, state)
+    if stop.signal and state.batch < data.steps_per_epoch(len(images), recipe.batch_size):
+        job.save(run.last)
         return
     rate = state.seen / state.seconds if state.seconds else 0.0
-    scores = evaluate(net, sets[1], recipe.augment(), report=report)
+    scores = evaluate(
+        net,
+        job.sets[1],
+        recipe.augment(),
+        batch_size=recipe.batch_size,
+        bad=recipe.bad_images,
+        workers=job.workers,
+        report=report,
+    )
     line = {
         "kind": "epoch",
         "epoch": epoch,
@@ -245,19 +244,27 @@ def _epoch(
         "lr": optimizer.schedule(optimizer.iteration - 1),
         "images_per_second": round(rate, 2),
         "seconds": round(state.seconds, 3),
+        "data_share": round(state.waited / state.seconds, 4) if state.seconds else 0.0,
     }
     run.add_metrics(line)
     report.line(epoch_line(line, recipe.epochs))
     better = scores.accuracy > state.best
     state.__dict__.update(asdict(State(epoch=epoch + 1, best=max(state.best, scores.accuracy))))
     if better:
-        _save(run, run.best, recipe, net, optimizer, images, state)
-    _save(run, run.last, recipe, net, optimizer, images, state)
+        job.save(run.best)
+    job.save(run.last)
     draw_curves(run.path / "curves.png", run.metrics(), run.read_json("baselines.json") or [])
     draw_filters(run.path / "filters.png", net)
-    first = np.zeros(1, np.int64)
-    image = recipe.augment().without_chance()(sets[1].images(first), first, seed=0, epoch=0)
-    draw_features(run.path / "features.png", net, image)
+    draw_features(run.path / "features.png", net, _example(job.sets[1], recipe))
+
+
+def _example(dataset: data.Dataset, recipe: Recipe) -> NDArray[np.float32]:
+    """The first test image that can be read, normalised, (1, H, W, C)."""
+    normalise = recipe.augment().without_chance()
+    found = data.batches(
+        dataset, 8, seed=0, epoch=0, shuffle=False, augment=normalise, bad=recipe.bad_images
+    )
+    return next(found).images[:1]
 
 
 def step(net: Module, optimizer: SGD, batch: data.Batch, recipe: Recipe) -> tuple[float, int]:
@@ -275,46 +282,6 @@ def step(net: Module, optimizer: SGD, batch: data.Batch, recipe: Recipe) -> tupl
     return value, int(np.sum(np.argmax(logits.data, axis=1) == batch.labels))
 
 
-def _save(
-    run: RunFolder,
-    path: Path,
-    recipe: Recipe,
-    net: Module,
-    optimizer: SGD,
-    images: data.Dataset,
-    state: State,
-) -> None:
-    record = {
-        "recipe": recipe.as_dict(),
-        "classes": images.classes,
-        "images": len(images),
-        "shape": list(images.shape),
-        "state": asdict(state),
-        "weights_sha256": weights_sha256(net),
-    }
-    run.flush()
-    checkpoint.save(path, net, optimizer, record)
-
-
-def _restore(run: RunFolder, net: Module, optimizer: SGD, images: data.Dataset) -> State:
-    """Load last.safetensors; a damaged one names the other checkpoint, where that is whole."""
-    try:
-        record = checkpoint.restore(run.last, net, optimizer)
-        then, now = (record["images"], record["classes"]), (len(images), images.classes)
-        if then != now:
-            text = f"{images.name} had {then[0]} images of {len(then[1])} classes"
-            raise RunError(f"--resume: {text}, now {now[0]} of {len(now[1])}, or other names")
-        return replace(State(), **record["state"])
-    except (checkpoint.CheckpointError, KeyError, TypeError, ValueError) as error:
-        hint = ""
-        try:
-            epoch = checkpoint.load(run.best).record["state"]["epoch"]
-            hint = f"; {run.best} (epoch {epoch}) is whole: copy it there to resume from it"
-        except (OSError, checkpoint.CheckpointError, KeyError, TypeError):
-            pass
-        raise checkpoint.CheckpointError(f"--resume: {error}{hint}") from None
-
-
 def _introduce(
     report: Reporter,
     run: RunFolder,
@@ -323,7 +290,8 @@ def _introduce(
     sets: tuple[data.Dataset, data.Dataset],
     state: State,
 ) -> None:
-    text = ", ".join(f"{name} {value}" for name, value in recipe.as_dict().items() if value != "")
+    entries = recipe.as_dict().items()
+    text = ", ".join(f"{name} {value}" for name, value in entries if value not in ("", []))
     report.line(f"run {run.path}: {text}")
     height, width, channels = sets[0].shape
     report.line(
@@ -341,7 +309,8 @@ def epoch_line(line: Mapping[str, Any], epochs: int) -> str:
         f"epoch {line['epoch'] + 1:>{width}}/{epochs}  loss {line['loss']:.4f}  "
         f"accuracy {line['accuracy']:.1%}  test loss {line['test_loss']:.4f}  "
         f"test accuracy {line['test_accuracy']:.1%}  lr {line['lr']:.4g}  "
-        f"{line['images_per_second']:.0f} img/s  {clock(line['seconds'])}"
+        f"{line['images_per_second']:.0f} img/s  data {line['data_share']:.0%}  "
+        f"{clock(line['seconds'])}"
     )
 
 

@@ -11,15 +11,18 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from pyinception import optim
 from pyinception.data import Augment
 from pyinception.data.dataset import require
+from pyinception.data.find import find
+from pyinception.data.pictures import BAD
 
 SCHEDULES = ("decay", "cosine", "poly", "constant")
 # A run of 5 epochs that is taken up again to reach 10 equals a run of 10 where the learning rate
@@ -32,46 +35,52 @@ class RecipeError(ValueError):
     """A recipe's entry is unknown, out of range or does not fit another one."""
 
 
+def _entry(default: Any, about: str) -> Any:
+    return field(default=default, metadata={"about": about})
+
+
 @dataclass(frozen=True)
 class Recipe:
-    """One training run; `resolve` fills in what is not given.
+    """One training run; `resolve` fills in what is not given, `describe` tells of every entry.
 
-    Attributes
-    ----------
-    data, root, size : data set, its folder, rows and columns of an image (0: the data set's own).
-    count, test_count : images of the two splits to use, the first ones; 0 uses all.
-    model : a name of `networks.MODELS`.
-    epochs, batch_size : passes over the training images, images a step.
-    lr, schedule, gamma : learning rate of step 0 and how it falls. "decay" is lr gamma^epoch;
-        "cosine" and "poly" reach 0 after ``epochs``; "constant" stays.
-    momentum, weight_decay : of `optim.SGD`.
-    aux_weight : weight of each auxiliary classifier's loss.
-    padding, mirror, standardise : augmentation, see `data.Augment`.
-    seed : of weights, order, augmentation and dropout.
+    ``root`` is a path of this process; in a run folder it stands relative to that folder.
     """
 
-    data: str = "digits"
-    root: str = ""
-    size: int = 0
-    count: int = 0
-    test_count: int = 0
-    model: str = "small_inception"
-    epochs: int = 8
-    batch_size: int = 64
-    lr: float = 0.1
-    schedule: str = "decay"
-    gamma: float = 0.7
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    aux_weight: float = 0.3
-    padding: int = 2
-    mirror: bool = False
-    standardise: bool = True
-    seed: int = 0
+    data: str = _entry("digits", "data set: a name, KIND:PATH, or a folder that tells its kind")
+    root: str = _entry("", "folder of a data set on disk (PATH of data)")
+    size: int = _entry(0, "rows and columns of an image; 0 is the data set's own")
+    count: int = _entry(0, "training images to use, the first ones; 0 is all")
+    test_count: int = _entry(0, "test images to use, the first ones; 0 is all")
+    bad_images: str = _entry("stop", "a picture that cannot be read: stop, or skip and name it")
+    model: str = _entry("small_inception", "network: small_inception, googlenet, tiny_inception")
+    epochs: int = _entry(8, "passes over the training images")
+    batch_size: int = _entry(64, "images a step")
+    lr: float = _entry(0.1, "learning rate of the first step")
+    schedule: str = _entry(
+        "decay",
+        "how lr falls: decay is lr gamma^epoch, cosine and poly reach 0 after the last epoch, "
+        "constant stays",
+    )
+    gamma: float = _entry(0.7, "decay: factor on lr after each epoch")
+    momentum: float = _entry(0.9, "of SGD")
+    weight_decay: float = _entry(5e-4, "of SGD, on weights only")
+    aux_weight: float = _entry(0.3, "weight of each auxiliary classifier's loss")
+    crop_area: float = _entry(
+        1.0,
+        "smallest share of a picture in a sampled crop (aspect 3/4 to 4/3; GoogLeNet has 0.08); "
+        "1 takes the largest centred box",
+    )
+    padding: int = _entry(2, "random shift, up to this many pixels")
+    mirror: bool = _entry(False, "mirror half of the images")
+    mean: tuple[float, ...] = _entry((), "subtract this from the channels of pixels in [0, 1]")
+    standardise: bool = _entry(True, "normalise each image to mean 0 and deviation 1")
+    seed: int = _entry(0, "of weights, order, augmentation and dropout")
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            _check_kind(field.name, str(field.type), getattr(self, field.name))
+        if isinstance(self.mean, list):  # as TOML and JSON have it
+            object.__setattr__(self, "mean", tuple(self.mean))
+        for entry in fields(self):
+            _check_kind(entry.name, str(entry.type), getattr(self, entry.name))
         bounds: tuple[tuple[str, float, float], ...] = (
             ("size", 0, 4096),
             ("count", 0, math.inf),
@@ -91,14 +100,18 @@ class Recipe:
                 raise RecipeError(f"recipe: {name} is {value}, expected {_range(low, high)}")
         if not 0 <= self.momentum < 1:
             raise RecipeError(f"recipe: momentum is {self.momentum}, expected [0, 1)")
-        if self.schedule not in SCHEDULES:
-            hint = _did_you_mean(self.schedule, SCHEDULES)
-            names = ", ".join(SCHEDULES)
-            raise RecipeError(f"recipe: schedule is {self.schedule!r}, expected {names}{hint}")
+        if not 0 < self.crop_area <= 1:
+            raise RecipeError(f"recipe: crop_area is {self.crop_area}, expected (0, 1]")
+        for name, choices in (("schedule", SCHEDULES), ("bad_images", BAD)):
+            value = getattr(self, name)
+            if value not in choices:
+                hint, names = _did_you_mean(value, choices), ", ".join(choices)
+                raise RecipeError(f"recipe: {name} is {value!r}, expected {names}{hint}")
 
     def augment(self) -> Augment:
         """The augmentation of the training images; ``.without_chance()`` is for the others."""
-        return Augment(self.padding, self.mirror, None, self.standardise)
+        mean = self.mean or None
+        return Augment(self.padding, self.mirror, mean, self.standardise, self.crop_area)
 
     def lr_at(self, steps_per_epoch: int) -> optim.Schedule:
         """lr as a function of the step, counted from the start of the run."""
@@ -118,11 +131,26 @@ class Recipe:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for TOML and JSON."""
-        return dataclasses.asdict(self)
+        return {**dataclasses.asdict(self), "mean": list(self.mean)}
 
     def to_toml(self) -> str:
         """The recipe as a TOML document; needs tomli-w (extra ``train``)."""
         return str(require("tomli_w", "train", "a run folder").dumps(self.as_dict()))
+
+    def portable(self, folder: Path) -> Recipe:
+        """The recipe as it stands in a run's `folder`: ``root`` relative to that."""
+        if not self.root:
+            return self
+        # Real paths: ".." of a link leads elsewhere than it reads.
+        root = os.path.relpath(os.path.realpath(self.root), os.path.realpath(folder))
+        return dataclasses.replace(self, root=root)
+
+    def located(self, folder: Path) -> Recipe:
+        """What `portable` made of a recipe, back to a path that leads somewhere from here."""
+        if not self.root:
+            return self
+        root = os.path.normpath(os.path.join(os.path.realpath(folder), self.root))
+        return dataclasses.replace(self, root=root)
 
 
 def resolve(given: Mapping[str, Any]) -> Recipe:
@@ -131,15 +159,22 @@ def resolve(given: Mapping[str, Any]) -> Recipe:
     Raises
     ------
     RecipeError
-        For an entry that no recipe has, or a value out of its range.
+        For an entry that no recipe has (the nearest name is suggested), or a value out of its
+        range.
+    data.DatasetError
+        If ``data`` is no data set.
     """
-    names = [field.name for field in fields(Recipe)]
+    names = [entry.name for entry in fields(Recipe)]
     for name in given:
         if name not in names:
             hint = _did_you_mean(name, names)
             raise RecipeError(f"recipe: unknown entry {name!r}{hint}")
     recipe = Recipe(**given)
-    defaults: dict[str, Any] = {"mirror": recipe.data not in ("digits",)}
+    kind, root = find(recipe.data)
+    if root and recipe.root:
+        raise RecipeError(f"recipe: data {recipe.data!r} names a folder, and root {recipe.root!r}")
+    recipe = dataclasses.replace(recipe, data=kind, root=root or recipe.root)
+    defaults: dict[str, Any] = {"mirror": recipe.data not in ("digits", "mnist")}
     if recipe.data != "digits":
         defaults |= {"epochs": 5, "gamma": 0.55}
     if recipe.model == "googlenet":
@@ -149,6 +184,19 @@ def resolve(given: Mapping[str, Any]) -> Recipe:
     if recipe.model == "tiny_inception":
         defaults |= {"lr": 0.05, "gamma": 0.8}
     return dataclasses.replace(recipe, **{k: v for k, v in defaults.items() if k not in given})
+
+
+def describe() -> list[dict[str, Any]]:
+    """Name, type, default and meaning of every entry, in order; what `resolve` may change too."""
+    return [
+        {
+            "name": entry.name,
+            "type": _kind(str(entry.type)),
+            "default": list(entry.default) if entry.default == () else entry.default,
+            "about": entry.metadata["about"],
+        }
+        for entry in fields(Recipe)
+    ]
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:
@@ -165,11 +213,23 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         raise RecipeError(f"recipe: {path} is not TOML: {error}") from None
 
 
-def _check_kind(name: str, kind: str, value: Any) -> None:
-    allowed = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}[kind]
-    wrong_bool = isinstance(value, bool) and kind != "bool"
-    if wrong_bool or not isinstance(value, allowed):
-        raise RecipeError(f"recipe: {name} is {value!r}, expected {kind}")
+def _kind(annotation: str) -> str:
+    return "list of numbers" if annotation.startswith("tuple") else annotation
+
+
+def _check_kind(name: str, annotation: str, value: Any) -> None:
+    if annotation.startswith("tuple"):
+        right = isinstance(value, tuple) and all(map(_is_number, value))
+    elif annotation == "float":
+        right = _is_number(value)
+    else:
+        right = type(value).__name__ == annotation
+    if not right:
+        raise RecipeError(f"recipe: {name} is {value!r}, expected {_kind(annotation)}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _range(low: float, high: float) -> str:

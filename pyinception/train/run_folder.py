@@ -77,23 +77,27 @@ class RunFolder:
         self.best = self.checkpoints / "best.safetensors"
         self._metrics: TextIO | None = None
 
+    def check_new(self) -> None:
+        """Raise RunError if there is something at that path already."""
+        if (self.path.exists() or self.path.is_symlink()) and not self._unfinished():
+            kind = "exists" if self.config.exists() else "exists and is no run folder"
+            remedy = "continue it with --resume, or choose another --name"
+            remedy = remedy if self.config.exists() else "choose another --name"
+            raise RunError(f"run folder {self.path} {kind}: {remedy}")
+
     def create(self, recipe: Recipe) -> None:
         """Make the folder and write config.toml.
 
         Raises
         ------
         RunError
-            If there is something at that path already.
+            As `check_new`.
         OSError
             If the folder cannot be made; nothing half-made stays behind.
         """
-        if self.path.exists() or self.path.is_symlink():
-            kind = "exists" if self.config.exists() else "exists and is no run folder"
-            remedy = "continue it with --resume, or choose another --name"
-            remedy = remedy if self.config.exists() else "choose another --name"
-            raise RunError(f"run folder {self.path} {kind}: {remedy}")
+        self.check_new()
         with explained(self.path):
-            self.checkpoints.mkdir(parents=True)
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
         try:
             self.write_config(recipe)
         except OSError:
@@ -102,13 +106,32 @@ class RunFolder:
                 self.path.rmdir()
             raise
 
+    def _unfinished(self) -> bool:
+        """Whether `create` was killed here: nothing but an empty folder and temporary files."""
+        if not self.path.is_dir() or self.path.is_symlink():
+            return False
+        inside = {path.name for path in self.path.iterdir()} - {
+            path.name for path in self._litter()
+        }
+        return inside == {self.checkpoints.name} and not any(self.checkpoints.iterdir())
+
+    def _litter(self) -> list[Path]:
+        """Temporary files that a killed process left."""
+        return [*self.path.glob(".*.tmp"), *self.checkpoints.glob(".*.tmp")]
+
+    def tidy(self) -> None:
+        """Remove what a killed process left; to be called while `locked`."""
+        for path in self._litter():
+            with suppress(OSError):
+                path.unlink()
+
     def reopen(self, given: dict[str, Any], resolve: Callable[[dict[str, Any]], Recipe]) -> Recipe:
         """The recipe of config.toml, after checking that nothing else is asked for.
 
         Parameters
         ----------
         given : entries asked for explicitly; each must be what the run has. ``epochs`` may be
-            larger where the learning rate does not depend on it.
+            larger where the learning rate does not depend on it, ``root`` may be another place.
         resolve : checks entries and makes a recipe of them.
 
         Raises
@@ -118,9 +141,13 @@ class RunFolder:
         """
         if not self.config.is_file():
             raise RunError(f"run folder {self.path} holds no config.toml: nothing to resume")
-        stored = resolve(read_toml(self.config))
-        asked = resolve({**stored.as_dict(), **given})
+        stored = resolve(read_toml(self.config)).located(self.path)
+        entries = stored.as_dict()
+        if given.get("data") not in (None, stored.data):
+            del entries["root"]  # of another place, or of another data set
+        asked = resolve({**entries, **given})
         other = stored.differences(asked)
+        other.pop("root", None)
         longer = {"epochs"} if asked.epochs > stored.epochs and stored.schedule in ENDLESS else None
         if other and set(other) != longer:
             text = "; ".join(f"{name} is {a!r}, asked for {b!r}" for name, (a, b) in other.items())
@@ -131,8 +158,8 @@ class RunFolder:
         return asked
 
     def write_config(self, recipe: Recipe) -> None:
-        """Replace config.toml by ``recipe``."""
-        write_whole(self.config, recipe.to_toml().encode())
+        """Replace config.toml by ``recipe``, its root relative to this folder."""
+        write_whole(self.config, recipe.portable(self.path).to_toml().encode())
 
     @property
     def config(self) -> Path:
@@ -183,10 +210,19 @@ class RunFolder:
             self._metrics.write(json.dumps(line) + "\n")
 
     def flush(self) -> None:
-        """Hand buffered lines to the system: before a checkpoint that counts on them."""
+        """Hand buffered lines to the system."""
         if self._metrics is not None:
             with explained(self.metrics_path):
                 self._metrics.flush()
+
+    def sync_metrics(self) -> int:
+        """Bring metrics.jsonl to the disk, before a checkpoint that counts on it; its length."""
+        self.flush()
+        if self._metrics is None:
+            return self.metrics_path.stat().st_size if self.metrics_path.exists() else 0
+        with explained(self.metrics_path):
+            os.fsync(self._metrics.fileno())
+            return os.fstat(self._metrics.fileno()).st_size
 
     def close(self) -> None:
         """Write out what is buffered and close metrics.jsonl."""
@@ -209,15 +245,14 @@ class RunFolder:
                 lines.append(json.loads(text))
         return [line for line in lines if isinstance(line, dict)]
 
-    def cut_metrics(self, step: int, epoch: int) -> None:
-        """Drop the lines of steps and epochs that the checkpoint knows nothing of."""
-        limit = {"step": ("step", step), "epoch": ("epoch", epoch - 1)}
-        kept = []
-        for line in self._lines():
-            name, last = limit.get(line.get("kind", ""), ("step", -1))
-            if line.get(name, last + 1) <= last:
-                kept.append(json.dumps(line) + "\n")
-        write_whole(self.metrics_path, "".join(kept).encode())
+    def cut_metrics(self, length: int) -> None:
+        """Cut metrics.jsonl to the length that a checkpoint counts on."""
+        if self._metrics is not None or not self.metrics_path.exists():
+            return
+        with explained(self.metrics_path):
+            if self.metrics_path.stat().st_size < length:  # someone has edited it
+                length = self.metrics_path.read_bytes().rfind(b"\n") + 1
+            os.truncate(self.metrics_path, length)
 
 
 def environment() -> dict[str, Any]:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import math
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pyinception import data
 from pyinception.data.dataset import check_indices
+from pyinception.data.pictures import Options, pictures_of
+from pyinception.train.baselines import LARGEST
 from pyinception.train.progress import Counting, Reporter, Silent
 from pyinception.train.recipe import Recipe, RecipeError
 
@@ -43,19 +49,61 @@ def load_split(recipe: Recipe, split: str, report: Reporter | None = None) -> da
     data.DatasetError
         As `data.load`; RecipeError if there are fewer images than the recipe wants.
     """
+    tell = Counting(report or Silent(), f"checking {split} files", "file")
+    options: Options = {"progress": tell}
+    if recipe.data in data.PICTURES:
+        options["bad"] = recipe.bad_images
+        if split == "train" and recipe.crop_area < 1:
+            options["cache_bytes"] = 0  # each crop is cut from the file
     count = recipe.count if split == "train" else recipe.test_count
     generated = recipe.data == "shapes"  # has as many as asked for
-    with Counting(report or Silent(), f"checking {split} files", "file") as tell:
+    with tell:
         dataset = data.load(
             recipe.data,
             split,
             root=recipe.root or None,
             size=recipe.size or None,
             count=count if generated and count else None,
-            progress=tell,
+            **options,
         )
+    for text in getattr(dataset, "skipped", ()):
+        (report or Silent()).line(f"left out of {split}: {text}")
     if count > len(dataset):
         name = "count" if split == "train" else "test_count"
         text = f"{recipe.data}/{split} has {len(dataset)} images"
         raise RecipeError(f"recipe: {name} is {count}, but {text}")
     return First(dataset, count) if 0 < count < len(dataset) else dataset
+
+
+def fingerprint(dataset: data.Dataset) -> str:
+    """SHA-256 over classes, labels and names of pictures: the same, the same images."""
+    about = {"classes": dataset.classes, "images": len(dataset)}
+    digest = hashlib.sha256(json.dumps(about).encode())
+    digest.update(np.ascontiguousarray(dataset.labels).tobytes())
+    pictures = pictures_of(dataset)
+    for index in range(len(dataset) if pictures is not None else 0):
+        assert pictures is not None
+        digest.update(pictures.where(index).encode(errors="surrogateescape") + b"\0")
+    return digest.hexdigest()
+
+
+def check_sets(recipe: Recipe, sets: tuple[data.Dataset, data.Dataset], workers: int) -> None:
+    """Refuse what does not fit together, before anything is written."""
+    train, test = sets
+    if train.shape != test.shape:
+        raise data.DatasetError(f"train: shapes differ, {train.shape} and {test.shape}")
+    if train.classes != test.classes:
+        raise data.DatasetError(f"train: the two splits of {train.name} have other classes")
+    if recipe.mean and len(recipe.mean) != train.shape[2]:
+        text = f"mean has {len(recipe.mean)} values, {train.name} {train.shape[2]} channels"
+        raise RecipeError(f"recipe: {text}")
+    if workers and pictures_of(train) is None:
+        text = f"{train.name} lies in memory, workers decode files of pictures"
+        raise ValueError(f"train: workers is {workers}, but {text}")
+
+
+def fit_in_memory(sets: tuple[data.Dataset, data.Dataset]) -> bool:
+    """Whether nearest neighbours can look at all pixels at once, in reasonable time."""
+    decoded = all((p := pictures_of(images)) is None or p.cached for images in sets)
+    numbers = len(sets[0]) * math.prod(sets[0].shape)
+    return decoded and len(sets[0]) <= LARGEST and numbers <= LARGEST * 32 * 32 * 3

@@ -1,0 +1,96 @@
+"""What a run works on, and how it gets to disk and back.
+
+    checkpoint = parameters, buffers, momenta | where the run stands | bytes of metrics.jsonl
+
+Everything else that a step depends on is a function of the recipe and of (seed, epoch, index,
+purpose), so a state read back continues with the bits of a run that was never stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from pyinception import checkpoint, data
+from pyinception.module import Module
+from pyinception.optim import SGD
+from pyinception.train.recipe import Recipe
+from pyinception.train.run_folder import RunError, RunFolder
+from pyinception.train.splits import fingerprint
+
+
+@dataclass
+class State:
+    """Where a run stands: what the checkpoint holds beside the tensors."""
+
+    epoch: int = 0
+    batch: int = 0  # steps done in this epoch
+    loss_sum: float = 0.0  # over the images of this epoch
+    correct: int = 0
+    seen: int = 0
+    seconds: float = 0.0  # of this epoch's steps
+    waited: float = 0.0  # of these, for data
+    metrics: int = 0  # bytes of metrics.jsonl that belong to it
+    best: float = -1.0  # highest test accuracy so far
+
+
+@dataclass
+class Job:
+    """What a run works on, together."""
+
+    run: RunFolder
+    recipe: Recipe
+    net: Module
+    optimizer: SGD
+    sets: tuple[data.Dataset, data.Dataset]
+    state: State
+    fingerprint: str
+    workers: data.Workers | None
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint, and before it the metrics that belong to it."""
+        self.state.metrics = self.run.sync_metrics()
+        images = self.sets[0]
+        record = {
+            "recipe": self.recipe.portable(self.run.path).as_dict(),
+            "classes": images.classes,
+            "images": len(images),
+            "shape": list(images.shape),
+            "data_sha256": self.fingerprint,
+            "state": asdict(self.state),
+            "weights_sha256": weights_sha256(self.net),
+        }
+        checkpoint.save(path, self.net, self.optimizer, record)
+
+
+def restore(run: RunFolder, net: Module, optimizer: SGD, images: data.Dataset) -> State:
+    """Load last.safetensors; a damaged one names the other checkpoint, where that is whole."""
+    try:
+        record = checkpoint.restore(run.last, net, optimizer)
+        then, now = (record["images"], record["classes"]), (len(images), images.classes)
+        if then != now:
+            text = f"{images.name} had {then[0]} images of {len(then[1])} classes"
+            raise RunError(f"--resume: {text}, now {now[0]} of {len(now[1])}, or other names")
+        if record["data_sha256"] != fingerprint(images):
+            raise RunError(f"--resume: {images.name} holds other images, by labels or file names")
+        return replace(State(), **record["state"])
+    except (checkpoint.CheckpointError, KeyError, TypeError, ValueError) as error:
+        hint = ""
+        try:
+            epoch = checkpoint.load(run.best).record["state"]["epoch"]
+            hint = f"; {run.best} (epoch {epoch}) is whole: copy it there to resume from it"
+        except (OSError, checkpoint.CheckpointError, KeyError, TypeError):
+            pass
+        raise checkpoint.CheckpointError(f"--resume: {error}{hint}") from None
+
+
+def weights_sha256(net: Module) -> str:
+    """SHA-256 over name and bytes of every parameter and buffer, in the order of names."""
+    digest = hashlib.sha256()
+    for name, array in sorted(net.state_dict().items()):
+        digest.update(name.encode() + b"\0")
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
