@@ -7,6 +7,7 @@ import pytest
 
 from pyinception.gradcheck import GradientError, gradcheck
 from pyinception.op import Op
+from pyinception.tensor import Tensor
 
 
 class Cube(Op):
@@ -56,3 +57,35 @@ def test_the_inputs_stay_as_they_were() -> None:
 def test_float32_is_refused() -> None:
     with pytest.raises(TypeError, match=r"arrays\[1\] has dtype float32"):
         gradcheck(lambda a, b: a * b, X, X.astype(np.float32))
+
+
+def test_the_input_at_fault_is_named() -> None:
+    class Product(Op):
+        """y = a b + c, with a wrong gradient of b."""
+
+        def forward(self, a: Any, b: Any, c: Any) -> Any:
+            self.saved = (a, b)
+            return a * b + c
+
+        def backward(self, gy: Any) -> Any:
+            a, b = self.saved
+            return gy * b, gy * a * 1.01, gy
+
+    shapes = r"with arrays\[1\] of shape \(3, 4\) moved alone backward gives [-\d.e]+, the central"
+    with pytest.raises(GradientError, match=shapes):
+        gradcheck(lambda a, b, c: Product()(a, b, c), X, X + 1, 1e6 * X)
+
+
+def test_an_unused_input_has_no_gradient() -> None:
+    assert gradcheck(lambda a, b: a * a, X, X) < 1e-6
+
+
+def test_what_cannot_be_checked_is_refused() -> None:
+    with pytest.raises(TypeError, match="no arrays, expected at least one input"):
+        gradcheck(lambda: Tensor(X))
+    with pytest.raises(TypeError, match=r"arrays\[0\] has dtype list, expected float64"):
+        gradcheck(lambda a: a, [1.0])
+    with pytest.raises(TypeError, match="function returned ndarray, expected a Tensor"):
+        gradcheck(lambda a: a.data, X)
+    with pytest.raises(TypeError, match="the result has dtype float32, expected float64"):
+        gradcheck(lambda a: Tensor(a.data.astype(np.float32)), X)
