@@ -36,12 +36,13 @@ static double row(const Branch& b, int N) {
   a.y_strides = {b.extent * b.extent * b.K, b.extent * b.K, b.K};
   a.type = kMmaBf16, a.shared_limit = 227 * 1024, a.multiprocessors = 132;
   ReduceConvMmaPlan plan;
-  if (!plan_reduce_conv_mma(a, plan)) {
-    std::fprintf(stderr, "%s: %s\n", b.name, plan.reason.text);
+  if (const CudaStatus status = plan_reduce_conv_mma(a, plan)) {
+    std::fprintf(stderr, "%s: %s\n", b.name, status.text);
     std::exit(1);
   }
-  const MmaLaunch& l = plan.launches[0];
-  const int shape = l.entry % kMmaShapeCount;
+  const CudaLaunch& l = plan.launches[0];
+  int shape = 0;  // the entry's, in the order of the tiles
+  while (kReduceConvMmaEntries[kMmaBf16 * kMmaShapeCount + shape] != l.entry) shape++;
   const MmaCost cost = reduce_conv_mma_cost(plan.args, kMmaShapes[shape], 8);
   const double pixels = (double)N * b.extent * b.extent;
   const double useful = pixels * b.Cr * (b.C + b.filter * b.filter * b.K);

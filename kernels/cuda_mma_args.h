@@ -80,12 +80,12 @@ struct InceptionMmaArgs {
 
 // gw = sum over the pixels of a chunk of gy^T x, x shifted by the tap; gb = sum of gy
 struct ConvWgradMmaArgs {
-  const void* gy;  // (N, P, Q, K), masked already
-  const void* x;   // (N, H, W, C)
-  float* gw;       // (chunks, K, R, S, C), =, chunk_stride apart
-  float* gb;       // (chunks, K), =, chunk_stride apart, or null
-  float* partial;  // chunks of both where there is more than one
-  long long partial_bytes;
+  const void* gy;    // (N, P, Q, K), masked already
+  const void* x;     // (N, H, W, C)
+  float* gw;         // (chunks, K, R, S, C), =, chunk_stride apart
+  float* gb;         // (chunks, K), =, chunk_stride apart, or null
+  float* workspace;  // 16-byte aligned; chunks of both where there is more than one
+  long long workspace_bytes;
   int N, H, W, C, K, R, S;
   int stride_h, stride_w, pad_h, pad_w, P, Q;
   CudaStrides gy_strides, x_strides;

@@ -74,8 +74,8 @@ INCEPTION_MMA_ARGS = np.dtype(
 )
 
 CONV_WGRAD_MMA_ARGS = _record(
-    ("pointer", "gy x gw gb partial"),
-    ("bytes", "partial_bytes"),
+    ("pointer", "gy x gw gb workspace"),
+    ("bytes", "workspace_bytes"),
     ("int", "N H W C K R S stride_h stride_w pad_h pad_w P Q"),
     ("strides", "gy_strides x_strides"),
     ("int", "type shared_limit"),

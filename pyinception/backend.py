@@ -107,7 +107,7 @@ def why_not(name: str) -> str | None:
     if name == "cuda":
         return _core_lacks("cuda_arch", "the CUDA kernels") or _cupy_reason()
     if name == "emulated":
-        return _core_lacks("cuda_plan_reduce_conv", "the CUDA kernels") or _emulator_reason()
+        return _core_lacks("cuda_plan", "the CUDA kernels") or _emulator_reason()
     return None
 
 

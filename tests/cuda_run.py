@@ -1,13 +1,10 @@
-"""Plans the launches of the CUDA kernels in plain C++ and runs them on the emulator.
+"""Plans the launches of the CUDA kernels and runs them on the emulator.
 
-`plan` compiles the plan headers once with the host's C++ compiler; `Memory` lays views of NumPy
-arrays out in the emulator's guarded buffers; `run` executes launches and reads the buffers back.
+`plan` asks the compiled core; `Memory` lays views of NumPy arrays out in the emulator's guarded
+buffers; `run` executes launches and reads the buffers back.
 """
 
-import ctypes
 import shutil
-import subprocess
-import tempfile
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -16,122 +13,48 @@ import numpy as np
 import pytest
 from ml_dtypes import bfloat16
 
+core = pytest.importorskip("pyinception._C")
+
 ROOT = Path(__file__).resolve().parents[1]
 CUDA = ROOT / "kernels" / "cuda"
 CXX = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
 NVCC = shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
 
-WRAPPERS = """
-#include "conv_plan.h"
-#include "elementary_plan.h"
-#include "pool_plan.h"
-
-struct Row {
-  const char* entry;
-  const void* params;
-  unsigned grid[3], block, shared_bytes, params_bytes;
-};
-
-template <class Plan>
-static int rows_of(int status, const Plan& plan, const char* (*name)(int), Row* rows, int* count,
-                   long long* workspace) {
-  *count = status ? 0 : plan.count, *workspace = plan.workspace_bytes;
-  for (int i = 0; i < *count; i++) {
-    const CudaLaunch& l = plan.launches[i];
-    rows[i] = {name(l.entry), l.params,       {l.grid_x, l.grid_y, l.grid_z},
-               l.block,       l.shared_bytes, l.params_bytes};
-  }
-  return status;
-}
-
-#define PLAN(NAME, PLAN_TYPE, ARGS, NAMES, CALL)                                                \\
-  extern "C" int NAME(const ARGS* asked, Row* rows, int* count, long long* workspace) {         \\
-    static thread_local PLAN_TYPE plan;                                                         \\
-    return rows_of(CALL, plan, NAMES, rows, count, workspace);                                  \\
-  }
-PLAN(conv_fprop, ConvPlan, ConvCudaArgs, conv_entry_name, plan_conv_fprop(*asked, plan))
-PLAN(conv_dgrad, ConvPlan, ConvCudaArgs, conv_entry_name, plan_conv_dgrad(*asked, plan))
-PLAN(conv_wgrad, ConvPlan, ConvCudaArgs, conv_entry_name, plan_conv_wgrad(*asked, false, plan))
-PLAN(conv_size, ConvPlan, ConvCudaArgs, conv_entry_name, plan_conv_wgrad(*asked, true, plan))
-PLAN(pool_fprop, PoolPlan, PoolCudaArgs, pool_entry_name, plan_pool(*asked, false, plan))
-PLAN(pool_dgrad, PoolPlan, PoolCudaArgs, pool_entry_name, plan_pool(*asked, true, plan))
-
-#define ELEMENTARY(NAME, KIND, CALL) \\
-  PLAN(NAME, KIND##Plan, KIND##CudaArgs, elementary_entry_name, CALL)
-ELEMENTARY(lrn_fprop, Lrn, plan_lrn(*asked, false, plan))
-ELEMENTARY(lrn_dgrad, Lrn, plan_lrn(*asked, true, plan))
-ELEMENTARY(softmax_fprop, Softmax, plan_softmax(*asked, false, plan))
-ELEMENTARY(softmax_backward, Softmax, plan_softmax(*asked, true, plan))
-ELEMENTARY(batch_norm_fprop, BatchNorm,
-           plan_batch_norm(*asked, BatchNormPass::kTraining, false, plan))
-ELEMENTARY(batch_norm_inference, BatchNorm,
-           plan_batch_norm(*asked, BatchNormPass::kInference, false, plan))
-ELEMENTARY(batch_norm_dgrad, BatchNorm,
-           plan_batch_norm(*asked, BatchNormPass::kBackward, false, plan))
-ELEMENTARY(batch_norm_size, BatchNorm,
-           plan_batch_norm(*asked, BatchNormPass::kTraining, true, plan))
-ELEMENTARY(dropout, Dropout, plan_dropout(*asked, plan))
-ELEMENTARY(cast, Cast, plan_cast(*asked, plan))
-ELEMENTARY(check_finite, Finite, plan_check_finite(*asked, false, plan))
-ELEMENTARY(check_finite_size, Finite, plan_check_finite(*asked, true, plan))
-ELEMENTARY(sgd, Sgd, plan_sgd(*asked, plan))
-ELEMENTARY(layout, Layout, plan_layout(*asked, plan))
-
-extern "C" const char* status_text(int status) { return cuda_status_text(status); }
-"""
-
 
 class Launch(NamedTuple):
+    source: Path
     entry: str
     grid: tuple[int, int, int]
     block: int
     shared_bytes: int
     params: bytes
+    clocks: float  # by the plan's model; 0: not modelled
+
+    def record(self, dtype: np.dtype) -> np.void:
+        """The record that the entry takes, completed by the plan."""
+        return np.frombuffer(self.params, dtype)[0]
 
 
-class _Row(ctypes.Structure):
-    _fields_ = [("entry", ctypes.c_char_p), ("params", ctypes.c_void_p),
-                ("grid", ctypes.c_uint * 3), ("block", ctypes.c_uint),
-                ("shared_bytes", ctypes.c_uint), ("params_bytes", ctypes.c_uint)]  # fmt: skip
+# What the sentences of a refusal by code contain.
+SENTENCES = {
+    -1: "an extent is not positive", -2: "filter and stride must be", -3: "larger than the padded",
+    -4: "a stride is negative", -5: "beyond 32-bit indices", -6: "shared memory of a block",
+    -7: "a required array is null", -8: "the workspace is null", -9: "storage must be",
+    -10: "a pooling window must", -11: "a constant lies outside",
+}  # fmt: skip
 
 
 class Refused(Exception):
-    """A plan declined; ``status`` is its code."""
-
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(text)
-        self.status = status
-
-
-@cache
-def _plans() -> ctypes.CDLL:
-    """The plans as a shared library, warnings being errors."""
-    folder = Path(tempfile.mkdtemp(prefix="pyinception-plans-"))
-    (folder / "plans.cpp").write_text(WRAPPERS)
-    flags = ["-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", f"-I{CUDA}"]
-    command = [CXX, *flags, str(folder / "plans.cpp"), "-o", str(folder / "plans.so")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    library = ctypes.CDLL(str(folder / "plans.so"))
-    library.status_text.restype = ctypes.c_char_p
-    shutil.rmtree(folder)
-    return library
+    """A plan declined; the message is its sentence."""
 
 
 def plan(name: str, record: np.ndarray) -> tuple[list[Launch], int]:
     """(launches, workspace bytes) of a filled record; raises `Refused` where the plan declines."""
-    rows, count, workspace = (_Row * 8)(), ctypes.c_int(), ctypes.c_longlong()
-    asked = ctypes.create_string_buffer(record.tobytes(), record.nbytes)
-    out = ctypes.byref(count), ctypes.byref(workspace)
-    status = getattr(_plans(), name)(asked, rows, *out)
-    if status:
-        raise Refused(status, _plans().status_text(status).decode())
-    launches = [
-        Launch(r.entry.decode(), tuple(r.grid), r.block, r.shared_bytes,
-               ctypes.string_at(r.params, r.params_bytes))
-        for r in rows[: count.value]
-    ]  # fmt: skip
-    return launches, workspace.value
+    try:
+        rows, workspace = core.cuda_plan(name, record.tobytes())
+    except NotImplementedError as error:
+        raise Refused(str(error).removeprefix(f"{name}: ")) from None
+    return [Launch(CUDA / source, *rest) for source, *rest in rows], workspace
 
 
 class Memory:
@@ -166,10 +89,10 @@ def strides_of(view: np.ndarray) -> tuple[int, int, int]:
     return tuple(s // view.itemsize for s in view.strides[:3])
 
 
-def run(source: str, launches: list[Launch], memory: Memory) -> None:
-    """Execute the launches of one ``.cu`` file in order, then read all buffers back."""
+def run(launches: list[Launch], memory: Memory) -> None:
+    """Execute the launches in order, then read all buffers back."""
     for launch in launches:
-        memory.device.launch(CUDA / source, *launch)
+        memory.device.launch(launch)
     memory.take_back()
 
 
@@ -189,9 +112,10 @@ class Emulated:
     def download(self, address: int, array: np.ndarray) -> None:
         array.view(_bits(array))[...] = self.buffers[address]
 
-    def launch(self, source: Path, entry, grid, block, shared_bytes, params) -> None:
-        kernel = _kernel(self.emulator, source, entry)
-        self.device.launch(kernel, grid, (block,), np.frombuffer(params, np.uint8), shared_bytes)
+    def launch(self, launch: Launch) -> None:
+        kernel = _kernel(self.emulator, launch.source, launch.entry)
+        params = np.frombuffer(launch.params, np.uint8)
+        self.device.launch(kernel, launch.grid, (launch.block,), params, launch.shared_bytes)
 
 
 def _bits(array: np.ndarray) -> str:

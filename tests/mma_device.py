@@ -7,7 +7,7 @@ needs is missing.
 from functools import cache
 
 import numpy as np
-from mma_runs import Launch
+from cuda_run import Launch
 
 try:
     from pyinception.emulator import compile as emulator
@@ -58,9 +58,8 @@ class Emulated:
 
     def launch(self, launch: Launch) -> None:
         self.kernel = kernel_of(launch.source, launch.entry)
-        self.device.launch(
-            self.kernel, launch.grid, (launch.block,), launch.record, launch.shared_bytes
-        )
+        params = np.frombuffer(launch.params, np.uint8)
+        self.device.launch(self.kernel, launch.grid, (launch.block,), params, launch.shared_bytes)
 
     def counters(self):
         return self.device.counters(self.kernel)

@@ -5,8 +5,6 @@ product and partial sum is exact in float32; results are rounded to the storage 
 do, and so is r between the stages.
 """
 
-import ctypes
-
 import numpy as np
 from mma_runs import KB, STORAGE, Planned, Slice, integers, rounded, strides_of
 from pyinception.kernels import cuda_mma_args as records
@@ -145,12 +143,19 @@ class Conv:
         a["out"] = buffer("flipped", np.full((c, r, s, k), np.nan, self.storage))
         return a
 
-    def dgrad(self, plans, forward, addresses, buffer) -> tuple[np.ndarray, Slice]:
+    def dgrad(self, forward, addresses, buffer) -> tuple[np.ndarray, Slice]:
         """gx += dgrad [r > 0]: the record over the masked gy and the flipped filter."""
         c, k = self.extents[3:5]
-        out = ctypes.create_string_buffer(forward.nbytes)
-        plans.t_dgrad_of(forward.tobytes(), out)
-        a = np.frombuffer(out.raw, forward.dtype)[0].copy()
+        a = np.zeros((), forward.dtype)
+        for name in ("N", "R", "S", "type", "shared_limit", "multiprocessors"):
+            a[name] = forward[name]
+        for name, source in zip(("H", "W", "C", "K", "P", "Q"), ("P", "Q", "K", "C", "H", "W"),
+                                strict=True):  # fmt: skip
+            a[name] = forward[source]
+        a["stride_h"] = a["stride_w"] = 1
+        for i, axis in enumerate("hw"):  # x is gy, dilated by the stride
+            a[f"step_{axis}"] = self.stride[i]
+            a[f"pad_{axis}"] = self.extents[5 + i] - 1 - self.padding[i]
         a["x"], a["w"] = addresses["gm"], addresses["flipped"]
         a["x_strides"] = (self.p * self.q * k, self.q * k, k)
         mask, gx = self.framed(self.r), self.framed(self.old)
@@ -167,7 +172,7 @@ class Conv:
                                     padding=self.padding, y=self.y)  # fmt: skip
         return rounded(np.where(self.r > 0, gx, 0) + self.old, self.storage)
 
-    def wgrad(self, plans, addresses, buffer) -> np.ndarray:
+    def wgrad(self, addresses, buffer) -> np.ndarray:
         _, _, _, c, k, r, s = self.extents
         a = np.zeros((), records.CONV_WGRAD_MMA_ARGS)
         for name, value in zip("NHWCKRS", self.extents, strict=True):
@@ -179,9 +184,9 @@ class Conv:
         a["gy"], a["gy_strides"] = addresses["gm"], (self.p * self.q * k, self.q * k, k)
         a["gw"] = buffer("gw", np.full((k, r, s, c), np.nan, np.float32))
         a["gb"] = buffer("gb", np.full(k, np.nan, np.float32))
-        a["partial_bytes"] = size = int(Planned(plans, "wgrad_size", a).record["partial_bytes"])
+        a["workspace_bytes"] = size = Planned("conv_wgrad_mma_size", a).workspace_bytes
         if size:
-            a["partial"] = buffer("partial", np.full(size // 4, np.nan, np.float32))
+            a["workspace"] = buffer("workspace", np.full(size // 4, np.nan, np.float32))
         return a
 
     def expected_wgrad(self) -> tuple[np.ndarray, np.ndarray]:

@@ -1,14 +1,11 @@
 """The plans of the tensor-core kernels as the tests call them, and slices framed by NaN."""
 
-import ctypes
 import shutil
-import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 
 import ml_dtypes
 import numpy as np
-from pyinception.kernels.cuda_args import SUM_CHUNKS_CUDA_ARGS
+from cuda_run import Refused, plan
 
 ROOT = Path(__file__).resolve().parents[1]
 CUDA = ROOT / "kernels" / "cuda"
@@ -33,90 +30,21 @@ MODULES = {
     "5b": (7, 832, (192, 384), (48, 128)),
 }
 
-WRAPPERS = """
-#include "inception_mma_plan.h"
-template <class Args>
-static int give(const MmaPlan<Args>& plan, void* record, void* sum, int* rows, double* clocks,
-                char* reason) {
-  for (int i = 0; i < plan.count; i++) {
-    const MmaLaunch& l = plan.launches[i];
-    const int row[] = {l.entry,       (int)l.grid_x, (int)l.grid_y,
-                       (int)l.grid_z, (int)l.block,  (int)l.shared_bytes};
-    for (int j = 0; j < 6; j++) rows[6 * i + j] = row[j];
-  }
-  __builtin_memcpy(record, &plan.args, sizeof plan.args);
-  __builtin_memcpy(sum, &plan.sum, sizeof plan.sum);
-  __builtin_memcpy(reason, plan.reason.text, sizeof plan.reason.text);
-  *clocks = plan.clocks;
-  return plan.count;
-}
-#define T_PLAN(NAME, ARGS, CALL)                                                             \
-  extern "C" int NAME(const ARGS* a, void* record, void* sum, int* rows, double* clocks,     \
-                      char* reason) {                                                        \
-    MmaPlan<ARGS> plan;                                                                      \
-    CALL;                                                                                    \
-    return give(plan, record, sum, rows, clocks, reason);                                    \
-  }
-T_PLAN(t_reduce_conv, ReduceConvMmaArgs, plan_reduce_conv_mma(*a, plan))
-T_PLAN(t_conv, ConvMmaArgs, plan_conv_mma(*a, plan))
-T_PLAN(t_wgrad, ConvWgradMmaArgs, plan_conv_wgrad_mma(*a, false, plan))
-T_PLAN(t_wgrad_size, ConvWgradMmaArgs, plan_conv_wgrad_mma(*a, true, plan))
-T_PLAN(t_inception, InceptionMmaArgs, plan_inception_mma(*a, plan))
-T_PLAN(t_mask, MaskMmaArgs, plan_mask_mma(*a, plan))
-T_PLAN(t_flip, FlipFilterMmaArgs, plan_flip_filter_mma(*a, plan))
-extern "C" {
-void t_dgrad_of(const ConvMmaArgs* f, ConvMmaArgs* d) { *d = dgrad_of(*f); }
-const char* t_reduce_conv_name(int i) { return kReduceConvMmaEntries[i]; }
-const char* t_inception_name(int i) { return kInceptionMmaEntries[i]; }
-const char* t_conv_name(int i) { return kConvMmaEntries[i]; }
-}
-"""
-
-
-def build_plans(folder: Path) -> ctypes.CDLL:
-    """The host plans as plain C++, warnings being errors."""
-    (folder / "plans.cpp").write_text(WRAPPERS)
-    flags = ["-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", f"-I{CUDA}"]
-    command = [CXX, *flags, str(folder / "plans.cpp"), "-o", str(folder / "plans.so")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    library = ctypes.CDLL(str(folder / "plans.so"))
-    for name in ("t_reduce_conv_name", "t_inception_name", "t_conv_name"):
-        getattr(library, name).restype = ctypes.c_char_p
-    return library
-
-
-@dataclass(frozen=True)
-class Launch:
-    source: Path
-    entry: str
-    grid: tuple[int, int, int]
-    block: int
-    shared_bytes: int
-    record: np.void
-
 
 class Planned:
-    """What a plan says: reason ("" if it takes the problem), completed record, launches, clocks."""
+    """What a plan says: reason ("" if it takes the problem), completed record, launches, clocks.
 
-    def __init__(self, plans: ctypes.CDLL, op: str, asked: np.ndarray) -> None:
-        raw, out = asked.tobytes(), ctypes.create_string_buffer(asked.nbytes)
-        sums = ctypes.create_string_buffer(SUM_CHUNKS_CUDA_ARGS.itemsize)
-        rows, clocks = (ctypes.c_int * 12)(), ctypes.c_double()
-        reason = ctypes.create_string_buffer(192)
-        count = getattr(plans, f"t_{op}")(raw, out, sums, rows, ctypes.byref(clocks), reason)
-        self.reason = reason.value.decode()
-        self.record = np.frombuffer(out.raw, asked.dtype)[0].copy()
-        self.clocks = clocks.value
-        family = op if op in ("reduce_conv", "inception") else "conv"
-        name, source = getattr(plans, f"t_{family}_name"), CUDA / f"{family}_mma.cu"
-        self.launches = []
-        for i in range(count):
-            entry, *grid, block, shared = rows[6 * i : 6 * i + 6]
-            record = np.frombuffer(sums.raw, SUM_CHUNKS_CUDA_ARGS)[0] if i else self.record
-            self.launches.append(
-                Launch(source, name(entry).decode(), tuple(grid), block, shared, record)
-            )
+    Where it launches nothing, the record is the one that was asked.
+    """
+
+    def __init__(self, name: str, asked: np.ndarray) -> None:
+        self.reason, self.launches, self.workspace_bytes = "", [], 0
+        try:
+            self.launches, self.workspace_bytes = plan(name, asked)
+        except Refused as refused:
+            self.reason = str(refused)
+        self.record = self.launches[0].record(asked.dtype) if self.launches else asked
+        self.clocks = self.launches[0].clocks if self.launches else 0.0
 
 
 def strides_of(a: np.ndarray) -> tuple[int, int, int]:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cuda_run import SENTENCES, Refused, plan
 from pyinception.kernels import cuda_args
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -58,6 +59,10 @@ MODULES = {
 }
 
 WRAPPERS = """
+#include "conv_plan.h"
+#include "elementary_plan.h"
+#include "inception_mma_plan.h"
+#include "pool_plan.h"
 #include "reduce_conv_plan.h"
 extern "C" {
 int t_divide(int n, unsigned d) { return divide(n, make_divisor(d)); }
@@ -75,23 +80,6 @@ int t_offset(const CudaStrides* s, int n, int h, int w) { return offset_of(*s, n
 int t_inside(int i, int e) { return inside(i, e); }
 int t_pitch(int c) { return resident_pitch(c); }
 int t_chunk(int pixels, int blocks) { return chunk_extent(pixels, blocks); }
-const char* t_text(int status) { return cuda_status_text(status); }
-
-// The plan's record, and per launch: entry, grid x y z, block, shared bytes
-int t_plan(int direction, const ReduceConvCudaArgs* a, ReduceConvCudaArgs* record, int* launches,
-           int* count, long long* workspace) {
-  ReduceConvPlan plan;
-  const int status = direction == 0 ? plan_reduce_conv_fprop(*a, plan)
-                                    : plan_reduce_conv_backward(*a, direction == 1, plan);
-  *record = plan.args, *count = plan.count, *workspace = plan.workspace_bytes;
-  for (int i = 0; i < plan.count; i++) {
-    const CudaLaunch& l = plan.launches[i];
-    const int row[] = {l.entry,       (int)l.grid_x, (int)l.grid_y,
-                       (int)l.grid_z, (int)l.block,  (int)l.shared_bytes};
-    for (int j = 0; j < 6; j++) launches[6 * i + j] = row[j];
-  }
-  return status;
-}
 }
 """
 
@@ -106,26 +94,12 @@ def build(command: list[str]) -> str:
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    """The host side of the index arithmetic and of the plans, warnings being errors."""
+    """The host side of the index arithmetic, and every plan's header, warnings being errors."""
     folder = tmp_path_factory.mktemp("index")
     (folder / "wrappers.cpp").write_text(WRAPPERS)
     flags = ["-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", f"-I{CUDA}"]
     build([CXX, *flags, str(folder / "wrappers.cpp"), "-o", str(folder / "index.so")])
     library = ctypes.CDLL(str(folder / "index.so"))
-    library.t_text.restype = ctypes.c_char_p
-    return library
-
-
-@pytest.fixture(scope="module")
-def launchers(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    """The launchers as a shared library, cudart inside."""
-    path = tmp_path_factory.mktemp("launchers") / "launchers.so"
-    flags = ["-std=c++17", "-shared", "-Xcompiler", "-fPIC,-Wall,-Werror", "-cudart", "static"]
-    arch = ["-gencode", "arch=compute_80,code=sm_80"]
-    build([NVCC, *flags, *arch, str(CUDA / "reduce_conv.cu"), "-o", str(path)])
-    library = ctypes.CDLL(str(path))
-    library.pyi_cuda_reduce_conv_workspace.restype = ctypes.c_longlong
-    library.pyi_cuda_status_text.restype = ctypes.c_char_p
     return library
 
 
@@ -152,17 +126,7 @@ def record(extents, stride=(1, 1), padding=(0, 0), limit=99 * KB, /, **fields):
     return a
 
 
-FPROP, SIZE, BACKWARD = 0, 1, 2  # what t_plan is asked for
-
-
-def plan(index, direction, a):
-    """(status, completed record, launches as rows of six, workspace bytes)."""
-    raw, out = ctypes.create_string_buffer(a.tobytes()), ctypes.create_string_buffer(a.nbytes)
-    rows, count, workspace = (ctypes.c_int * 30)(), ctypes.c_int(), ctypes.c_longlong()
-    status = index.t_plan(direction, raw, out, rows, ctypes.byref(count), ctypes.byref(workspace))
-    completed = np.frombuffer(out.raw[: a.nbytes], a.dtype)[0]
-    launches = np.array(rows).reshape(5, 6)[: count.value]
-    return status, completed, launches, workspace.value
+FPROP, BACKWARD, SIZE = (f"reduce_conv_{s}" for s in ("fprop", "backward", "backward_size"))
 
 
 # ---- records -----------------------------------------------------------------------------------
@@ -307,23 +271,27 @@ def test_plans_of_the_modules(index, name, limit):
             pad = (filter_ // 2,) * 2
             extents = (n, extent, extent, c, cr, k, filter_, filter_)
             a = record(extents, (1, 1), pad, limit)
-            status, done, launches, _ = plan(index, FPROP, a)
-            assert status == 0 and len(launches) == 1 and (done["P"], done["Q"]) == (extent,) * 2
+            [launch], _ = plan(FPROP, a)
+            done = launch.record(a.dtype)
+            assert (done["P"], done["Q"]) == (extent,) * 2
             tiles = -(-extent // int(done["tile_p"])) * -(-extent // int(done["tile_q"]["value"]))
-            assert launches[0, 1] == n * tiles and launches[0, 5] <= limit
+            assert launch.grid[0] == n * tiles and launch.shared_bytes <= limit
             reduced = int(done["halo_h"]) * int(done["halo_w"]["value"]) * index.t_pitch(cr) * 4
-            assert 17 * KB <= launches[0, 5] - reduced <= 21 * KB  # what is left holds the panels
+            assert 17 * KB <= launch.shared_bytes - reduced <= 21 * KB  # the rest holds the panels
 
-            status, done, launches, workspace = plan(index, BACKWARD, a)
-            assert status == 0 and (launches[:, 5] <= limit).all()
-            assert launches[0, 1] * done["tile_pixels"] >= n * extent * extent
+            launches, workspace = plan(BACKWARD, a)
+            assert max(launch.shared_bytes for launch in launches) <= limit
+            dgrad = launches[0]
+            pixels = dgrad.record(a.dtype)["tile_pixels"]
+            assert dgrad.grid[0] * pixels >= n * extent * extent
             dry = record(extents, (1, 1), pad, limit)
             for field in dry.dtype.names:
                 if dry.dtype[field] == np.uint64:
                     dry[field] = 0
-            assert plan(index, SIZE, dry)[::3] == (0, workspace)
+            assert plan(SIZE, dry)[1] == workspace
             a["workspace_bytes"] = workspace - 1
-            assert plan(index, BACKWARD, a)[0] == -8
+            with pytest.raises(Refused, match=SENTENCES[-8]):
+                plan(BACKWARD, a)
 
 
 SMALL = (2, 9, 8, 20, 16, 24, 3, 3)
@@ -347,23 +315,17 @@ DECLINED = {
 }
 
 
-@needs_cxx
 @pytest.mark.parametrize("case", DECLINED)
-def test_plans_decline_with_a_reason(index, case):
-    expected, direction, fields = DECLINED[case]
-    status, _, launches, _ = plan(index, direction, record(SMALL, (1, 1), (1, 1), **fields))
-    assert status == expected
-    assert direction == BACKWARD or len(launches) == 0
-    assert index.t_text(status) not in (b"ok", b"unknown status", None)
+def test_plans_decline_with_a_reason(case):
+    code, direction, fields = DECLINED[case]
+    with pytest.raises(Refused, match=SENTENCES[code]):
+        plan(direction, record(SMALL, (1, 1), (1, 1), **fields))
 
 
-@needs_cxx
-def test_optional_results_and_the_empty_batch(index):
+def test_optional_results_and_the_empty_batch():
     def entries(direction, n=2, **fields):
-        a = record((n, *SMALL[1:]), (1, 1), (1, 1), **fields)
-        status, _, launches, _ = plan(index, direction, a)
-        assert status == 0
-        return [list(REGISTERS)[row[0]].rsplit("_", 1)[0] for row in launches]
+        launches, _ = plan(direction, record((n, *SMALL[1:]), (1, 1), (1, 1), **fields))
+        return [launch.entry.rsplit("_", 1)[0] for launch in launches]
 
     dgrad, wgrad = "reduce_conv_dgrad", "conv_wgrad"
     assert entries(BACKWARD) == [dgrad, wgrad, wgrad]
@@ -444,22 +406,6 @@ def test_nvrtc_compiles_the_same_source(name):
     library.nvrtcGetPTX(program, ptx)
     entries = set(re.findall(r"\.entry (\w+)\(", ptx.value.decode()))
     assert entries == set(REGISTERS) if name == "reduce_conv" else len(entries) > 5
-
-
-@needs_nvcc
-@needs_cxx
-def test_launchers_decline_and_size_as_the_plan_does(launchers, index):
-    for expected, direction, fields in DECLINED.values():
-        raw = record(SMALL, (1, 1), (1, 1), **fields).tobytes()
-        launch = [launchers.pyi_cuda_reduce_conv_fprop, None,
-                  launchers.pyi_cuda_reduce_conv_backward][direction]  # fmt: skip
-        assert launch(raw, None) == expected
-        assert launchers.pyi_cuda_status_text(expected) == index.t_text(expected)
-    assert launchers.pyi_cuda_reduce_conv_fprop(record((0, *SMALL[1:])).tobytes(), None) == 0
-    a = record((64, 28, 28, 192, 96, 128, 3, 3), (1, 1), (1, 1))
-    assert launchers.pyi_cuda_reduce_conv_workspace(a.tobytes()) == plan(index, SIZE, a)[3] > 0
-    a["C"] = 0
-    assert launchers.pyi_cuda_reduce_conv_workspace(a.tobytes()) == -1
 
 
 # ---- the source itself -------------------------------------------------------------------------

@@ -122,7 +122,7 @@ def test_fprop(name, storage):
     p, memory = problem(name, storage), Memory(open_device())
     launches, workspace = plan("conv_fprop", p.record(memory))
     assert len(launches) == 1 and workspace == 0
-    run("conv.cu", launches, memory)
+    run(launches, memory)
     for i, y in enumerate(p.y):
         exact(y, p.fprop(i), p.dtype)
         assert_only_slice_written(y)
@@ -133,7 +133,7 @@ def test_fprop(name, storage):
 def test_dgrad(name, storage):
     p, memory = problem(name, storage), Memory(open_device())
     launches, _ = plan("conv_dgrad", p.record(memory, backward=True))
-    run("conv.cu", launches, memory)
+    run(launches, memory)
     expected = sum(p.backward(i)[0] for i in range(len(p.w)))
     np.testing.assert_array_equal(p.gx, expected.astype(p.dtype))
     assert_only_slice_written(p.gx)
@@ -145,7 +145,7 @@ def test_wgrad(name, storage):
     p, memory = problem(name, storage), Memory(open_device())
     launches, workspace = plan("conv_wgrad", p.record(memory, backward=True))
     assert len(launches) == 1 and workspace == 0
-    run("conv.cu", launches, memory)
+    run(launches, memory)
     _, gw, gb = p.backward(0)
     exact(p.gw, gw, np.float32)
     np.testing.assert_array_equal(p.gb, gb)
@@ -163,13 +163,13 @@ ALIGNED = {
 def test_slices_that_vectors_may_use(name, storage):
     p = Problem(*ALIGNED[name], storage, offset=4)
     memory = Memory(open_device())
-    run("conv.cu", plan("conv_fprop", p.record(memory))[0], memory)
+    run(plan("conv_fprop", p.record(memory))[0], memory)
     for i, y in enumerate(p.y):
         assert y.strides[2] // y.itemsize % 4 == 0
         exact(y, p.fprop(i), p.dtype)
         assert_only_slice_written(y)
     memory = Memory(open_device())
-    run("conv.cu", plan("conv_dgrad", p.record(memory, backward=True))[0], memory)
+    run(plan("conv_dgrad", p.record(memory, backward=True))[0], memory)
     exact(p.gx, sum(p.backward(i)[0] for i in range(len(p.w))), p.dtype)
     assert_only_slice_written(p.gx)
 
@@ -180,7 +180,7 @@ def test_dgrad_accumulates(offset):
     p.gx[...] = p.old
     memory = Memory(open_device())
     a = p.record(memory, backward=True, accumulate=1)
-    run("conv.cu", plan("conv_dgrad", a)[0], memory)
+    run(plan("conv_dgrad", a)[0], memory)
     exact(p.gx, p.old + p.backward(0)[0], np.float32)
     assert_only_slice_written(p.gx)
 
@@ -194,7 +194,7 @@ def test_wgrad_in_chunks(storage):
     a["workspace"], a["workspace_bytes"] = memory.put(workspace, "workspace"), workspace.nbytes
     launches, needed = plan("conv_wgrad", a)
     assert [launch.grid[2] for launch in launches] == [3, 1] and needed <= workspace.nbytes
-    run("conv.cu", launches, memory)
+    run(launches, memory)
     _, gw, gb = p.backward(0)
     exact(p.gw, gw, np.float32)
     np.testing.assert_array_equal(p.gb, gb)
@@ -205,7 +205,7 @@ def test_no_bias_no_relu_no_mask_no_gb():
     p.b[0][...] = 0
     a = p.record(memory)
     a["panels"]["b"] = 0
-    run("conv.cu", plan("conv_fprop", a)[0], memory)
+    run(plan("conv_fprop", a)[0], memory)
     expected = p.fprop(0)
     assert (expected < 0).any()
     exact(p.y[0], expected, np.float32)
@@ -214,7 +214,7 @@ def test_no_bias_no_relu_no_mask_no_gb():
         memory = Memory(open_device())
         a = p.record(memory, backward=True)
         a["panels"]["y"] = a["gb"] = 0
-        run("conv.cu", plan(direction, a)[0], memory)
+        run(plan(direction, a)[0], memory)
     gx, gw, _ = p.backward(0)
     exact(p.gx, gx, np.float32)
     exact(p.gw, gw, np.float32)
@@ -223,7 +223,7 @@ def test_no_bias_no_relu_no_mask_no_gb():
 def test_empty_batch_gives_zero_filter_gradients():
     p, memory = Problem((1, 4, 5, 6), (7,), (3, 3), 1, 1), Memory(open_device())
     a = p.record(memory, backward=True, N=0)
-    run("conv.cu", plan("conv_wgrad", a)[0], memory)
+    run(plan("conv_wgrad", a)[0], memory)
     assert not p.gw.any() and not p.gb.any()
 
 
@@ -235,7 +235,7 @@ def test_nan_and_zeros_of_either_sign(storage):
     p.x[0, 0, 0, 0], p.w[0][:, 0, 0, 0] = np.nan, 1
     p.w[0][5], p.b[0][5] = -0.0, -0.0  # every term, and so the sum, is -0
     memory = Memory(open_device())
-    run("conv.cu", plan("conv_fprop", p.record(memory))[0], memory)
+    run(plan("conv_fprop", p.record(memory))[0], memory)
     expected = p.fprop(0)
     assert 0 < np.isnan(expected).sum() < expected.size
     y = p.y[0].astype(np.float32)
@@ -245,7 +245,7 @@ def test_nan_and_zeros_of_either_sign(storage):
     p.gy[0][0, 1, 1, :] = np.nan
     p.mask[0][0, 1, 1, :] = -0.0
     memory = Memory(open_device())
-    run("conv.cu", plan("conv_dgrad", p.record(memory, backward=True))[0], memory)
+    run(plan("conv_dgrad", p.record(memory, backward=True))[0], memory)
     gx = p.backward(0)[0]
     assert np.isfinite(gx).all()
     np.testing.assert_array_equal(p.gx, gx.astype(p.dtype))
@@ -261,6 +261,6 @@ def test_a_sample_alone_has_the_bits_it_has_in_a_batch():
     alone.x[...], alone.w[0][...], alone.b[0][...] = batch.x[2:], batch.w[0], batch.b[0]
     for p in (batch, alone):
         memory = Memory(open_device(seed=len(p.x)))
-        run("conv.cu", plan("conv_fprop", p.record(memory))[0], memory)
+        run(plan("conv_fprop", p.record(memory))[0], memory)
     np.testing.assert_array_equal(batch.y[0][2:], alone.y[0])
     assert np.abs(alone.y[0]).max() > 1

@@ -87,7 +87,7 @@ def test_lrn(name, storage):
     memory = Memory(open_device())
     common = dict(storage=list(STORAGES).index(storage), x=x, **extents(shape), **how)
     a = fill(cuda_args.LRN_CUDA_ARGS, memory, y=y, **common)
-    run("elementary.cu", plan("lrn_fprop", a)[0], memory)
+    run(plan("lrn_fprop", a)[0], memory)
     expected = reference.lrn_fprop(wide(x), **how)
     # s: size products, their sum and two more; its power 3/4 and the power's own four roundings
     assert_close(y, expected, np.abs(expected), size + 8, storage)
@@ -95,7 +95,7 @@ def test_lrn(name, storage):
 
     memory = Memory(open_device())
     a = fill(cuda_args.LRN_CUDA_ARGS, memory, gy=gy, gx=gx, **common)
-    run("elementary.cu", plan("lrn_dgrad", a)[0], memory)
+    run(plan("lrn_dgrad", a)[0], memory)
     expected = reference.lrn_dgrad(wide(gy), wide(x), **how)
     direct = reference.lrn_dgrad(wide(gy), wide(x) * 0, **how)  # upper bound of |gy s^-b|
     terms = np.abs(direct) * (1 + 2 * 0.3 * 0.75 * np.abs(wide(x)) * np.abs(wide(x)).max() * size)
@@ -121,7 +121,7 @@ def test_softmax_cross_entropy(classes, storage):
     memory = Memory(open_device())
     a = fill(cuda_args.SOFTMAX_CUDA_ARGS, memory, logits=logits, labels=labels, loss=loss,
              probs=probs, **kept)  # fmt: skip
-    run("elementary.cu", plan("softmax_fprop", a)[0], memory)
+    run(plan("softmax_fprop", a)[0], memory)
     z = np.ascontiguousarray(logits[:, :classes]).astype(np.float64)
     expected, shares = reference.softmax_cross_entropy_fprop(z, labels)
     # e^z of a rounded argument: |z| eps and the function's own two units; the sum of K of them
@@ -135,7 +135,7 @@ def test_softmax_cross_entropy(classes, storage):
     memory = Memory(open_device())
     a = fill(cuda_args.SOFTMAX_CUDA_ARGS, memory, glogits=glogits, labels=labels, probs=probs, g=g,
              **kept)  # fmt: skip
-    run("elementary.cu", plan("softmax_backward", a)[0], memory)
+    run(plan("softmax_backward", a)[0], memory)
     expected = reference.softmax_cross_entropy_dgrad(probs, labels, g)
     np.testing.assert_array_equal(glogits[:, :classes], expected.astype(STORAGES[storage]))
     assert np.isnan(glogits[:, classes:].astype(np.float32)).all()
@@ -149,7 +149,7 @@ def test_softmax_of_nan_infinity_and_unknown_labels():
     memory = Memory(open_device())
     a = fill(cuda_args.SOFTMAX_CUDA_ARGS, memory, logits=logits, labels=labels, loss=loss,
              probs=probs, N=4, K=6, logits_row=6)  # fmt: skip
-    run("elementary.cu", plan("softmax_fprop", a)[0], memory)
+    run(plan("softmax_fprop", a)[0], memory)
     assert np.isnan(loss[0]) and np.isnan(probs[0]).all()
     assert loss[1] == np.inf and probs[1, 2] == 0
     assert abs(loss[2] - np.log(6)) < 4 * EPS
@@ -162,7 +162,7 @@ def batch_norm(name, memory, storage, shape, **fields):
     a = fill(cuda_args.BATCH_NORM_CUDA_ARGS, memory, workspace=workspace,
              workspace_bytes=workspace.nbytes, storage=list(STORAGES).index(storage),
              **extents(shape), **fields)  # fmt: skip
-    run("elementary.cu", plan(name, a)[0], memory)
+    run(plan(name, a)[0], memory)
 
 
 @pytest.mark.parametrize("storage", STORAGES)
@@ -236,7 +236,7 @@ def test_batch_norm_inference_and_the_empty_batch():
         with pytest.raises(Refused) as refused:
             plan(name, a)
         assert refused.value.status == short
-    assert plan("batch_norm_size", a)[1] == 256
+    assert plan("batch_norm_fprop_size", a)[1] == 256
 
 
 # ---- dropout -----------------------------------------------------------------------------------
@@ -259,7 +259,7 @@ def test_dropout_has_the_words_of_the_reference(shape, storage):
         layer=place["layer"], first_sample=place["first_sample"],
         seed_low=place["seed"] % 2**32, seed_high=place["seed"] // 2**32, **extents(shape),
     )  # fmt: skip
-    run("elementary.cu", plan("dropout", a)[0], memory)
+    run(plan("dropout", a)[0], memory)
     expected = reference.dropout(np.ascontiguousarray(x, np.float32), p, **place)
     rounded = expected.astype(STORAGES[storage]).astype(np.float32)
     np.testing.assert_array_equal(y.astype(np.float32), rounded)
@@ -291,7 +291,7 @@ def test_cast(given, to):
     names = list(STORAGES)
     a = fill(cuda_args.CAST_CUDA_ARGS, memory, x=x, y=y, count=len(x), to=names.index(to))
     a["from"] = names.index(given)
-    run("elementary.cu", plan("cast", a)[0], memory)
+    run(plan("cast", a)[0], memory)
     is_nan = np.isnan(expected.astype(np.float32))
     np.testing.assert_array_equal(np.isnan(y.astype(np.float32)), is_nan)
     bits = f"u{y.itemsize}"
@@ -315,7 +315,7 @@ def test_check_finite(count, storage):
                  storage=list(STORAGES).index(storage))  # fmt: skip
         launches, needed = plan("check_finite", a)
         assert needed <= workspace.nbytes and needed == plan("check_finite_size", a)[1]
-        run("elementary.cu", launches, memory)
+        run(launches, memory)
         assert verdict[0] == (place is not None)
 
 
@@ -340,7 +340,7 @@ def test_sgd_has_the_bits_of_numpy(decay, storage):
         a = fill(cuda_args.SGD_CUDA_ARGS, memory, w=w, v=v, g=g, copy=copy, skip=skip, rate=rate,
                  momentum=momentum, decay=decay, scale=scale, count=777,
                  storage=list(STORAGES).index(storage))  # fmt: skip
-        run("elementary.cu", plan("sgd", a)[0], memory)
+        run(plan("sgd", a)[0], memory)
         np.testing.assert_array_equal(w, new_w)
         np.testing.assert_array_equal(v, new_v)
         rounded = new_w.astype(STORAGES[storage]).astype(number)
@@ -362,7 +362,7 @@ def test_layout_there_and_back(shape, storage):
         a["x"], a["y"], a["strides"] = memory.put(x, "x"), memory.put(y, "y"), strides_of(nhwc)
         a["N"], a["H"], a["W"], a["C"] = shape
         a["storage"], a["to_nchw"] = list(STORAGES).index(storage), to_nchw
-        run("elementary.cu", plan("layout", a)[0], memory)
+        run(plan("layout", a)[0], memory)
     np.testing.assert_array_equal(
         np.ascontiguousarray(nhwc).view(bits), nchw.transpose(0, 2, 3, 1).view(bits)
     )

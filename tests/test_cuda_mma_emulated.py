@@ -17,7 +17,6 @@ from mma_runs import (
     STORAGE,
     Launch,
     Planned,
-    build_plans,
     read_slice,
     rounded,
 )
@@ -27,13 +26,8 @@ REASON = why_not() or ("no C++ compiler found" if CXX is None else None)
 pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
 
 
-@pytest.fixture(scope="module")
-def plans(tmp_path_factory: pytest.TempPathFactory):
-    return build_plans(tmp_path_factory.mktemp("plans"))
-
-
-def launch(plans, device, op: str, asked) -> Planned:
-    planned = Planned(plans, op, asked)
+def launch(device, name: str, asked) -> Planned:
+    planned = Planned(name, asked)
     assert planned.reason == "" and planned.launches
     for one in planned.launches:
         device.launch(one)
@@ -45,9 +39,9 @@ def hold(got: np.ndarray, expected: np.ndarray) -> None:
     np.testing.assert_array_equal(got, expected)
 
 
-def hold_reduce_conv(plans, case: ReduceConv, entry: str = "", **how) -> None:
+def hold_reduce_conv(case: ReduceConv, entry: str = "", **how) -> None:
     device = Emulated(**how)
-    planned = launch(plans, device, "reduce_conv", case.place(device.buffer))
+    planned = launch(device, "reduce_conv_mma", case.place(device.buffer))
     assert planned.launches[0].entry.endswith(entry)
     y, r = case.expected()
     hold(read_slice(case.maps["y"], device.read("y")), y)
@@ -55,7 +49,7 @@ def hold_reduce_conv(plans, case: ReduceConv, entry: str = "", **how) -> None:
         hold(read_slice(case.maps["r"], device.read("r")), r)
 
 
-def hold_conv(plans, case: Conv, **how) -> None:
+def hold_conv(case: Conv, **how) -> None:
     """fprop, then mask, flip, dgrad and wgrad of the same problem."""
     device, addresses = Emulated(**how), {}
 
@@ -64,15 +58,15 @@ def hold_conv(plans, case: Conv, **how) -> None:
         return addresses[name]
 
     forward, pieces = case.forward(buffer)
-    launch(plans, device, "conv", forward)
+    launch(device, "conv_mma", forward)
     parts = [read_slice(piece, device.read(f"y{i}")) for i, piece in enumerate(pieces)]
     hold(np.concatenate(parts, axis=3), case.expected_forward())
-    launch(plans, device, "mask", case.mask(buffer))
-    launch(plans, device, "flip", case.flip(buffer))
-    dgrad, gx = case.dgrad(plans, forward, addresses, buffer)
-    launch(plans, device, "conv", dgrad)
+    launch(device, "mask_mma", case.mask(buffer))
+    launch(device, "flip_filter_mma", case.flip(buffer))
+    dgrad, gx = case.dgrad(forward, addresses, buffer)
+    launch(device, "conv_mma", dgrad)
     hold(read_slice(gx, device.read("gx")), case.expected_dgrad())
-    launch(plans, device, "wgrad", case.wgrad(plans, addresses, buffer))
+    launch(device, "conv_wgrad_mma", case.wgrad(addresses, buffer))
     for name, expected in zip(("gw", "gb"), case.expected_wgrad(), strict=True):
         hold(device.read(name), expected)
 
@@ -101,11 +95,9 @@ HOW = {  # forms of one case; most in bf16: every entry takes seconds to transla
 
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("name", AWKWARD)
-def test_reduce_conv(plans, name, how):
+def test_reduce_conv(name, how):
     (extents, stride, padding), (storage, more) = AWKWARD[name], HOW[how]
-    hold_reduce_conv(
-        plans, ReduceConv(extents, stride=stride, padding=padding, storage=storage, **more)
-    )
+    hold_reduce_conv(ReduceConv(extents, stride=stride, padding=padding, storage=storage, **more))
 
 
 BRANCHES = [
@@ -116,22 +108,22 @@ BRANCHES = [
 
 
 @pytest.mark.parametrize("extents", BRANCHES)
-def test_reduce_conv_of_the_modules(plans, extents):
+def test_reduce_conv_of_the_modules(extents):
     """Whole geometry: as planned for a full device, four maps of 7x7 to a block."""
     images = 4 if extents[0] == 7 else 1
     pad = (extents[-1] // 2,) * 2
     case = ReduceConv((images, *extents), padding=pad, frame=(16, 8), multiprocessors=1)
-    hold_reduce_conv(plans, case)
+    hold_reduce_conv(case)
 
 
 @pytest.mark.parametrize("extents", BRANCHES)
-def test_reduce_conv_of_the_modules_reduced(plans, extents):
+def test_reduce_conv_of_the_modules_reduced(extents):
     """A quarter of the map, a third of C and K, the reduced widths as they are; r saved."""
     extent, _, c, cr, k, filter_, _ = extents
     small = (1, extent // 4 + 3, extent // 4 + 2, c // 3 // 8 * 8, cr, k // 24 * 8, *extents[-2:])
     pad = (filter_ // 2,) * 2
     case = ReduceConv(small, padding=pad, frame=(8, 8), save_r=True)
-    hold_reduce_conv(plans, case)
+    hold_reduce_conv(case)
 
 
 CHECKED = {  # under each tile, with more stages than the ring has
@@ -142,14 +134,14 @@ CHECKED = {  # under each tile, with more stages than the ring has
 
 
 @pytest.mark.parametrize("tile", CHECKED)
-def test_reduce_conv_without_races(plans, tile):
+def test_reduce_conv_without_races(tile):
     extents, pad = CHECKED[tile]
     for order, seed in (("fair", 0), ("greedy", 1), ("greedy", 2)):
         case = ReduceConv(extents, padding=pad, frame=(8, 16), multiprocessors=1)
-        hold_reduce_conv(plans, case, order=order, seed=seed)
+        hold_reduce_conv(case, order=order, seed=seed)
 
 
-def test_the_bits_do_not_depend_on_the_tile(plans):
+def test_the_bits_do_not_depend_on_the_tile():
     """Real numbers: the same sums under every split, for a sample alone and in a batch."""
     results = []
     for images, multiprocessors, limit in ((4, 1, 227), (4, 264, 227), (1, 264, 227), (4, 1, 64)):
@@ -160,7 +152,7 @@ def test_the_bits_do_not_depend_on_the_tile(plans):
             setattr(case, name, rng.standard_normal(getattr(case, name).shape, np.float32))
         case.maps["x"].fill(rng.standard_normal((1, 7, 7, 96)).repeat(images, axis=0))
         device = Emulated()
-        planned = launch(plans, device, "reduce_conv", case.place(device.buffer))
+        planned = launch(device, "reduce_conv_mma", case.place(device.buffer))
         y = read_slice(case.maps["y"], device.read("y"))
         assert (y == y[:1]).all()
         results.append((planned.launches[0].entry, planned.launches[0].grid, y[0]))
@@ -169,13 +161,13 @@ def test_the_bits_do_not_depend_on_the_tile(plans):
         np.testing.assert_array_equal(y, results[0][2])
 
 
-def test_nan_stays_where_it_belongs(plans):
+def test_nan_stays_where_it_belongs():
     """One NaN in x reaches the outputs whose windows hold it and no other, zero units or not."""
     case = ReduceConv((1, 9, 10, 40, 24, 40, 3, 3), padding=(1, 1), frame=(8, 8))
     case.x[0, 4, 5, 7] = np.nan
     case.maps["x"].fill(case.x)
     device = Emulated()
-    launch(plans, device, "reduce_conv", case.place(device.buffer))
+    launch(device, "reduce_conv_mma", case.place(device.buffer))
     y = read_slice(case.maps["y"], device.read("y"))
     expected, _ = case.expected()
     assert np.isnan(expected).sum() == 9 * 40
@@ -206,19 +198,19 @@ CONVS = {  # extents (N, H, W, C, K, R, S), stride, padding, more
         if s != "float16" or "multiprocessors" not in CONVS[n][3]
     ],
 )
-def test_conv_and_its_gradients(plans, name, storage):
+def test_conv_and_its_gradients(name, storage):
     extents, stride, padding, more = CONVS[name]
-    hold_conv(plans, Conv(extents, stride=stride, padding=padding, storage=storage, **more))
+    hold_conv(Conv(extents, stride=stride, padding=padding, storage=storage, **more))
 
 
 @pytest.mark.parametrize("storage", ["bfloat16", "float32"])
-def test_conv_without_races(plans, storage):
+def test_conv_without_races(storage):
     for order, seed in (("fair", 0), ("greedy", 1), ("greedy", 2)):
         case = Conv((1, 14, 15, 40, 72, 3, 3), padding=(1, 1), storage=storage, frame=(8, 8))
-        hold_conv(plans, case, order=order, seed=seed)
+        hold_conv(case, order=order, seed=seed)
 
 
-def test_siblings_of_the_modules(plans):
+def test_siblings_of_the_modules():
     """r3 | r5 | c1 of every module in one pass over a corner of its map."""
     plain = {"3a": 64, "3b": 128, "4a": 192, "4b": 160, "4c": 128, "4d": 112, "4e": 256,
              "5a": 256, "5b": 384}  # fmt: skip
@@ -227,7 +219,7 @@ def test_siblings_of_the_modules(plans):
         case = Conv((1, 7, 5, c, sum(outputs), 1, 1), outputs=outputs, frame=(8, 0))
         device = Emulated()
         asked, pieces = case.forward(device.buffer)
-        launch(plans, device, "conv", asked)
+        launch(device, "conv_mma", asked)
         parts = [read_slice(piece, device.read(f"y{i}")) for i, piece in enumerate(pieces)]
         hold(np.concatenate(parts, axis=3), case.expected_forward())
 
@@ -237,37 +229,37 @@ PLAIN = {"3a": (64, 32), "3b": (128, 64), "4a": (192, 64), "4b": (160, 64), "4c"
          "4d": (112, 64), "4e": (256, 128), "5a": (256, 128), "5b": (384, 128)}  # fmt: skip
 
 
-def hold_inception(plans, case: Inception, **how) -> Planned:
+def hold_inception(case: Inception, **how) -> Planned:
     device = Emulated(**how)
-    planned = launch(plans, device, "inception", case.place(device.buffer))
+    planned = launch(device, "inception_mma", case.place(device.buffer))
     assert len(planned.launches) == 1
     hold(read_slice(case.piece, device.read("y")), case.expected())
     return planned
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_inception(plans, name):
+def test_inception(name):
     """Widths of the module on its whole map from 4a on, a third of C."""
     extent, c, (cr3, k3), (cr5, k5) = MODULES[name]
     c1, cp = PLAIN[name]
     widths = (c1, cr3, k3, cr5, k5, cp)
-    hold_inception(plans, Inception(1, min(extent, 14), c // 48 * 16, widths))
+    hold_inception(Inception(1, min(extent, 14), c // 48 * 16, widths))
 
 
-def test_inception_without_races(plans):
+def test_inception_without_races():
     for order, seed in (("fair", 0), ("greedy", 1), ("greedy", 2)):
         case = Inception(2, 9, 160, (24, 48, 40, 16, 24, 32), multiprocessors=8)
-        hold_inception(plans, case, order=order, seed=seed)
+        hold_inception(case, order=order, seed=seed)
 
 
 # ---- counters ------------------------------------------------------------------------------------
 @pytest.mark.parametrize("name", ["wide", "flat", "tall"])
-def test_no_bank_conflicts(plans, name):
+def test_no_bank_conflicts(name):
     """Panels and tap-shifted rows alike: as many wavefronts as the distinct bytes need."""
     extents, pad = CHECKED[name]
     case = ReduceConv(extents, padding=pad, multiprocessors=1)
     device = Emulated(count=True)
-    launch(plans, device, "reduce_conv", case.place(device.buffer))
+    launch(device, "reduce_conv_mma", case.place(device.buffer))
     rows = [row for row in device.counters() if row.width == 16]
     reads = [row for row in rows if row.kind == "shared read"]
     copies = [row for row in rows if row.kind == "shared copy"]

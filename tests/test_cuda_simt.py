@@ -3,16 +3,14 @@
 Their execution is tested in test_cuda_conv.py, test_cuda_pool.py and test_cuda_elementary.py.
 """
 
-import ctypes
 import re
 import subprocess
 
 import numpy as np
 import pytest
-from cuda_run import CUDA, CXX, NVCC, Refused, plan
+from cuda_run import CUDA, NVCC, SENTENCES, Refused, plan
 from pyinception.kernels import cuda_args
 
-needs_cxx = pytest.mark.skipif(CXX is None, reason="no C++ compiler found")
 needs_nvcc = pytest.mark.skipif(NVCC is None, reason="no nvcc found")
 ARCHITECTURES = ("75", "80", "90a", "120")
 STORED = ("_f32", "_bf16", "_f16")
@@ -137,16 +135,13 @@ CONV_REFUSED = {
 }
 
 
-@needs_cxx
 @pytest.mark.parametrize("name", CONV_REFUSED)
 def test_conv_declines(name):
     status, function, fields = CONV_REFUSED[name]
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(Refused, match=SENTENCES[status]):
         plan(function, conv(**fields))
-    assert refused.value.status == status and str(refused.value) not in ("ok", "unknown status")
 
 
-@needs_cxx
 def test_conv_plans():
     [wide], _ = plan("conv_fprop", conv(k=64))
     [narrow], _ = plan("conv_fprop", conv(k=24, storage=1))
@@ -164,7 +159,7 @@ def test_conv_plans():
     assert [launch.entry for launch in launches] == ["conv_wgrad_wide_f32"] and workspace == 0
     launches, workspace = plan("conv_wgrad", conv(N=64))
     assert [launch.entry for launch in launches] == ["conv_wgrad_wide_f32", "conv_sum_chunks"]
-    assert workspace == plan("conv_size", conv(N=64, workspace=0, gw=0, x=0))[1] > 0
+    assert workspace == plan("conv_wgrad_size", conv(N=64, workspace=0, gw=0, x=0))[1] > 0
 
 
 MAP = {"N": 2, "H": 3, "W": 4, "C": 8, "x": 64, "y": 128, "gx": 192, "gy": 256}
@@ -218,7 +213,6 @@ ELEMENTARY_REFUSED = [
 ]
 
 
-@needs_cxx
 @pytest.mark.parametrize(("status", "function", "record", "fields"), ELEMENTARY_REFUSED, ids=str)
 def test_the_other_plans_decline(status, function, record, fields):
     a = np.zeros((), getattr(cuda_args, f"{record}_CUDA_ARGS"))
@@ -228,43 +222,5 @@ def test_the_other_plans_decline(status, function, record, fields):
     plan(function, a)  # as it stands, the plan takes it
     for name, value in fields.items():
         a[name] = value
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(Refused, match=SENTENCES[status]):
         plan(function, a)
-    assert refused.value.status == status and str(refused.value) not in ("ok", "unknown status")
-
-
-@pytest.fixture(scope="module")
-def launchers(tmp_path_factory):
-    """The launchers as a shared library, cudart inside."""
-    path = tmp_path_factory.mktemp("launchers") / "launchers.so"
-    flags = ["-shared", "-Xcompiler", "-fPIC,-Wall,-Werror", "-cudart", "static"]
-    sources = [str(CUDA / f"{source}.cu") for source in REGISTERS]
-    compiled(*flags, "-gencode", "arch=compute_80,code=sm_80", *sources, "-o", str(path))
-    return ctypes.CDLL(str(path))
-
-
-@needs_nvcc
-@needs_cxx
-def test_launchers_decline_and_size_as_the_plan_does(launchers):
-    for status, function, fields in CONV_REFUSED.values():
-        assert getattr(launchers, f"pyi_cuda_{function}")(conv(**fields).tobytes(), None) == status
-    assert launchers.pyi_cuda_conv_fprop(conv(N=0).tobytes(), None) == 0
-    launchers.pyi_cuda_conv_workspace.restype = ctypes.c_longlong
-    a = conv(N=64)
-    assert launchers.pyi_cuda_conv_workspace(a.tobytes()) == plan("conv_size", a)[1]
-    nothing = {
-        "pool_fprop": cuda_args.POOL_CUDA_ARGS, "pool_dgrad": cuda_args.POOL_CUDA_ARGS,
-        "lrn_fprop": cuda_args.LRN_CUDA_ARGS, "lrn_dgrad": cuda_args.LRN_CUDA_ARGS,
-        "softmax_fprop": cuda_args.SOFTMAX_CUDA_ARGS,
-        "softmax_backward": cuda_args.SOFTMAX_CUDA_ARGS,
-        "batch_norm_fprop": cuda_args.BATCH_NORM_CUDA_ARGS,
-        "batch_norm_inference": cuda_args.BATCH_NORM_CUDA_ARGS,
-        "batch_norm_dgrad": cuda_args.BATCH_NORM_CUDA_ARGS,
-        "dropout": cuda_args.DROPOUT_CUDA_ARGS, "layout": cuda_args.LAYOUT_CUDA_ARGS,
-    }  # fmt: skip
-    for function, dtype in nothing.items():  # H, W and C are 0
-        assert getattr(launchers, f"pyi_cuda_{function}")(bytes(dtype.itemsize), None) == -1
-    for function, dtype in (("cast", cuda_args.CAST_CUDA_ARGS), ("sgd", cuda_args.SGD_CUDA_ARGS)):
-        assert getattr(launchers, f"pyi_cuda_{function}")(bytes(dtype.itemsize), None) == 0
-    empty = bytes(cuda_args.FINITE_CUDA_ARGS.itemsize)
-    assert launchers.pyi_cuda_check_finite(empty, None) == -7

@@ -4,24 +4,49 @@
 namespace pyi_bind {
 
 void register_cuda_plan(py::module_& m) {
-  // (entry, grid, block, shared bytes, record) of each launch, and the bytes of workspace
+  m.def("cuda_plans", [] {
+    py::dict bytes_of;
+    pyi_cuda_plan_info info;
+    for (int i = 0; pyi_cuda_plans(i, &info); ++i) bytes_of[info.name] = info.record_bytes;
+    return bytes_of;
+  });
+  // (source, entry, grid, block, shared bytes, record, clocks) of each launch, and the bytes of
+  // workspace
   m.def(
-      "cuda_plan_reduce_conv",
-      [](py::bytes args, int direction) {
-        const std::string record = args;
+      "cuda_plan",
+      [](const std::string& plan, py::bytes record) {
+        const std::string raw = record;
         py::list launches;
         int64_t workspace_bytes = 0;
         const auto append = [](void* list, const pyi_cuda_launch* l) {
           static_cast<py::list*>(list)->append(py::make_tuple(
-              l->entry, py::make_tuple(l->grid[0], l->grid[1], l->grid[2]), l->block,
+              l->source, l->entry, py::make_tuple(l->grid[0], l->grid[1], l->grid[2]), l->block,
               l->shared_bytes,
-              py::bytes(static_cast<const char*>(l->params), static_cast<size_t>(l->param_bytes))));
+              py::bytes(static_cast<const char*>(l->params), static_cast<size_t>(l->param_bytes)),
+              l->clocks));
         };
-        raise_for(pyi_cuda_plan_reduce_conv(record.data(), static_cast<int64_t>(record.size()),
-                                            direction, append, &launches, &workspace_bytes));
+        raise_for(pyi_cuda_plan(plan.c_str(), raw.data(), static_cast<int64_t>(raw.size()), append,
+                                &launches, &workspace_bytes));
         return py::make_tuple(launches, workspace_bytes);
       },
-      py::arg("args"), py::arg("direction"));
+      py::arg("plan"), py::arg("record"));
+  m.def(
+      "cuda_run",
+      [](const std::string& plan, py::bytes record, uintptr_t stream) {
+        const std::string raw = record;
+        run([&] {
+          return pyi_cuda_run(plan.c_str(), raw.data(), static_cast<int64_t>(raw.size()),
+                              reinterpret_cast<void*>(stream));
+        });
+      },
+      py::arg("plan"), py::arg("record"), py::arg("stream") = 0);
+  m.def("cuda_built", [] { return pyi_cuda_built() != 0; });
+  // (shared memory a block may have, multiprocessors) of the current CUDA device
+  m.def("cuda_device", [] {
+    int32_t shared_limit = 0, multiprocessors = 0;
+    raise_for(pyi_cuda_device(&shared_limit, &multiprocessors));
+    return py::make_tuple(shared_limit, multiprocessors);
+  });
 }
 
 }  // namespace pyi_bind

@@ -1,49 +1,198 @@
-// The launches of the CUDA kernels as data, for whoever executes them without CUDA.
+// Every plan of the CUDA kernels by name: launches as data, for whoever executes them.
+#include <functional>
+
 #include "core.h"
+#include "cuda/conv_plan.h"
+#include "cuda/elementary_plan.h"
+#include "cuda/inception_mma_plan.h"
+#include "cuda/pool_plan.h"
 #include "cuda/reduce_conv_plan.h"
+
+#ifdef PYI_CUDA  // launcher.cu is part of this build
+extern "C" {
+int pyi_cuda_run_launches(const CudaLaunch* launches, int count, void* stream);
+int pyi_cuda_limits(int* shared_limit, int* multiprocessors);
+const char* pyi_cuda_error_text(int error);
+}
+#endif
 
 namespace {
 
-constexpr const char* kEntryNames[kEntryCount] = {"reduce_conv_fprop_wide",
-                                                  "reduce_conv_fprop_narrow",
-                                                  "reduce_conv_dgrad_wide",
-                                                  "reduce_conv_dgrad_narrow",
-                                                  "conv_wgrad_wide",
-                                                  "conv_wgrad_narrow",
-                                                  "sum_chunks"};
+// ---- the plans ---------------------------------------------------------------------------------
+// Called while the plan's records live.
+using Use = std::function<void(const CudaLaunch* launches, int count, int64_t workspace_bytes)>;
 
-int64_t record_bytes(int entry) {
-  if (entry == kSumChunks) return sizeof(SumChunksCudaArgs);
-  if (entry == kWgradWide || entry == kWgradNarrow) return sizeof(ConvWgradCudaArgs);
-  return sizeof(ReduceConvCudaArgs);
+struct Row {
+  const char* name;
+  int64_t record_bytes;
+  CudaStatus (*plan)(const void* record, const Use& use);
+};
+
+#define PLAN(NAME, PLAN_TYPE, ARGS, CALL)                                \
+  Row {                                                                  \
+    NAME, sizeof(ARGS), [](const void* record, const Use& use) {         \
+      ARGS asked;                                                        \
+      std::memcpy(static_cast<void*>(&asked), record, sizeof asked);     \
+      PLAN_TYPE plan;                                                    \
+      const CudaStatus status = CALL;                                    \
+      if (!status) use(plan.launches, plan.count, plan.workspace_bytes); \
+      return status;                                                     \
+    }                                                                    \
+  }
+// A plan with a workspace, and its dry run.
+#define SIZED(NAME, PLAN_TYPE, ARGS, FUNCTION, ...)                      \
+  PLAN(NAME, PLAN_TYPE, ARGS, FUNCTION(asked, __VA_ARGS__ false, plan)), \
+      PLAN(NAME "_size", PLAN_TYPE, ARGS, FUNCTION(asked, __VA_ARGS__ true, plan))
+#define TRAINING BatchNormPass::kTraining,
+#define BACKWARD BatchNormPass::kBackward,
+
+const Row kPlans[] = {
+    PLAN("conv_fprop", ConvPlan, ConvCudaArgs, plan_conv_fprop(asked, plan)),
+    PLAN("conv_dgrad", ConvPlan, ConvCudaArgs, plan_conv_dgrad(asked, plan)),
+    SIZED("conv_wgrad", ConvPlan, ConvCudaArgs, plan_conv_wgrad, ),
+    PLAN("reduce_conv_fprop", ReduceConvPlan, ReduceConvCudaArgs,
+         plan_reduce_conv_fprop(asked, plan)),
+    SIZED("reduce_conv_backward", ReduceConvPlan, ReduceConvCudaArgs, plan_reduce_conv_backward, ),
+    PLAN("pool_fprop", PoolPlan, PoolCudaArgs, plan_pool(asked, false, plan)),
+    PLAN("pool_dgrad", PoolPlan, PoolCudaArgs, plan_pool(asked, true, plan)),
+    PLAN("lrn_fprop", LrnPlan, LrnCudaArgs, plan_lrn(asked, false, plan)),
+    PLAN("lrn_dgrad", LrnPlan, LrnCudaArgs, plan_lrn(asked, true, plan)),
+    PLAN("softmax_fprop", SoftmaxPlan, SoftmaxCudaArgs, plan_softmax(asked, false, plan)),
+    PLAN("softmax_backward", SoftmaxPlan, SoftmaxCudaArgs, plan_softmax(asked, true, plan)),
+    SIZED("batch_norm_fprop", BatchNormPlan, BatchNormCudaArgs, plan_batch_norm, TRAINING),
+    PLAN("batch_norm_inference", BatchNormPlan, BatchNormCudaArgs,
+         plan_batch_norm(asked, BatchNormPass::kInference, false, plan)),
+    SIZED("batch_norm_dgrad", BatchNormPlan, BatchNormCudaArgs, plan_batch_norm, BACKWARD),
+    PLAN("dropout", DropoutPlan, DropoutCudaArgs, plan_dropout(asked, plan)),
+    PLAN("cast", CastPlan, CastCudaArgs, plan_cast(asked, plan)),
+    SIZED("check_finite", FinitePlan, FiniteCudaArgs, plan_check_finite, ),
+    PLAN("sgd", SgdPlan, SgdCudaArgs, plan_sgd(asked, plan)),
+    PLAN("layout", LayoutPlan, LayoutCudaArgs, plan_layout(asked, plan)),
+    PLAN("reduce_conv_mma", ReduceConvMmaPlan, ReduceConvMmaArgs,
+         plan_reduce_conv_mma(asked, plan)),
+    PLAN("conv_mma", ConvMmaPlan, ConvMmaArgs, plan_conv_mma(asked, plan)),
+    SIZED("conv_wgrad_mma", ConvWgradMmaPlan, ConvWgradMmaArgs, plan_conv_wgrad_mma, ),
+    PLAN("mask_mma", MaskMmaPlan, MaskMmaArgs, plan_mask_mma(asked, plan)),
+    PLAN("flip_filter_mma", FlipFilterMmaPlan, FlipFilterMmaArgs,
+         plan_flip_filter_mma(asked, plan)),
+    PLAN("inception_mma", InceptionMmaPlan, InceptionMmaArgs, plan_inception_mma(asked, plan)),
+};
+
+// ---- the sources -------------------------------------------------------------------------------
+struct Source {
+  const char* name;
+  const char* const* entries;
+  int count;
+};
+#define SOURCE(NAME, ENTRIES) {NAME, ENTRIES, sizeof ENTRIES / sizeof *ENTRIES}
+const Source kSources[] = {
+    SOURCE("conv.cu", kConvEntries),
+    SOURCE("conv_mma.cu", kConvMmaEntries),
+    SOURCE("elementary.cu", kElementaryEntries),
+    SOURCE("inception_mma.cu", kInceptionMmaEntries),
+    SOURCE("pool.cu", kPoolEntries),
+    SOURCE("reduce_conv.cu", kReduceConvEntries),
+    SOURCE("reduce_conv_mma.cu", kReduceConvMmaEntries),
+};
+
+const char* source_of(const char* entry) {
+  for (const Source& source : kSources)
+    for (int i = 0; i < source.count; i++)
+      if (source.entries[i] == entry) return source.name;
+  return "";
 }
+
+const Row& row_of(const char* f, const char* name, int64_t record_bytes) {
+  for (const Row& row : kPlans)
+    if (std::strcmp(row.name, name) == 0) {
+      if (record_bytes != row.record_bytes)
+        pyi::fail(PYI_INVALID_VALUE, f, ": ", name, ": record has ", record_bytes,
+                  " bytes, expected ", row.record_bytes);
+      return row;
+    }
+  pyi::fail(PYI_INVALID_VALUE, f, ": plan is \"", name, "\", expected one of pyi_cuda_plans()");
+}
+
+void fill(const char* f, const char* name, const void* record, int64_t record_bytes,
+          const Use& use) {
+  const CudaStatus status = row_of(f, name, record_bytes).plan(record, use);
+  if (status) pyi::fail(PYI_UNSUPPORTED, name, ": ", status.text);
+}
+
+#ifdef PYI_CUDA
+void check_cuda(const char* f, int error) {
+  if (error) pyi::fail(PYI_UNSUPPORTED, f, ": CUDA says: ", pyi_cuda_error_text(error));
+}
+#else
+[[noreturn]] void no_cuda(const char* f) {
+  pyi::fail(PYI_UNSUPPORTED, f,
+            ": this library was built without the CUDA kernels; build it with nvcc "
+            "(PYINCEPTION_CUDA=ON)");
+}
+#endif
 
 }  // namespace
 
-extern "C" pyi_status pyi_cuda_plan_reduce_conv(const void* args, int64_t args_bytes, int direction,
-                                                pyi_cuda_visitor visit, void* context,
-                                                int64_t* workspace_bytes) {
+extern "C" int pyi_cuda_plans(int index, pyi_cuda_plan_info* info) {
+  const int count = sizeof kPlans / sizeof *kPlans;
+  if (index < 0 || index >= count) return 0;
+  *info = {kPlans[index].name, kPlans[index].record_bytes};
+  return 1;
+}
+
+extern "C" pyi_status pyi_cuda_plan(const char* plan, const void* record, int64_t record_bytes,
+                                    pyi_cuda_visitor visit, void* context,
+                                    int64_t* workspace_bytes) {
   return pyi::guarded([&] {
-    const char* f = "cuda_plan_reduce_conv";
-    if (args_bytes != sizeof(ReduceConvCudaArgs))
-      pyi::fail(PYI_INVALID_VALUE, f, ": args has ", args_bytes, " bytes, expected ",
-                sizeof(ReduceConvCudaArgs));
-    if (direction < 0 || direction > 2)
-      pyi::fail(PYI_INVALID_VALUE, f, ": direction is ", direction, ", expected 0, 1 or 2");
-    ReduceConvCudaArgs asked;
-    std::memcpy(&asked, args, sizeof asked);
-    ReduceConvPlan plan;
-    const int status = direction == PYI_CUDA_FPROP
-                           ? plan_reduce_conv_fprop(asked, plan)
-                           : plan_reduce_conv_backward(asked, direction == PYI_CUDA_SIZE, plan);
-    if (status) pyi::fail(PYI_UNSUPPORTED, f, ": ", cuda_status_text(status));
-    *workspace_bytes = plan.workspace_bytes;
-    for (int i = 0; direction != PYI_CUDA_SIZE && i < plan.count; i++) {
-      const CudaLaunch& l = plan.launches[i];
-      const pyi_cuda_launch launch = {
-          kEntryNames[l.entry], {l.grid_x, l.grid_y, l.grid_z}, l.block, l.shared_bytes, l.params,
-          record_bytes(l.entry)};
-      visit(context, &launch);
-    }
+    fill("cuda_plan", plan, record, record_bytes,
+         [&](const CudaLaunch* launches, int count, int64_t bytes) {
+           *workspace_bytes = bytes;
+           for (int i = 0; i < count; i++) {
+             const CudaLaunch& l = launches[i];
+             const pyi_cuda_launch launch = {source_of(l.entry),
+                                             l.entry,
+                                             {l.grid_x, l.grid_y, l.grid_z},
+                                             l.block,
+                                             l.shared_bytes,
+                                             l.params,
+                                             l.params_bytes,
+                                             l.clocks};
+             visit(context, &launch);
+           }
+         });
+  });
+}
+
+extern "C" pyi_status pyi_cuda_run(const char* plan, const void* record, int64_t record_bytes,
+                                   void* stream) {
+  return pyi::guarded([&] {
+#ifdef PYI_CUDA
+    fill("cuda_run", plan, record, record_bytes,
+         [&](const CudaLaunch* launches, int count, int64_t) {
+           check_cuda(plan, pyi_cuda_run_launches(launches, count, stream));
+         });
+#else
+    (void)plan, (void)record, (void)record_bytes, (void)stream;
+    no_cuda("cuda_run");
+#endif
+  });
+}
+
+extern "C" int pyi_cuda_built(void) {
+#ifdef PYI_CUDA
+  return 1;
+#else
+  return 0;
+#endif
+}
+
+extern "C" pyi_status pyi_cuda_device(int32_t* shared_limit, int32_t* multiprocessors) {
+  return pyi::guarded([&] {
+#ifdef PYI_CUDA
+    check_cuda("cuda_device", pyi_cuda_limits(shared_limit, multiprocessors));
+#else
+    (void)shared_limit, (void)multiprocessors;
+    no_cuda("cuda_device");
+#endif
   });
 }

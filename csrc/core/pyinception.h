@@ -198,22 +198,39 @@ PYI_API pyi_status pyi_dropout(const DLTensor* x, const DLTensor* y, double p, u
                                uint32_t step, uint32_t layer, uint32_t first_sample,
                                const pyi_options* options);
 
-/* What the CUDA kernels of reduce_conv would be launched with; needs no CUDA. args is a
- * ReduceConvCudaArgs (kernels/cuda_args.h), whose pointers are not followed. Each launch is shown
- * to visit(), in order; its params live during that call. PYI_CUDA_SIZE: only the workspace's
- * bytes. */
-enum { PYI_CUDA_FPROP = 0, PYI_CUDA_BACKWARD = 1, PYI_CUDA_SIZE = 2 };
+/* The CUDA kernels' plans: from a record (kernels/cuda_args.h, cuda_mma_args.h) to launches.
+ * Records hold device addresses, which are not followed. index 0, 1, ...; returns 0 beyond the
+ * last. A name that ends in "_size" is the dry run of the plan before it: no launches, only the
+ * workspace. */
 typedef struct {
-  const char* entry;
+  const char* name;
+  int64_t record_bytes;
+} pyi_cuda_plan_info;
+PYI_API int pyi_cuda_plans(int index, pyi_cuda_plan_info* info);
+
+/* What a plan would launch; needs no CUDA. Each launch is shown to visit(), in order; its params
+ * live during that call. PYI_UNSUPPORTED with the plan's sentence where it declines. */
+typedef struct {
+  const char *source, *entry; /* the file of kernels/cuda that has the kernel, its name there */
   uint32_t grid[3];
   uint32_t block, shared_bytes;
   const void* params;
   int64_t param_bytes;
+  double clocks; /* of the busiest multiprocessor by the plan's model; 0: not modelled */
 } pyi_cuda_launch;
 typedef void (*pyi_cuda_visitor)(void* context, const pyi_cuda_launch* launch);
-PYI_API pyi_status pyi_cuda_plan_reduce_conv(const void* args, int64_t args_bytes, int direction,
-                                             pyi_cuda_visitor visit, void* context,
-                                             int64_t* workspace_bytes);
+PYI_API pyi_status pyi_cuda_plan(const char* plan, const void* record, int64_t record_bytes,
+                                 pyi_cuda_visitor visit, void* context, int64_t* workspace_bytes);
+
+/* Launches it on a CUDA stream (cudaStream_t) of the current device; allocates nothing and waits
+ * for nothing. PYI_UNSUPPORTED where this library was built without the kernels. */
+PYI_API pyi_status pyi_cuda_run(const char* plan, const void* record, int64_t record_bytes,
+                                void* stream);
+
+/* Whether this library has the CUDA kernels. */
+PYI_API int pyi_cuda_built(void);
+/* What records ask of the current device: shared memory a block may have, multiprocessors. */
+PYI_API pyi_status pyi_cuda_device(int32_t* shared_limit, int32_t* multiprocessors);
 
 #ifdef __cplusplus
 }

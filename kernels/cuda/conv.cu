@@ -42,8 +42,8 @@ extern "C" __global__ void __launch_bounds__(256, 4)
   sum_chunks_body(a);
 }
 
-// ---- launchers ---------------------------------------------------------------------------------
-// As in reduce_conv.cu: 0, a negative CudaStatus (nothing launched) or a cudaError_t.
+// ---- for the launcher
+// ----------------------------------------------------------------------------
 #ifndef __CUDACC_RTC__
 #include "conv_plan.h"
 #include "launcher.cuh"
@@ -52,37 +52,5 @@ static_assert(kBlockThreads == WideTile::kThreads && kTileRows == WideTile::kRow
                   4 * WideTile::kPanels <= 24 * 1024,
               "the plan's tile is the kernels' tile");
 
-static int run(const ConvPlan& plan, void* stream) {
-  static const void* const kEntries[kConvEntryCount] = {
-      PYI_STORED_POINTERS(conv_fprop_wide), PYI_STORED_POINTERS(conv_fprop_narrow),
-      PYI_STORED_POINTERS(conv_dgrad_wide), PYI_STORED_POINTERS(conv_dgrad_narrow),
-      PYI_STORED_POINTERS(conv_wgrad_wide), PYI_STORED_POINTERS(conv_wgrad_narrow),
-      PYI_POINTER(conv_sum_chunks)};
-  return run_launches(plan.launches, plan.count, kEntries, stream);
-}
-
-extern "C" int pyi_cuda_conv_fprop(const ConvCudaArgs* args, void* stream) {
-  ConvPlan plan;
-  const int status = plan_conv_fprop(*args, plan);
-  return status ? status : run(plan, stream);
-}
-
-extern "C" int pyi_cuda_conv_dgrad(const ConvCudaArgs* args, void* stream) {
-  ConvPlan plan;
-  const int status = plan_conv_dgrad(*args, plan);
-  return status ? status : run(plan, stream);
-}
-
-extern "C" int pyi_cuda_conv_wgrad(const ConvCudaArgs* args, void* stream) {
-  ConvPlan plan;
-  const int status = plan_conv_wgrad(*args, false, plan);
-  return status ? status : run(plan, stream);
-}
-
-// Bytes wgrad of this shape needs, or a negative CudaStatus. Pointers are not looked at.
-extern "C" long long pyi_cuda_conv_workspace(const ConvCudaArgs* args) {
-  ConvPlan plan;
-  const int status = plan_conv_wgrad(*args, true, plan);
-  return status ? status : plan.workspace_bytes;
-}
+PYI_ENTRY_TABLE(conv, PYI_CONV_ENTRIES)
 #endif

@@ -122,10 +122,11 @@ extern "C" __global__ void __launch_bounds__(256, 4)
     a.gb[i - a.filter_count] = sum;
 }
 
-// ---- launchers ---------------------------------------------------------------------------------
+// ---- for the launcher
+// ----------------------------------------------------------------------------
 #ifndef __CUDACC_RTC__
 #include "conv_mma_plan.h"
-#include "mma_launch.h"
+#include "launcher.cuh"
 
 static_assert(is_shape<Wide<bf16>, kMmaWide>() && is_shape<Tall<bf16>, kMmaTall>() &&
                   is_shape<Flat<bf16>, kMmaFlat>(),
@@ -134,35 +135,5 @@ static_assert(kWgradRows == WgradTile<bf16>::kRows && kWgradColumns == WgradTile
                   kWgradRing == WgradTile<bf16>::kRing && kWgradRing == WgradTile<float>::kRing,
               "the plan's tile is the kernels' tile");
 
-static const void* const kEntries[] = {PYI_CONV_MMA_ENTRIES(PYI_MMA_ADDRESS)};
-
-extern "C" int pyi_cuda_conv_mma(const ConvMmaArgs* args, void* stream, char* reason) {
-  ConvMmaPlan plan;
-  plan_conv_mma(*args, plan);
-  return launch_mma(plan, kEntries, stream, reason);
-}
-
-extern "C" int pyi_cuda_conv_wgrad_mma(const ConvWgradMmaArgs* args, void* stream, char* reason) {
-  ConvWgradMmaPlan plan;
-  plan_conv_wgrad_mma(*args, false, plan);
-  return launch_mma(plan, kEntries, stream, reason);
-}
-
-// Bytes of partial sums this shape needs, or kMmaDeclined. Pointers are not looked at.
-extern "C" long long pyi_cuda_conv_wgrad_mma_workspace(const ConvWgradMmaArgs* args) {
-  ConvWgradMmaPlan plan;
-  return plan_conv_wgrad_mma(*args, true, plan) ? plan.args.partial_bytes : kMmaDeclined;
-}
-
-extern "C" int pyi_cuda_mask_mma(const MaskMmaArgs* args, void* stream, char* reason) {
-  MaskMmaPlan plan;
-  plan_mask_mma(*args, plan);
-  return launch_mma(plan, kEntries, stream, reason);
-}
-
-extern "C" int pyi_cuda_flip_filter_mma(const FlipFilterMmaArgs* args, void* stream, char* reason) {
-  FlipFilterMmaPlan plan;
-  plan_flip_filter_mma(*args, plan);
-  return launch_mma(plan, kEntries, stream, reason);
-}
+PYI_ENTRY_TABLE(conv_mma, PYI_CONV_MMA_ENTRIES)
 #endif

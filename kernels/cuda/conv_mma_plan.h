@@ -1,5 +1,4 @@
-// From the records of conv_mma.cu to launches. Plain C++. A plan whose reason is not empty
-// declines: nothing is to be launched.
+// From the records of conv_mma.cu to launches. Plain C++.
 #pragma once
 #include "mma_plan.h"
 
@@ -19,7 +18,7 @@ enum ConvMmaEntry {
   X(conv_wgrad_mma_tf32) X(conv_wgrad_mma_bf16) X(conv_wgrad_mma_fp16)  \
   X(mask_units) X(flip_filter) X(sum_mma_chunks)
 // clang-format on
-constexpr const char* kConvMmaEntries[] = {PYI_CONV_MMA_ENTRIES(PYI_MMA_NAME)};
+constexpr const char* kConvMmaEntries[] = {PYI_CONV_MMA_ENTRIES(PYI_NAME)};
 static_assert(sizeof kConvMmaEntries / sizeof *kConvMmaEntries == kConvMmaEntryCount,
               "a name for every entry");
 
@@ -40,7 +39,7 @@ inline ConvMmaArgs dgrad_of(const ConvMmaArgs& f) {
   return d;
 }
 
-inline bool check_outputs(const ConvMmaArgs& a, int unit, MmaReason& why) {
+inline bool check_outputs(const ConvMmaArgs& a, int unit, CudaStatus& why) {
   if (a.output_count < 1 || a.output_count > 4)
     why << "output_count is " << a.output_count << ", expected 1..4";
   if (!why && a.output_count > 1 && (a.mask || a.accumulate))
@@ -61,40 +60,40 @@ inline bool check_outputs(const ConvMmaArgs& a, int unit, MmaReason& why) {
   return !why;
 }
 
-inline bool plan_conv_mma(const ConvMmaArgs& asked, ConvMmaPlan& plan, int only = kAnyShape) {
+inline CudaStatus plan_conv_mma(const ConvMmaArgs& asked, ConvMmaPlan& plan, int only = kAnyShape) {
   const MmaChoice choice(only);
   plan = ConvMmaPlan{};
   plan.args = asked;
   ConvMmaArgs& a = plan.args;
-  MmaReason& why = plan.reason;
+  CudaStatus why;
   const char* const names[] = {"H", "W", "C", "K", "P", "Q", "step_h", "step_w", "multiprocessors"};
   const int values[] = {a.H, a.W, a.C, a.K, a.P, a.Q, a.step_h, a.step_w, a.multiprocessors};
   if (a.N < 0) why << "N is " << a.N << ", expected at least 0";
-  if (why || !check_extents(why, names, values, 9) || !check_type(why, a.type)) return false;
+  if (why || !check_extents(why, names, values, 9) || !check_type(why, a.type)) return why;
   // dgrad has paddings of R - 1 - pad, below zero where the pad was larger than needed
   const int pads[] = {a.pad_h < 0 ? -a.pad_h : a.pad_h, a.pad_w < 0 ? -a.pad_w : a.pad_w};
   if (!check_windows(why, a.H, a.W, a.R, a.S, a.stride_h, a.stride_w, pads[0], pads[1]) ||
       !check_windows(why, a.P, a.Q, 1, 1, a.step_h, a.step_w, 0, 0))
-    return false;
+    return why;
   const int reach_h = (a.P - 1) * a.stride_h + a.R + 64,
             reach_w = (a.Q - 1) * a.stride_w + a.S + 64;
   if (reach_h > 32767 || reach_w > 32767) {
     why << "the windows reach pixel " << (reach_h > reach_w ? reach_h : reach_w)
         << ", expected at most 32767";
-    return false;
+    return why;
   }
   const int unit = unit_elements(a.type);
   if (!check_channels(why, "C", a.C, unit) || !check_channels(why, "K", a.K, unit) ||
       !check_map(why, "x", a.x, a.x_strides, a.N, a.H, a.W, a.C, unit) ||
       (a.mask && !check_map(why, "mask", a.mask, a.mask_strides, a.N, a.P, a.Q, a.K, unit)) ||
       !check_outputs(a, unit, why))
-    return false;
-  if ((long long)a.N * a.P * a.Q > kMmaElements)
+    return why;
+  if ((long long)a.N * a.P * a.Q > kMaxElements)
     why << "the outputs have " << (long long)a.N * a.P * a.Q << " pixels, expected at most "
-        << kMmaElements;
-  if (why || a.N == 0) return !why;
+        << kMaxElements;
+  if (why || a.N == 0) return why;
   if (!a.x) why << "x is null";
-  if (why || !check_array(why, "w", a.w, (long long)a.K * a.R * a.S * a.C)) return false;
+  if (why || !check_array(why, "w", a.w, (long long)a.K * a.R * a.S * a.C)) return why;
 
   a.pixels = a.N * a.P * a.Q, a.units = a.R * a.S * (a.C / unit);
   a.map_pixels = make_divisor(a.P * a.Q), a.map_w = make_divisor(a.Q);
@@ -108,23 +107,25 @@ inline bool plan_conv_mma(const ConvMmaArgs& asked, ConvMmaPlan& plan, int only 
     add_gemm(s, s.rows, a.K < s.columns ? a.K : s.columns, a.units, unit, true, cost);
     const double clocks =
         mma_clocks(s, cost, blocks, a.multiprocessors, a.shared_limit, s.ring_bytes());
-    if (s.ring_bytes() > a.shared_limit || blocks > kMmaElements ||
+    if (s.ring_bytes() > a.shared_limit || blocks > kMaxElements ||
         (plan.clocks > 0 && clocks >= plan.clocks))
       continue;
     plan.clocks = clocks, a.column_tiles = make_divisor(column_tiles);
-    plan.launches[0] = {kConvMma + a.type * kMmaShapeCount + shape,
+    plan.launches[0] = {kConvMmaEntries[kConvMma + a.type * kMmaShapeCount + shape],
                         (unsigned)blocks,
                         1,
                         1,
                         (unsigned)s.threads,
                         (unsigned)s.ring_bytes(),
-                        &plan.args};
+                        &plan.args,
+                        sizeof(plan.args),
+                        clocks};
     plan.count = 1;
   }
   if (plan.count == 0)
     why << "a block needs " << kMmaShapes[choice.last].ring_bytes()
         << " bytes of shared memory, expected at most " << a.shared_limit;
-  return !why;
+  return why;
 }
 
 // ---- wgrad -------------------------------------------------------------------------------------
@@ -140,24 +141,25 @@ inline int mma_chunk_extent(int pixels, int blocks_per_chunk) {
   return extent < 256 ? 256 : extent;
 }
 
-// Set size_only for the dry run: pointers may be null, and args.partial_bytes is the answer.
-inline bool plan_conv_wgrad_mma(const ConvWgradMmaArgs& asked, bool size_only,
-                                ConvWgradMmaPlan& plan) {
+// Set size_only for the dry run: pointers may be null, and
+// plan.workspace_bytes is the answer.
+inline CudaStatus plan_conv_wgrad_mma(const ConvWgradMmaArgs& asked, bool size_only,
+                                      ConvWgradMmaPlan& plan) {
   plan = ConvWgradMmaPlan{};
   plan.args = asked;
   ConvWgradMmaArgs& a = plan.args;
-  MmaReason& why = plan.reason;
+  CudaStatus why;
   const char* const names[] = {"H", "W", "C", "K", "P", "Q"};
   const int values[] = {a.H, a.W, a.C, a.K, a.P, a.Q};
   if (a.N < 0) why << "N is " << a.N << ", expected at least 0";
   if (why || !check_extents(why, names, values, 6) || !check_type(why, a.type) ||
       !check_windows(why, a.H, a.W, a.R, a.S, a.stride_h, a.stride_w, a.pad_h, a.pad_w))
-    return false;
+    return why;
   const int P = output_extent(a.H, a.R, a.stride_h, a.pad_h);
   const int Q = output_extent(a.W, a.S, a.stride_w, a.pad_w);
   if (P != a.P || Q != a.Q) {
     why << "P x Q is " << a.P << " x " << a.Q << ", expected " << P << " x " << Q;
-    return false;
+    return why;
   }
   const int unit = unit_elements(a.type);
   const long long filter_count = (long long)a.K * a.R * a.S * a.C, count = filter_count + a.K;
@@ -165,65 +167,72 @@ inline bool plan_conv_wgrad_mma(const ConvWgradMmaArgs& asked, bool size_only,
   if (!check_channels(why, "C", a.C, unit) || !check_channels(why, "K", a.K, unit) ||
       !check_map(why, "gy", a.gy, a.gy_strides, a.N, P, Q, a.K, unit) ||
       !check_map(why, "x", a.x, a.x_strides, a.N, a.H, a.W, a.C, unit))
-    return false;
-  if (pixels > kMmaElements || count > kMmaElements)
+    return why;
+  if (pixels > kMaxElements || count > kMaxElements)
     why << "there are " << pixels << " pixels and " << count << " gradients, expected at most "
-        << kMmaElements;
+        << kMaxElements;
   if (!why && a.shared_limit < kWgradRing)
     why << "a block needs " << kWgradRing << " bytes of shared memory, expected at most "
         << a.shared_limit;
-  if (why) return false;
+  if (why) return why;
 
   a.units = a.R * a.S * (a.C / unit);
   const int columns = ceil_div(a.units * unit, kWgradColumns), rows = ceil_div(a.K, kWgradRows);
   a.pixels = (int)pixels, a.chunk_pixels = mma_chunk_extent(a.pixels, rows * columns);
   a.chunks = a.pixels > 0 ? ceil_div(a.pixels, a.chunk_pixels) : 1;
   const long long stride = (count + 3) / 4 * 4, bytes = a.chunks > 1 ? 4 * stride * a.chunks : 0;
-  const long long given = a.partial_bytes;
-  a.partial_bytes = bytes;
-  if (stride * a.chunks > kMmaElements)
-    why << "the chunks have " << stride * a.chunks << " sums, expected at most " << kMmaElements;
-  if (why || size_only) return !why;
+  plan.workspace_bytes = bytes;
+  if (stride * a.chunks > kMaxElements)
+    why << "the chunks have " << stride * a.chunks << " sums, expected at most " << kMaxElements;
+  if (why || size_only) return why;
   if (!a.gw || (a.N > 0 && (!a.gy || !a.x)))
     why << (!a.gw ? "gw" : !a.gy ? "gy" : "x") << " is null";
   if (!why && (unsigned long long)a.gw % 16)
     why << "gw begins " << (int)((unsigned long long)a.gw % 16)
         << " bytes past a multiple of 16, expected 0";
-  if (!why && bytes > 0 && (!a.partial || (unsigned long long)a.partial % 16 || given < bytes))
-    why << "partial has " << (a.partial ? given : 0) << " bytes, expected " << bytes
-        << " that begin on a multiple of 16";
-  if (why) return false;
+  if (!why && bytes > 0 &&
+      (!a.workspace || (unsigned long long)a.workspace % 16 || a.workspace_bytes < bytes))
+    why << "the workspace has " << (a.workspace ? a.workspace_bytes : 0) << " bytes, expected "
+        << bytes << " that begin on a multiple of 16";
+  if (why) return why;
 
   a.chunk_stride = (int)stride;
   a.map_pixels = make_divisor(P * Q), a.map_w = make_divisor(Q);
   a.channel_units = make_divisor(a.C / unit), a.filter_w = make_divisor(a.S);
   a.column_tiles = make_divisor(columns);
-  plan.sum = {a.partial, a.gw, a.gb, a.chunks, a.chunk_stride, (int)filter_count, (int)count};
+  plan.sum = {a.workspace, a.gw, a.gb, a.chunks, a.chunk_stride, (int)filter_count, (int)count};
   if (a.chunks > 1) {
-    a.gw = a.partial;
-    if (a.gb) a.gb = a.partial + filter_count;
+    a.gw = a.workspace;
+    if (a.gb) a.gb = a.workspace + filter_count;
   }
-  plan.launches[plan.count++] = {kConvWgradMma + a.type,
+  plan.launches[plan.count++] = {kConvMmaEntries[kConvWgradMma + a.type],
                                  (unsigned)(rows * columns),
                                  (unsigned)a.chunks,
                                  1,
                                  128,
                                  kWgradRing,
-                                 &plan.args};
+                                 &plan.args,
+                                 sizeof(plan.args)};
   if (a.chunks > 1) {
     if (!a.gb) plan.sum.count = plan.sum.filter_count;
-    plan.launches[plan.count++] = {
-        kSumMmaChunks, (unsigned)ceil_div(plan.sum.count, 256), 1, 1, 256, 0, &plan.sum};
+    plan.launches[plan.count++] = {kConvMmaEntries[kSumMmaChunks],
+                                   (unsigned)ceil_div(plan.sum.count, 256),
+                                   1,
+                                   1,
+                                   256,
+                                   0,
+                                   &plan.sum,
+                                   sizeof(plan.sum)};
   }
-  return true;
+  return why;
 }
 
 // ---- small kernels ------------------------------------------------------------------------------
-inline bool plan_mask_mma(const MaskMmaArgs& asked, MaskMmaPlan& plan) {
+inline CudaStatus plan_mask_mma(const MaskMmaArgs& asked, MaskMmaPlan& plan) {
   plan = MaskMmaPlan{};
   plan.args = asked;
   MaskMmaArgs& a = plan.args;
-  MmaReason& why = plan.reason;
+  CudaStatus why;
   const char* const names[] = {"P", "Q", "K"};
   const int values[] = {a.P, a.Q, a.K}, unit = unit_elements(a.type);
   const long long elements = (long long)a.N * a.P * a.Q * a.K;
@@ -232,33 +241,45 @@ inline bool plan_mask_mma(const MaskMmaArgs& asked, MaskMmaPlan& plan) {
       !check_channels(why, "K", a.K, unit) ||
       !check_map(why, "gy", a.gy, a.gy_strides, a.N, a.P, a.Q, a.K, unit) ||
       !check_map(why, "y", a.y, a.y_strides, a.N, a.P, a.Q, a.K, unit))
-    return false;
-  if (a.N == 0) return true;
+    return why;
+  if (a.N == 0) return why;
   if (!a.gy || !a.y) why << (a.gy ? "y" : "gy") << " is null";
-  if (why || !check_array(why, "out", a.out, elements)) return false;
+  if (why || !check_array(why, "out", a.out, elements)) return why;
   a.count = (int)(elements / unit);
   a.channel_units = make_divisor(a.K / unit);
   a.map_pixels = make_divisor(a.P * a.Q), a.map_w = make_divisor(a.Q);
-  plan.launches[plan.count++] = {kMaskUnits, (unsigned)ceil_div(a.count, 256), 1, 1, 256, 0,
-                                 &plan.args};
-  return true;
+  plan.launches[plan.count++] = {kConvMmaEntries[kMaskUnits],
+                                 (unsigned)ceil_div(a.count, 256),
+                                 1,
+                                 1,
+                                 256,
+                                 0,
+                                 &plan.args,
+                                 sizeof(plan.args)};
+  return why;
 }
 
-inline bool plan_flip_filter_mma(const FlipFilterMmaArgs& asked, FlipFilterMmaPlan& plan) {
+inline CudaStatus plan_flip_filter_mma(const FlipFilterMmaArgs& asked, FlipFilterMmaPlan& plan) {
   plan = FlipFilterMmaPlan{};
   plan.args = asked;
   FlipFilterMmaArgs& a = plan.args;
-  MmaReason& why = plan.reason;
+  CudaStatus why;
   const char* const names[] = {"K", "R", "S", "C"};
   const int values[] = {a.K, a.R, a.S, a.C}, unit = unit_elements(a.type);
   const long long elements = (long long)a.K * a.R * a.S * a.C;
   if (!check_extents(why, names, values, 4) || !check_type(why, a.type) ||
       !check_channels(why, "K", a.K, unit) || !check_array(why, "w", a.w, elements) ||
       !check_array(why, "out", a.out, elements))
-    return false;
+    return why;
   a.count = (int)(elements / unit);
   a.channel_units = make_divisor(a.K / unit), a.taps = make_divisor(a.R * a.S);
-  plan.launches[plan.count++] = {kFlipFilter, (unsigned)ceil_div(a.count, 256), 1, 1, 256, 0,
-                                 &plan.args};
-  return true;
+  plan.launches[plan.count++] = {kConvMmaEntries[kFlipFilter],
+                                 (unsigned)ceil_div(a.count, 256),
+                                 1,
+                                 1,
+                                 256,
+                                 0,
+                                 &plan.args,
+                                 sizeof(plan.args)};
+  return why;
 }

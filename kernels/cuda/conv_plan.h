@@ -13,16 +13,16 @@ enum ConvKernel {
   kConvSumChunks = 18,
   kConvEntryCount
 };
-inline const char* conv_entry_name(int entry) {
-  static const char* const kNames[kConvEntryCount] = {PYI_STORED("conv_fprop_wide"),
-                                                      PYI_STORED("conv_fprop_narrow"),
-                                                      PYI_STORED("conv_dgrad_wide"),
-                                                      PYI_STORED("conv_dgrad_narrow"),
-                                                      PYI_STORED("conv_wgrad_wide"),
-                                                      PYI_STORED("conv_wgrad_narrow"),
-                                                      "conv_sum_chunks"};
-  return kNames[entry];
-}
+// clang-format off
+#define PYI_CONV_ENTRIES(X)                                              \
+  PYI_STORED(X, conv_fprop_wide) PYI_STORED(X, conv_fprop_narrow)        \
+  PYI_STORED(X, conv_dgrad_wide) PYI_STORED(X, conv_dgrad_narrow)        \
+  PYI_STORED(X, conv_wgrad_wide) PYI_STORED(X, conv_wgrad_narrow)        \
+  X(conv_sum_chunks)
+// clang-format on
+constexpr const char* kConvEntries[] = {PYI_CONV_ENTRIES(PYI_NAME)};
+static_assert(sizeof kConvEntries / sizeof *kConvEntries == kConvEntryCount,
+              "a name for every entry");
 
 struct ConvPlan {
   ConvCudaArgs args;
@@ -37,7 +37,7 @@ enum class ConvDirection { kFprop, kDgrad, kWgrad };
 
 // Checks what the directions share and derives the extents; the panels' maps are those the
 // direction reads or writes.
-inline int complete(ConvCudaArgs& a, ConvDirection direction) {
+inline CudaStatus complete(ConvCudaArgs& a, ConvDirection direction) {
   if (a.storage < 0 || a.storage > 2) return kCudaBadStorage;
   if (a.N < 0 || a.H < 1 || a.W < 1 || a.C < 1) return kCudaBadExtent;
   if (a.panel_count < 1 || a.panel_count > 4) return kCudaBadExtent;
@@ -73,11 +73,11 @@ inline void set_rows(ConvCudaArgs& a, int height, int width) {
   a.map_pixels = make_divisor(height * width), a.map_w = make_divisor(width);
 }
 
-inline int plan_conv_fprop(const ConvCudaArgs& asked, ConvPlan& plan) {
+inline CudaStatus plan_conv_fprop(const ConvCudaArgs& asked, ConvPlan& plan) {
   plan = ConvPlan{};
   ConvCudaArgs& a = plan.args;
   a = asked;
-  if (const int status = complete(a, ConvDirection::kFprop)) return status;
+  if (const CudaStatus status = complete(a, ConvDirection::kFprop)) return status;
   if (a.N == 0) return kCudaOk;
   if (!a.x) return kCudaMissingArray;
   double wide = 0, narrow = 0;
@@ -94,22 +94,23 @@ inline int plan_conv_fprop(const ConvCudaArgs& asked, ConvPlan& plan) {
   }
   if (tiles > 65535) return kCudaTooLarge;
   set_rows(a, a.P, a.Q);
-  plan.launches[plan.count++] = {(is_narrow ? kConvFpropNarrow : kConvFpropWide) + a.storage,
-                                 (unsigned)ceil_div(a.pixels, kTileRows),
-                                 (unsigned)tiles,
-                                 1,
-                                 kBlockThreads,
-                                 (unsigned)panel_bytes(columns),
-                                 &plan.args,
-                                 sizeof(plan.args)};
+  plan.launches[plan.count++] = {
+      kConvEntries[(is_narrow ? kConvFpropNarrow : kConvFpropWide) + a.storage],
+      (unsigned)ceil_div(a.pixels, kTileRows),
+      (unsigned)tiles,
+      1,
+      kBlockThreads,
+      (unsigned)panel_bytes(columns),
+      &plan.args,
+      sizeof(plan.args)};
   return kCudaOk;
 }
 
-inline int plan_conv_dgrad(const ConvCudaArgs& asked, ConvPlan& plan) {
+inline CudaStatus plan_conv_dgrad(const ConvCudaArgs& asked, ConvPlan& plan) {
   plan = ConvPlan{};
   ConvCudaArgs& a = plan.args;
   a = asked;
-  if (const int status = complete(a, ConvDirection::kDgrad)) return status;
+  if (const CudaStatus status = complete(a, ConvDirection::kDgrad)) return status;
   if (a.N == 0) return kCudaOk;
   if (!a.gx) return kCudaMissingArray;
   for (int i = 0; i < a.panel_count; i++)
@@ -118,24 +119,25 @@ inline int plan_conv_dgrad(const ConvCudaArgs& asked, ConvPlan& plan) {
   const int columns = is_narrow ? 32 : 64, tiles = ceil_div(a.C, columns);
   if (tiles > 65535) return kCudaTooLarge;
   set_rows(a, ceil_div(a.H, a.stride_h), ceil_div(a.W, a.stride_w));
-  plan.launches[plan.count++] = {(is_narrow ? kConvDgradNarrow : kConvDgradWide) + a.storage,
-                                 (unsigned)ceil_div(a.pixels, kTileRows),
-                                 (unsigned)tiles,
-                                 (unsigned)(a.stride_h * a.stride_w),
-                                 kBlockThreads,
-                                 (unsigned)panel_bytes(columns),
-                                 &plan.args,
-                                 sizeof(plan.args)};
+  plan.launches[plan.count++] = {
+      kConvEntries[(is_narrow ? kConvDgradNarrow : kConvDgradWide) + a.storage],
+      (unsigned)ceil_div(a.pixels, kTileRows),
+      (unsigned)tiles,
+      (unsigned)(a.stride_h * a.stride_w),
+      kBlockThreads,
+      (unsigned)panel_bytes(columns),
+      &plan.args,
+      sizeof(plan.args)};
   return kCudaOk;
 }
 
 // Of the first panel. Set size_only for the dry run: pointers may be null, and
 // plan.workspace_bytes is the answer.
-inline int plan_conv_wgrad(const ConvCudaArgs& asked, bool size_only, ConvPlan& plan) {
+inline CudaStatus plan_conv_wgrad(const ConvCudaArgs& asked, bool size_only, ConvPlan& plan) {
   plan = ConvPlan{};
   ConvCudaArgs& a = plan.args;
   a = asked, a.panel_count = 1;
-  if (const int status = complete(a, ConvDirection::kWgrad)) return status;
+  if (const CudaStatus status = complete(a, ConvDirection::kWgrad)) return status;
   const ConvCudaPanel& p = a.panels[0];
   if (!size_only) {
     if (!a.gw || (a.N > 0 && (!a.x || !p.gy))) return kCudaMissingArray;
@@ -151,10 +153,10 @@ inline int plan_conv_wgrad(const ConvCudaArgs& asked, bool size_only, ConvPlan& 
                        plan.sum,
                        plan.launches,
                        plan.count,
-                       kConvWgradWide + a.storage,
-                       kConvWgradNarrow + a.storage,
-                       kConvSumChunks};
-  if (const int status = plan_wgrad(slot, a.N, a.P, a.Q, a.gw, a.gb, arena)) return status;
+                       kConvEntries[kConvWgradWide + a.storage],
+                       kConvEntries[kConvWgradNarrow + a.storage],
+                       kConvEntries[kConvSumChunks]};
+  if (const CudaStatus status = plan_wgrad(slot, a.N, a.P, a.Q, a.gw, a.gb, arena)) return status;
   plan.workspace_bytes = (long long)arena.used;
   if (!size_only && arena.used > 0 && (!a.workspace || plan.workspace_bytes > a.workspace_bytes))
     return kCudaWorkspace;

@@ -19,13 +19,13 @@ struct WgradSlot {
   SumChunksCudaArgs& sum;
   CudaLaunch* launches;
   int& count;
-  int wide, narrow, sum_chunks;  // the plan's entries
+  const char *wide, *narrow, *sum_chunks;  // the plan's entries
 };
 
 // One wgrad and, where the pixels are split, the sum of its chunks. Fields of the record that the
 // split does not decide are set by the caller; gw and gb are where the result goes.
-inline int plan_wgrad(const WgradSlot& slot, int N, int P, int Q, float* gw, float* gb,
-                      CudaArena& arena) {
+inline CudaStatus plan_wgrad(const WgradSlot& slot, int N, int P, int Q, float* gw, float* gb,
+                             CudaArena& arena) {
   ConvWgradCudaArgs& g = slot.args;
   const long long row = (long long)g.R * g.S * g.C;  // elements of one output channel's filter
   if (!fits(g.K, row) || row > kMaxElements || !fits((long long)N * P, Q)) return kCudaTooLarge;

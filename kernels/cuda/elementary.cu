@@ -50,8 +50,8 @@ PYI_ENTRY(sgd, SgdCudaArgs, 256, 4, sgd_body)
 PYI_ENTRY(layout_32, LayoutCudaArgs, 256, 4, layout_body<unsigned>)
 PYI_ENTRY(layout_16, LayoutCudaArgs, 256, 4, layout_body<unsigned short>)
 
-// ---- launchers ---------------------------------------------------------------------------------
-// As in reduce_conv.cu: 0, a negative CudaStatus (nothing launched) or a cudaError_t.
+// ---- for the launcher
+// ----------------------------------------------------------------------------
 #ifndef __CUDACC_RTC__
 #include "elementary_plan.h"
 #include "launcher.cuh"
@@ -61,58 +61,5 @@ static_assert(kBatchNormChannels == kSumLanes && kBatchNormPixels == kPixelsPerT
                   kSoftmaxBlock == kSoftmaxThreads,
               "the plan's blocks are the kernels'");
 
-template <class Plan>
-static int run(int status, const Plan& plan, void* stream) {
-  static const void* const kEntries[kElementaryEntryCount] = {PYI_STORED_POINTERS(lrn_fprop),
-                                                              PYI_STORED_POINTERS(lrn_dgrad),
-                                                              PYI_STORED_POINTERS(batch_norm_sums),
-                                                              PYI_STORED_POINTERS(batch_norm_fprop),
-                                                              PYI_STORED_POINTERS(batch_norm_dgrad),
-                                                              PYI_POINTER(batch_norm_finish),
-                                                              PYI_POINTER(softmax_fprop),
-                                                              PYI_POINTER(softmax_backward),
-                                                              PYI_POINTER(dropout),
-                                                              PYI_POINTER(cast),
-                                                              PYI_POINTER(check_finite),
-                                                              PYI_POINTER(sgd),
-                                                              PYI_POINTER(layout_32),
-                                                              PYI_POINTER(layout_16)};
-  return status ? status : run_launches(plan.launches, plan.count, kEntries, stream);
-}
-
-// plan_NAME(args, further arguments, plan), then its launches
-#define PYI_LAUNCHER(NAME, ARGS, PLAN, CALL)                       \
-  extern "C" int pyi_cuda_##NAME(const ARGS* args, void* stream) { \
-    PLAN plan;                                                     \
-    const int status = CALL;                                       \
-    return run(status, plan, stream);                              \
-  }
-PYI_LAUNCHER(lrn_fprop, LrnCudaArgs, LrnPlan, plan_lrn(*args, false, plan))
-PYI_LAUNCHER(lrn_dgrad, LrnCudaArgs, LrnPlan, plan_lrn(*args, true, plan))
-PYI_LAUNCHER(softmax_fprop, SoftmaxCudaArgs, SoftmaxPlan, plan_softmax(*args, false, plan))
-PYI_LAUNCHER(softmax_backward, SoftmaxCudaArgs, SoftmaxPlan, plan_softmax(*args, true, plan))
-PYI_LAUNCHER(batch_norm_fprop, BatchNormCudaArgs, BatchNormPlan,
-             plan_batch_norm(*args, BatchNormPass::kTraining, false, plan))
-PYI_LAUNCHER(batch_norm_inference, BatchNormCudaArgs, BatchNormPlan,
-             plan_batch_norm(*args, BatchNormPass::kInference, false, plan))
-PYI_LAUNCHER(batch_norm_dgrad, BatchNormCudaArgs, BatchNormPlan,
-             plan_batch_norm(*args, BatchNormPass::kBackward, false, plan))
-PYI_LAUNCHER(dropout, DropoutCudaArgs, DropoutPlan, plan_dropout(*args, plan))
-PYI_LAUNCHER(cast, CastCudaArgs, CastPlan, plan_cast(*args, plan))
-PYI_LAUNCHER(check_finite, FiniteCudaArgs, FinitePlan, plan_check_finite(*args, false, plan))
-PYI_LAUNCHER(sgd, SgdCudaArgs, SgdPlan, plan_sgd(*args, plan))
-PYI_LAUNCHER(layout, LayoutCudaArgs, LayoutPlan, plan_layout(*args, plan))
-
-// Bytes the training and backward passes of this shape need, or a negative CudaStatus.
-extern "C" long long pyi_cuda_batch_norm_workspace(const BatchNormCudaArgs* args) {
-  BatchNormPlan plan;
-  const int status = plan_batch_norm(*args, BatchNormPass::kTraining, true, plan);
-  return status ? status : plan.workspace_bytes;
-}
-
-extern "C" long long pyi_cuda_check_finite_workspace(const FiniteCudaArgs* args) {
-  FinitePlan plan;
-  const int status = plan_check_finite(*args, true, plan);
-  return status ? status : plan.workspace_bytes;
-}
+PYI_ENTRY_TABLE(elementary, PYI_ELEMENTARY_ENTRIES)
 #endif

@@ -21,23 +21,16 @@ enum ElementaryKernel {
   kElementaryEntryCount
 };
 
-inline const char* elementary_entry_name(int entry) {
-  static const char* const kNames[kElementaryEntryCount] = {PYI_STORED("lrn_fprop"),
-                                                            PYI_STORED("lrn_dgrad"),
-                                                            PYI_STORED("batch_norm_sums"),
-                                                            PYI_STORED("batch_norm_fprop"),
-                                                            PYI_STORED("batch_norm_dgrad"),
-                                                            "batch_norm_finish",
-                                                            "softmax_fprop",
-                                                            "softmax_backward",
-                                                            "dropout",
-                                                            "cast",
-                                                            "check_finite",
-                                                            "sgd",
-                                                            "layout_32",
-                                                            "layout_16"};
-  return kNames[entry];
-}
+// clang-format off
+#define PYI_ELEMENTARY_ENTRIES(X)                                                              \
+  PYI_STORED(X, lrn_fprop) PYI_STORED(X, lrn_dgrad) PYI_STORED(X, batch_norm_sums)             \
+  PYI_STORED(X, batch_norm_fprop) PYI_STORED(X, batch_norm_dgrad) X(batch_norm_finish)         \
+  X(softmax_fprop) X(softmax_backward) X(dropout) X(cast) X(check_finite) X(sgd) X(layout_32)  \
+  X(layout_16)
+// clang-format on
+constexpr const char* kElementaryEntries[] = {PYI_ELEMENTARY_ENTRIES(PYI_NAME)};
+static_assert(sizeof kElementaryEntries / sizeof *kElementaryEntries == kElementaryEntryCount,
+              "a name for every entry");
 
 // The records of one plan and its launches, at most five.
 template <class Args, int kRecords>
@@ -48,9 +41,8 @@ struct ElementaryPlan {
   long long workspace_bytes;
 
   void launch(int entry, int x, int y, int block, int shared_bytes) {
-    launches[count] = {
-        entry,        (unsigned)x, (unsigned)y, 1, (unsigned)block, (unsigned)shared_bytes,
-        &args[count], sizeof(Args)};
+    launches[count] = {kElementaryEntries[entry], (unsigned)x,  (unsigned)y, 1, (unsigned)block,
+                       (unsigned)shared_bytes,    &args[count], sizeof(Args)};
     count++;
   }
 };
@@ -63,14 +55,14 @@ using FinitePlan = ElementaryPlan<FiniteCudaArgs, 2>;
 using SgdPlan = ElementaryPlan<SgdCudaArgs, 1>;
 using LayoutPlan = ElementaryPlan<LayoutCudaArgs, 1>;
 
-inline int check_map(int storage, int N, int H, int W, int C) {
+inline CudaStatus check_map(int storage, int N, int H, int W, int C) {
   if (storage < 0 || storage > 2) return kCudaBadStorage;
   if (N < 0 || H < 1 || W < 1 || C < 1) return kCudaBadExtent;
   if (!fits(N + 1ll, H + 1ll) || !fits((N + 1ll) * H, W) || !fits((N + 1ll) * H * W, C + 4ll))
     return kCudaTooLarge;
   return kCudaOk;
 }
-inline int check_strides(const CudaStrides& s, int N, int H, int W, int C) {
+inline CudaStatus check_strides(const CudaStrides& s, int N, int H, int W, int C) {
   if (negative(s)) return kCudaBadStrides;
   return fits(s, N, H, W, C) ? kCudaOk : kCudaTooLarge;
 }
@@ -78,17 +70,18 @@ inline int check_strides(const CudaStrides& s, int N, int H, int W, int C) {
 // ---- local response normalisation --------------------------------------------------------------
 constexpr int kLrnTile = 1024;  // elements of a dgrad block: four a thread
 
-inline int plan_lrn(const LrnCudaArgs& asked, bool dgrad, LrnPlan& plan) {
+inline CudaStatus plan_lrn(const LrnCudaArgs& asked, bool dgrad, LrnPlan& plan) {
   plan = LrnPlan{};
   LrnCudaArgs& a = plan.args[0];
   a = asked;
-  if (const int status = check_map(a.storage, a.N, a.H, a.W, a.C)) return status;
+  if (const CudaStatus status = check_map(a.storage, a.N, a.H, a.W, a.C)) return status;
   if (a.size < 1 || a.size % 2 == 0 || a.beta != 0.75f || !(a.k > 0) || !(a.alpha >= 0))
     return kCudaBadConstant;
   const CudaStrides& out = dgrad ? a.gx_strides : a.y_strides;
-  if (const int status = check_strides(a.x_strides, a.N, a.H, a.W, a.C)) return status;
-  if (const int status = check_strides(out, a.N, a.H, a.W, a.C)) return status;
-  if (const int status = dgrad ? check_strides(a.gy_strides, a.N, a.H, a.W, a.C) : kCudaOk)
+  if (const CudaStatus status = check_strides(a.x_strides, a.N, a.H, a.W, a.C)) return status;
+  if (const CudaStatus status = check_strides(out, a.N, a.H, a.W, a.C)) return status;
+  if (const CudaStatus status =
+          dgrad ? check_strides(a.gy_strides, a.N, a.H, a.W, a.C) : CudaStatus())
     return status;
   if (a.N == 0) return kCudaOk;
   if (!a.x || (dgrad ? !a.gy || !a.gx : !a.y)) return kCudaMissingArray;
@@ -119,11 +112,11 @@ inline int plan_lrn(const LrnCudaArgs& asked, bool dgrad, LrnPlan& plan) {
 // ---- softmax cross-entropy ---------------------------------------------------------------------
 constexpr int kSoftmaxBlock = 128;
 
-inline int plan_softmax(const SoftmaxCudaArgs& asked, bool backward, SoftmaxPlan& plan) {
+inline CudaStatus plan_softmax(const SoftmaxCudaArgs& asked, bool backward, SoftmaxPlan& plan) {
   plan = SoftmaxPlan{};
   SoftmaxCudaArgs& a = plan.args[0];
   a = asked;
-  if (const int status = check_map(a.storage, a.N, 1, 1, a.K)) return status;
+  if (const CudaStatus status = check_map(a.storage, a.N, 1, 1, a.K)) return status;
   if (a.logits_row < 0) return kCudaBadStrides;
   if (a.N > 0 && (a.N - 1ll) * a.logits_row + a.K > kMaxElements) return kCudaTooLarge;
   if (a.N == 0) return kCudaOk;
@@ -144,11 +137,11 @@ enum class BatchNormPass { kTraining, kInference, kBackward };
 
 // Training: sum of x, mean, sum of squares, var, y. Backward: sums of gy h and gy, ggamma and
 // gbeta, gx. Set size_only for the dry run, whose answer is plan.workspace_bytes.
-inline int plan_batch_norm(const BatchNormCudaArgs& asked, BatchNormPass pass, bool size_only,
-                           BatchNormPlan& plan) {
+inline CudaStatus plan_batch_norm(const BatchNormCudaArgs& asked, BatchNormPass pass,
+                                  bool size_only, BatchNormPlan& plan) {
   plan = BatchNormPlan{};
   BatchNormCudaArgs a = asked;
-  if (const int status = check_map(a.storage, a.N, a.H, a.W, a.C)) return status;
+  if (const CudaStatus status = check_map(a.storage, a.N, a.H, a.W, a.C)) return status;
   if (!(a.eps >= 0)) return kCudaBadConstant;
   const bool backward = pass == BatchNormPass::kBackward;
   if (!size_only) {
@@ -156,7 +149,7 @@ inline int plan_batch_norm(const BatchNormCudaArgs& asked, BatchNormPass pass, b
                                 &gx = backward ? a.gx_strides : unused;
     const CudaStrides all[] = {a.x_strides, a.y_strides, gy, gx};
     for (const CudaStrides& s : all)
-      if (const int status = check_strides(s, a.N, a.H, a.W, a.C)) return status;
+      if (const CudaStatus status = check_strides(s, a.N, a.H, a.W, a.C)) return status;
     if (!a.gamma || !a.mean || !a.var || (backward ? !a.ggamma || !a.gbeta : !a.beta))
       return kCudaMissingArray;
     if (a.N > 0 && (!a.x || (backward ? !a.gy || !a.gx : !a.y))) return kCudaMissingArray;
@@ -194,15 +187,15 @@ inline int plan_batch_norm(const BatchNormCudaArgs& asked, BatchNormPass pass, b
 }
 
 // ---- dropout, cast, finite check, SGD, layout --------------------------------------------------
-inline int plan_dropout(const DropoutCudaArgs& asked, DropoutPlan& plan) {
+inline CudaStatus plan_dropout(const DropoutCudaArgs& asked, DropoutPlan& plan) {
   plan = DropoutPlan{};
   DropoutCudaArgs& a = plan.args[0];
   a = asked;
-  if (const int status = check_map(a.storage, a.N, a.H, a.W, a.C)) return status;
+  if (const CudaStatus status = check_map(a.storage, a.N, a.H, a.W, a.C)) return status;
   if (a.threshold < 0 || a.threshold > 1ll << 32 || !(a.divisor > 0)) return kCudaBadConstant;
   if (a.first_sample + (long long)a.N > 1ll << 32) return kCudaBadConstant;
-  if (const int status = check_strides(a.x_strides, a.N, a.H, a.W, a.C)) return status;
-  if (const int status = check_strides(a.y_strides, a.N, a.H, a.W, a.C)) return status;
+  if (const CudaStatus status = check_strides(a.x_strides, a.N, a.H, a.W, a.C)) return status;
+  if (const CudaStatus status = check_strides(a.y_strides, a.N, a.H, a.W, a.C)) return status;
   if (a.N == 0) return kCudaOk;
   if (!a.x || !a.y) return kCudaMissingArray;
   a.elements = a.H * a.W * a.C;
@@ -213,7 +206,7 @@ inline int plan_dropout(const DropoutCudaArgs& asked, DropoutPlan& plan) {
   return kCudaOk;
 }
 
-inline int plan_cast(const CastCudaArgs& asked, CastPlan& plan) {
+inline CudaStatus plan_cast(const CastCudaArgs& asked, CastPlan& plan) {
   plan = CastPlan{};
   plan.args[0] = asked;
   if (asked.from < 0 || asked.from > 2 || asked.to < 0 || asked.to > 2) return kCudaBadStorage;
@@ -227,7 +220,7 @@ inline int plan_cast(const CastCudaArgs& asked, CastPlan& plan) {
 
 constexpr int kFiniteBlocks = 264;  // two on each of 132 multiprocessors
 
-inline int plan_check_finite(const FiniteCudaArgs& asked, bool size_only, FinitePlan& plan) {
+inline CudaStatus plan_check_finite(const FiniteCudaArgs& asked, bool size_only, FinitePlan& plan) {
   plan = FinitePlan{};
   FiniteCudaArgs& a = plan.args[0];
   a = asked;
@@ -256,7 +249,7 @@ inline int plan_check_finite(const FiniteCudaArgs& asked, bool size_only, Finite
   return kCudaOk;
 }
 
-inline int plan_sgd(const SgdCudaArgs& asked, SgdPlan& plan) {
+inline CudaStatus plan_sgd(const SgdCudaArgs& asked, SgdPlan& plan) {
   plan = SgdPlan{};
   plan.args[0] = asked;
   if (asked.storage < 0 || asked.storage > 2) return kCudaBadStorage;
@@ -268,12 +261,12 @@ inline int plan_sgd(const SgdCudaArgs& asked, SgdPlan& plan) {
   return kCudaOk;
 }
 
-inline int plan_layout(const LayoutCudaArgs& asked, LayoutPlan& plan) {
+inline CudaStatus plan_layout(const LayoutCudaArgs& asked, LayoutPlan& plan) {
   plan = LayoutPlan{};
   LayoutCudaArgs& a = plan.args[0];
   a = asked;
-  if (const int status = check_map(a.storage, a.N, a.H, a.W, a.C)) return status;
-  if (const int status = check_strides(a.strides, a.N, a.H, a.W, a.C)) return status;
+  if (const CudaStatus status = check_map(a.storage, a.N, a.H, a.W, a.C)) return status;
+  if (const CudaStatus status = check_strides(a.strides, a.N, a.H, a.W, a.C)) return status;
   if (a.N == 0) return kCudaOk;
   if (!a.x || !a.y) return kCudaMissingArray;
   a.pixels = a.H * a.W, a.map_w = make_divisor(a.W);

@@ -41,17 +41,13 @@ PYI_ENTRY(inception_mma_tf32, float)
 PYI_ENTRY(inception_mma_bf16, bf16)
 PYI_ENTRY(inception_mma_fp16, f16)
 
-// ---- launcher ----------------------------------------------------------------------------------
+// ---- for the launcher
+// ----------------------------------------------------------------------------
 #ifndef __CUDACC_RTC__
 #include "inception_mma_plan.h"
-#include "mma_launch.h"
+#include "launcher.cuh"
 
 static_assert(is_shape<Mid<bf16>, kMmaMid>(), "kMmaShapes has the tile");
 
-extern "C" int pyi_cuda_inception_mma(const InceptionMmaArgs* args, void* stream, char* reason) {
-  static const void* const kEntries[] = {PYI_INCEPTION_MMA_ENTRIES(PYI_MMA_ADDRESS)};
-  InceptionMmaPlan plan;
-  plan_inception_mma(*args, plan);
-  return launch_mma(plan, kEntries, stream, reason);
-}
+PYI_ENTRY_TABLE(inception_mma, PYI_INCEPTION_MMA_ENTRIES)
 #endif

@@ -6,17 +6,17 @@
 
 #define PYI_INCEPTION_MMA_ENTRIES(X) \
   X(inception_mma_tf32) X(inception_mma_bf16) X(inception_mma_fp16)  // by type
-constexpr const char* kInceptionMmaEntries[] = {PYI_INCEPTION_MMA_ENTRIES(PYI_MMA_NAME)};
+constexpr const char* kInceptionMmaEntries[] = {PYI_INCEPTION_MMA_ENTRIES(PYI_NAME)};
 
 using InceptionMmaPlan = MmaPlan<InceptionMmaArgs>;
 
 // The four roles are filled as for their own kernels. Each is planned for its share of the device
 // by multiply-adds, so that the slices of all of them together fill it.
-inline bool plan_inception_mma(const InceptionMmaArgs& asked, InceptionMmaPlan& plan) {
+inline CudaStatus plan_inception_mma(const InceptionMmaArgs& asked, InceptionMmaPlan& plan) {
   plan = InceptionMmaPlan{};
   plan.args = asked;
   InceptionMmaArgs& a = plan.args;
-  MmaReason& why = plan.reason;
+  CudaStatus why;
   const char* const names[] = {"3x3 branch: ", "5x5 branch: ", "1x1: ", "projection: "};
   const int types[] = {a.branches[0].type, a.branches[1].type, a.ones.type, a.projection.type};
   const int batches[] = {a.branches[0].N, a.branches[1].N, a.ones.N, a.projection.N};
@@ -25,7 +25,7 @@ inline bool plan_inception_mma(const InceptionMmaArgs& asked, InceptionMmaPlan& 
     if (types[i] != types[0] || batches[i] != batches[0]) {
       why << names[i] << "type and N are " << types[i] << " and " << batches[i] << ", expected "
           << types[0] << " and " << batches[0] << " as in the 3x3 branch";
-      return false;
+      return why;
     }
     if (i < 2) {
       const ReduceConvMmaArgs& r = a.branches[i];
@@ -40,16 +40,16 @@ inline bool plan_inception_mma(const InceptionMmaArgs& asked, InceptionMmaPlan& 
   if (p.R != 1 || p.S != 1 || p.pad_h || p.pad_w || p.stride_h != 1 || p.stride_w != 1 ||
       p.step_h != 1 || p.step_w != 1 || p.P != p.H || p.Q != p.W) {
     why << names[3] << "expected a 1x1 without stride and padding";
-    return false;
+    return why;
   }
 
   unsigned blocks = 0, shared_bytes = 0;
   for (int i = 0; i < 4; i++) {
-    MmaLaunch launch{};
-    MmaReason reason{};
+    CudaLaunch launch{};
+    CudaStatus reason;
     double clocks = 0;
     const auto take = [&](const auto& role, auto& args) {
-      launch = role.launches[0], reason = role.reason, clocks = role.clocks;
+      launch = role.launches[0], clocks = role.clocks;
       const int multiprocessors = args.multiprocessors;
       args = role.args, args.multiprocessors = multiprocessors;
       return role.count > 0;
@@ -63,28 +63,36 @@ inline bool plan_inception_mma(const InceptionMmaArgs& asked, InceptionMmaPlan& 
       ReduceConvMmaArgs role = a.branches[i];
       if (role.multiprocessors > 0) role.multiprocessors = share(role.multiprocessors);
       ReduceConvMmaPlan one;
-      plan_reduce_conv_mma(role, one, kMmaMid);
+      reason = plan_reduce_conv_mma(role, one, kMmaMid);
       runs = take(one, a.branches[i]);
     } else {
       ConvMmaArgs& args = i == 2 ? a.ones : a.projection;
       ConvMmaPlan one;
-      plan_conv_mma(args, one, kMmaMid);
+      reason = plan_conv_mma(args, one, kMmaMid);
       runs = take(one, args);
     }
     if (reason) {
       why << names[i] << reason.text;
-      return false;
+      return why;
     }
-    if (!runs) return true;  // an empty batch
+    if (!runs) return why;  // an empty batch
     if (i > 0) a.first[i - 1] = (int)blocks;
     blocks += launch.grid_x;
-    if (blocks > (unsigned)kMmaElements) {
-      why << "there are " << blocks << " blocks, expected at most " << kMmaElements;
-      return false;
+    if (blocks > (unsigned)kMaxElements) {
+      why << "there are " << blocks << " blocks, expected at most " << kMaxElements;
+      return why;
     }
     if (shared_bytes < launch.shared_bytes) shared_bytes = launch.shared_bytes;
     if (plan.clocks < clocks) plan.clocks = clocks;
   }
-  plan.launches[plan.count++] = {types[0], blocks, 1, 1, 256, shared_bytes, &plan.args};
-  return true;
+  plan.launches[plan.count++] = {kInceptionMmaEntries[types[0]],
+                                 blocks,
+                                 1,
+                                 1,
+                                 256,
+                                 shared_bytes,
+                                 &plan.args,
+                                 sizeof(plan.args),
+                                 plan.clocks};
+  return why;
 }

@@ -1,11 +1,9 @@
-// What every plan shares: its status, a launch as data, checks on extents and strides, the arena.
-// Plain C++, no CUDA header.
-//
-// A plan declines with a negative status and launches nothing; cuda_status_text() is its reason.
+// What every plan shares: how it declines, a launch as data, checks on extents and strides, the
+// arena. Plain C++, no CUDA header.
 #pragma once
 #include "index.cuh"
 
-enum CudaStatus {
+enum CudaCode {
   kCudaOk = 0,
   kCudaBadExtent = -1,
   kCudaBadGeometry = -2,
@@ -18,10 +16,11 @@ enum CudaStatus {
   kCudaBadStorage = -9,
   kCudaBadWindow = -10,
   kCudaBadConstant = -11,
+  kCudaDeclined = -12,
 };
 
-inline const char* cuda_status_text(int status) {
-  switch (status) {
+inline const char* cuda_code_text(int code) {
+  switch (code) {
     case kCudaOk:
       return "ok";
     case kCudaBadExtent:
@@ -46,24 +45,65 @@ inline const char* cuda_status_text(int status) {
       return "a pooling window must see a pixel and have at most 255 taps";
     case kCudaBadConstant:
       return "a constant lies outside the range its kernel was written for";
+    case kCudaDeclined:
+      return "the plan declines";
   }
-  return status > 0 ? "an error of the CUDA runtime" : "unknown status";
+  return code > 0 ? "an error of the CUDA runtime" : "unknown code";
 }
 
-// Less than 2^31 by the room that lanes beyond the end of an extent need for their unused index.
-constexpr long long kMaxElements = (1ll << 31) - (1ll << 24);
+// What a plan answers. Where it declines, code is negative, text a sentence, and nothing is to be
+// launched. A code brings its sentence; a plan that knows numbers streams one: "x has a pixel
+// stride of 20 elements, expected a multiple of 8".
+struct CudaStatus {
+  int code;
+  int length;
+  char text[192];
 
-// entry is an index into the entry names of the plan's header; params is the address of the record
-// the kernel takes. It points into the plan itself: a plan is filled in place and not copied.
+  CudaStatus(CudaCode given = kCudaOk) : code(given), length(0) {
+    text[0] = 0;
+    if (code) append(cuda_code_text(code));
+  }
+  CudaStatus& operator<<(const char* s) {
+    code = kCudaDeclined;
+    return append(s);
+  }
+  CudaStatus& operator<<(long long v) {
+    char digits[24];
+    int i = sizeof digits;
+    digits[--i] = 0;
+    unsigned long long u = v < 0 ? 0ull - (unsigned long long)v : (unsigned long long)v;
+    do digits[--i] = (char)('0' + u % 10);
+    while (u /= 10);
+    if (v < 0) digits[--i] = '-';
+    return *this << digits + i;
+  }
+  explicit operator bool() const { return code != kCudaOk; }
+
+ private:
+  CudaStatus& append(const char* s) {
+    while (*s && length + 1 < (int)sizeof text) text[length++] = *s++;
+    text[length] = 0;
+    return *this;
+  }
+};
+
+// One kernel over one grid. params is the record the entry takes; it points into the plan itself: a
+// plan is filled in place and not copied.
 struct CudaLaunch {
-  int entry;
+  const char* entry;
   unsigned grid_x, grid_y, grid_z, block, shared_bytes;
   const void* params;
   unsigned params_bytes;
+  double clocks = 0;  // of the busiest multiprocessor by the plan's model; 0: not modelled
 };
 
-// Names of a kernel's entries, one per storage, in the order of `storage`.
-#define PYI_STORED(NAME) NAME "_f32", NAME "_bf16", NAME "_f16"
+// A plan header lists its entries once, as PYI_..._ENTRIES(X): here as names, in the .cu file with
+// their addresses. A stored entry exists once per storage, in the order of `storage`.
+#define PYI_NAME(NAME) #NAME,
+#define PYI_STORED(X, NAME) X(NAME##_f32) X(NAME##_bf16) X(NAME##_f16)
+
+// Less than 2^31 by the room that lanes beyond the end of an extent need for their unused index.
+constexpr long long kMaxElements = (1ll << 31) - (1ll << 24);
 
 // ---- checks ------------------------------------------------------------------------------------
 inline bool fits(const CudaStrides& s, int n, int h, int w, int c) {

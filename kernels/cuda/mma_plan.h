@@ -1,56 +1,22 @@
-// What the plans of the tensor-core kernels share: a launch as data, the reason of a refusal with
-// its numbers, checks. Plain C++, no CUDA header.
+// What the plans of the tensor-core kernels share: tiles, checks that decline with numbers, the
+// model of a launch's time. Plain C++, no CUDA header.
 #pragma once
 #include "../cuda_mma_args.h"
-#include "index.cuh"
+#include "launch.h"
 
-// entry is an index into the plan's list of entry names; params points into the plan itself: a plan
-// is filled in place and not copied.
-struct MmaLaunch {
-  int entry;
-  unsigned grid_x, grid_y, grid_z, block, shared_bytes;
-  const void* params;
-};
-
-// Entries are listed once, as names here and as addresses by the launcher.
-#define PYI_MMA_NAME(NAME) #NAME,
-
-// Why a plan declines: "x has a pixel stride of 20 elements, expected a multiple of 8".
-struct MmaReason {
-  char text[192];
-  int length;
-
-  MmaReason& operator<<(const char* s) {
-    while (*s && length + 1 < (int)sizeof text) text[length++] = *s++;
-    text[length] = 0;
-    return *this;
-  }
-  MmaReason& operator<<(long long v) {
-    char digits[24];
-    int i = sizeof digits;
-    digits[--i] = 0;
-    unsigned long long u = v < 0 ? 0ull - (unsigned long long)v : (unsigned long long)v;
-    do digits[--i] = (char)('0' + u % 10);
-    while (u /= 10);
-    if (v < 0) digits[--i] = '-';
-    return *this << digits + i;
-  }
-  explicit operator bool() const { return length > 0; }
-};
-
-// args is the completed record, the launches point into it.
+// args is the completed record, the launches point into it; count is 0 for an empty batch.
 template <class Args>
 struct MmaPlan {
   Args args;
   SumChunksCudaArgs sum;
-  MmaLaunch launches[2];
+  CudaLaunch launches[2];
   int count;  // 0 for an empty batch
-  MmaReason reason;
-  double clocks;  // of the multiprocessor with most blocks, by the model below; 0: not modelled
+  long long workspace_bytes;
+  double clocks;  // of the first launch by the model below; 0: not modelled
 };
 
 // ---- tiles -------------------------------------------------------------------------------------
-// As MmaTile has them; the entries assert it.
+// As MmaTile has them.
 struct MmaShape {
   int rows, columns, warps_n, threads, blocks;  // blocks: resident by registers
   constexpr int ring_bytes() const { return 3 * 64 * (rows + columns); }
@@ -60,6 +26,14 @@ constexpr MmaShape kMmaShapes[] = {
     {224, 128, 4, 256, 1}, {256, 32, 1, 128, 2}, {64, 128, 4, 128, 3}, {256, 64, 2, 256, 1}};
 // The first three have entries of their own, the fourth serves within a module; kAnyShape: choose.
 constexpr int kMmaShapeCount = 3, kMmaTypeCount = 3, kAnyShape = -1;
+
+// Asserted by the entries: the plan's copy of a tile is the kernels' tile.
+template <class T, int kShape>
+constexpr bool is_shape() {
+  return kMmaShapes[kShape].rows == T::kRows && kMmaShapes[kShape].columns == T::kColumns &&
+         kMmaShapes[kShape].warps_n == T::kWarpsN && kMmaShapes[kShape].threads == T::kThreads &&
+         kMmaShapes[kShape].ring_bytes() == T::kRing;
+}
 
 // The shapes to choose from are first .. last.
 struct MmaChoice {
@@ -72,22 +46,19 @@ struct MmaChoice {
 inline int unit_elements(int type) { return type == kMmaTf32 ? 4 : 8; }
 
 // ---- checks ------------------------------------------------------------------------------------
-// Less than 2^31 by the room that lanes beyond the end of an extent need for their unused index.
-constexpr long long kMmaElements = (1ll << 31) - (1ll << 24);
-
-inline bool check_extents(MmaReason& why, const char* const* names, const int* values, int count) {
+inline bool check_extents(CudaStatus& why, const char* const* names, const int* values, int count) {
   for (int i = 0; i < count && !why; i++)
     if (values[i] < 1) why << names[i] << " is " << values[i] << ", expected at least 1";
   return !why;
 }
 
-inline bool check_type(MmaReason& why, int type) {
+inline bool check_type(CudaStatus& why, int type) {
   if (type < 0 || type >= kMmaTypeCount)
     why << "type is " << type << ", expected 0 (fp32 as tf32), 1 (bf16) or 2 (fp16)";
   return !why;
 }
 
-inline bool check_channels(MmaReason& why, const char* name, int channels, int unit) {
+inline bool check_channels(CudaStatus& why, const char* name, int channels, int unit) {
   if (channels % unit)
     why << name << " is " << channels << ", expected a multiple of " << unit
         << " (16 bytes are copied at a time)";
@@ -95,7 +66,7 @@ inline bool check_channels(MmaReason& why, const char* name, int channels, int u
 }
 
 // name: of the argument; h, w, c: its extents. A null array is checked by the caller.
-inline bool check_map(MmaReason& why, const char* name, const void* p, const CudaStrides& s, int n,
+inline bool check_map(CudaStatus& why, const char* name, const void* p, const CudaStrides& s, int n,
                       int h, int w, int c, int unit) {
   const long long last = (n - 1ll) * s.image + (h - 1ll) * s.row + (w - 1ll) * s.pixel + c;
   const int rest = (int)((unsigned long long)p % 16);
@@ -106,24 +77,24 @@ inline bool check_map(MmaReason& why, const char* name, const void* p, const Cud
     if (strides[i] < 0 || strides[i] % unit)
       why << name << " has " << (i == 0 ? "an " : "a ") << axes[i] << " stride of " << strides[i]
           << " elements, expected a multiple of " << unit;
-  if (!why && n > 0 && last > kMmaElements)
-    why << name << " spans " << last << " elements, expected at most " << kMmaElements;
+  if (!why && n > 0 && last > kMaxElements)
+    why << name << " spans " << last << " elements, expected at most " << kMaxElements;
   return !why;
 }
 
-inline bool check_array(MmaReason& why, const char* name, const void* p, long long elements) {
+inline bool check_array(CudaStatus& why, const char* name, const void* p, long long elements) {
   const int rest = (int)((unsigned long long)p % 16);
   if (!p)
     why << name << " is null";
   else if (rest)
     why << name << " begins " << rest << " bytes past a multiple of 16, expected 0";
-  else if (elements > kMmaElements)
-    why << name << " has " << elements << " elements, expected at most " << kMmaElements;
+  else if (elements > kMaxElements)
+    why << name << " has " << elements << " elements, expected at most " << kMaxElements;
   return !why;
 }
 
 // Filter, stride and padding, and the extents of the output.
-inline bool check_windows(MmaReason& why, int H, int W, int R, int S, int stride_h, int stride_w,
+inline bool check_windows(CudaStatus& why, int H, int W, int R, int S, int stride_h, int stride_w,
                           int pad_h, int pad_w) {
   const int values[] = {R, S, stride_h, stride_w, pad_h + 1, pad_w + 1};
   const char* const names[] = {"R", "S", "stride_h", "stride_w", "pad_h", "pad_w"};

@@ -29,25 +29,11 @@ PYI_ENTRY(pool_dgrad_f32, pool_dgrad<float>)
 PYI_ENTRY(pool_dgrad_bf16, pool_dgrad<bf16>)
 PYI_ENTRY(pool_dgrad_f16, pool_dgrad<f16>)
 
-// ---- launchers ---------------------------------------------------------------------------------
-// As in reduce_conv.cu: 0, a negative CudaStatus (nothing launched) or a cudaError_t.
+// ---- for the launcher
+// ----------------------------------------------------------------------------
 #ifndef __CUDACC_RTC__
 #include "launcher.cuh"
 #include "pool_plan.h"
 
-static int run(int status, const PoolPlan& plan, void* stream) {
-  static const void* const kEntries[kPoolEntryCount] = {PYI_STORED_POINTERS(pool_fprop),
-                                                        PYI_STORED_POINTERS(pool_dgrad)};
-  return status ? status : run_launches(plan.launches, plan.count, kEntries, stream);
-}
-
-extern "C" int pyi_cuda_pool_fprop(const PoolCudaArgs* args, void* stream) {
-  PoolPlan plan;
-  return run(plan_pool(*args, false, plan), plan, stream);
-}
-
-extern "C" int pyi_cuda_pool_dgrad(const PoolCudaArgs* args, void* stream) {
-  PoolPlan plan;
-  return run(plan_pool(*args, true, plan), plan, stream);
-}
+PYI_ENTRY_TABLE(pool, PYI_POOL_ENTRIES)
 #endif

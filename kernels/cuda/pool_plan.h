@@ -5,11 +5,10 @@
 // An entry is one of these plus the storage.
 enum PoolKernel { kPoolFprop = 0, kPoolDgrad = 3, kPoolEntryCount = 6 };
 
-inline const char* pool_entry_name(int entry) {
-  static const char* const kNames[kPoolEntryCount] = {PYI_STORED("pool_fprop"),
-                                                      PYI_STORED("pool_dgrad")};
-  return kNames[entry];
-}
+#define PYI_POOL_ENTRIES(X) PYI_STORED(X, pool_fprop) PYI_STORED(X, pool_dgrad)
+constexpr const char* kPoolEntries[] = {PYI_POOL_ENTRIES(PYI_NAME)};
+static_assert(sizeof kPoolEntries / sizeof *kPoolEntries == kPoolEntryCount,
+              "a name for every entry");
 
 struct PoolPlan {
   PoolCudaArgs args;
@@ -28,7 +27,7 @@ inline int pool_extent(int extent, int filter, int stride, int pad, bool ceil_mo
   return (count - 1) * stride >= extent + pad ? count - 1 : count;
 }
 
-inline int plan_pool(const PoolCudaArgs& asked, bool dgrad, PoolPlan& plan) {
+inline CudaStatus plan_pool(const PoolCudaArgs& asked, bool dgrad, PoolPlan& plan) {
   plan = PoolPlan{};
   PoolCudaArgs& a = plan.args;
   a = asked;
@@ -56,7 +55,7 @@ inline int plan_pool(const PoolCudaArgs& asked, bool dgrad, PoolPlan& plan) {
   a.count = a.N * height * width * groups;
   a.groups = make_divisor(groups), a.map_w = make_divisor(width), a.map_h = make_divisor(height);
   a.step_h = make_divisor(a.stride_h), a.step_w = make_divisor(a.stride_w);
-  plan.launches[plan.count++] = {(dgrad ? kPoolDgrad : kPoolFprop) + a.storage,
+  plan.launches[plan.count++] = {kPoolEntries[(dgrad ? kPoolDgrad : kPoolFprop) + a.storage],
                                  (unsigned)ceil_div(a.count, 256),
                                  1,
                                  1,

@@ -41,9 +41,8 @@ extern "C" __global__ void __launch_bounds__(256, 4)
   sum_chunks_body(a);
 }
 
-// ---- launchers ---------------------------------------------------------------------------------
-// The caller brings the record, a stream and, for backward, the workspace; nothing is allocated and
-// nothing waited for. Returns 0, a negative CudaStatus (nothing launched) or a cudaError_t.
+// ---- for the launcher
+// ----------------------------------------------------------------------------
 #ifndef __CUDACC_RTC__
 #include "launcher.cuh"
 #include "reduce_conv_plan.h"
@@ -55,35 +54,5 @@ static_assert(kPanelFloats == 2 * WideTile::kPanelA &&
                   NarrowTile::kPanels - kPanelFloats == 2 * kChannelStep * (32 + 8),
               "panel_bytes() counts the shared memory the kernels carve");
 
-static int run(const ReduceConvPlan& plan, void* stream) {
-  static const void* const kEntries[kEntryCount] = {(const void*)reduce_conv_fprop_wide,
-                                                    (const void*)reduce_conv_fprop_narrow,
-                                                    (const void*)reduce_conv_dgrad_wide,
-                                                    (const void*)reduce_conv_dgrad_narrow,
-                                                    (const void*)conv_wgrad_wide,
-                                                    (const void*)conv_wgrad_narrow,
-                                                    (const void*)sum_chunks};
-  return run_launches(plan.launches, plan.count, kEntries, stream);
-}
-
-extern "C" int pyi_cuda_reduce_conv_fprop(const ReduceConvCudaArgs* args, void* stream) {
-  ReduceConvPlan plan;
-  const int status = plan_reduce_conv_fprop(*args, plan);
-  return status ? status : run(plan, stream);
-}
-
-extern "C" int pyi_cuda_reduce_conv_backward(const ReduceConvCudaArgs* args, void* stream) {
-  ReduceConvPlan plan;
-  const int status = plan_reduce_conv_backward(*args, false, plan);
-  return status ? status : run(plan, stream);
-}
-
-// Bytes the backward of this shape needs, or a negative CudaStatus. Pointers are not looked at.
-extern "C" long long pyi_cuda_reduce_conv_workspace(const ReduceConvCudaArgs* args) {
-  ReduceConvPlan plan;
-  const int status = plan_reduce_conv_backward(*args, true, plan);
-  return status ? status : plan.workspace_bytes;
-}
-
-extern "C" const char* pyi_cuda_status_text(int status) { return cuda_status_text(status); }
+PYI_ENTRY_TABLE(reduce_conv, PYI_REDUCE_CONV_ENTRIES)
 #endif

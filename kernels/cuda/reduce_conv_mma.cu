@@ -41,19 +41,15 @@ PYI_ENTRY(reduce_conv_mma_tf32_wide, Wide<float>, 1)
 PYI_ENTRY(reduce_conv_mma_tf32_tall, Tall<float>, 2)
 PYI_ENTRY(reduce_conv_mma_tf32_flat, Flat<float>, 2)
 
-// ---- launcher ----------------------------------------------------------------------------------
+// ---- for the launcher
+// ----------------------------------------------------------------------------
 #ifndef __CUDACC_RTC__
-#include "mma_launch.h"
+#include "launcher.cuh"
 #include "reduce_conv_mma_plan.h"
 
 static_assert(is_shape<Wide<bf16>, kMmaWide>() && is_shape<Tall<bf16>, kMmaTall>() &&
                   is_shape<Flat<bf16>, kMmaFlat>(),
               "kMmaShapes are the tiles");
 
-extern "C" int pyi_cuda_reduce_conv_mma(const ReduceConvMmaArgs* args, void* stream, char* reason) {
-  static const void* const kEntries[] = {PYI_REDUCE_CONV_MMA_ENTRIES(PYI_MMA_ADDRESS)};
-  ReduceConvMmaPlan plan;
-  plan_reduce_conv_mma(*args, plan);
-  return launch_mma(plan, kEntries, stream, reason);
-}
+PYI_ENTRY_TABLE(reduce_conv_mma, PYI_REDUCE_CONV_MMA_ENTRIES)
 #endif

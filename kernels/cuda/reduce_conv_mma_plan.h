@@ -13,7 +13,7 @@
   X(reduce_conv_mma_bf16_wide) X(reduce_conv_mma_bf16_tall) X(reduce_conv_mma_bf16_flat)  \
   X(reduce_conv_mma_fp16_wide) X(reduce_conv_mma_fp16_tall) X(reduce_conv_mma_fp16_flat)
 // clang-format on
-constexpr const char* kReduceConvMmaEntries[] = {PYI_REDUCE_CONV_MMA_ENTRIES(PYI_MMA_NAME)};
+constexpr const char* kReduceConvMmaEntries[] = {PYI_REDUCE_CONV_MMA_ENTRIES(PYI_NAME)};
 
 using ReduceConvMmaPlan = MmaPlan<ReduceConvMmaArgs>;
 
@@ -72,52 +72,53 @@ inline void choose_mma_tile(const ReduceConvMmaArgs& asked, int unit, MmaChoice 
           const long long blocks = (long long)ceil_div(a.N, images) * bands * slices;
           const double clocks = mma_clocks(s, reduce_conv_mma_cost(a, s, unit), blocks,
                                            a.multiprocessors, a.shared_limit, bytes);
-          if (blocks > kMmaElements || (plan.clocks > 0 && clocks >= plan.clocks)) continue;
+          if (blocks > kMaxElements || (plan.clocks > 0 && clocks >= plan.clocks)) continue;
           plan.clocks = clocks, plan.args = a, plan.args.slices = make_divisor(slices);
-          plan.launches[0] = {a.type * kMmaShapeCount + shape,
+          plan.launches[0] = {kReduceConvMmaEntries[a.type * kMmaShapeCount + shape],
                               (unsigned)blocks,
                               1,
                               1,
                               (unsigned)s.threads,
                               (unsigned)bytes,
-                              &plan.args};
+                              &plan.args,
+                              sizeof(plan.args),
+                              clocks};
         }
       }
 }
 
-// Fills the plan; where it declines, plan.reason says why and nothing is to be launched.
-inline bool plan_reduce_conv_mma(const ReduceConvMmaArgs& asked, ReduceConvMmaPlan& plan,
-                                 int shape = kAnyShape) {
+// Fills the plan, or declines.
+inline CudaStatus plan_reduce_conv_mma(const ReduceConvMmaArgs& asked, ReduceConvMmaPlan& plan,
+                                       int shape = kAnyShape) {
   plan = ReduceConvMmaPlan{};
   plan.args = asked;
   ReduceConvMmaArgs& a = plan.args;
-  MmaReason& why = plan.reason;
+  CudaStatus why;
   const char* const names[] = {"H", "W", "C", "Cr", "K", "shared_limit", "multiprocessors"};
   const int values[] = {a.H, a.W, a.C, a.Cr, a.K, a.shared_limit, a.multiprocessors};
   if (a.N < 0) why << "N is " << a.N << ", expected at least 0";
-  if (why || !check_extents(why, names, values, 7) || !check_type(why, a.type)) return false;
-  if (!check_windows(why, a.H, a.W, a.R, a.S, a.stride_h, a.stride_w, a.pad_h, a.pad_w))
-    return false;
+  if (why || !check_extents(why, names, values, 7) || !check_type(why, a.type)) return why;
+  if (!check_windows(why, a.H, a.W, a.R, a.S, a.stride_h, a.stride_w, a.pad_h, a.pad_w)) return why;
   const int unit = unit_elements(a.type);
   if (!check_channels(why, "C", a.C, unit) || !check_channels(why, "Cr", a.Cr, unit) ||
       !check_channels(why, "K", a.K, unit))
-    return false;
+    return why;
   a.P = output_extent(a.H, a.R, a.stride_h, a.pad_h);
   a.Q = output_extent(a.W, a.S, a.stride_w, a.pad_w);
   if (a.P == 0 || a.Q == 0) {
     why << "the filter is " << a.R << " x " << a.S << ", expected at most the padded map, "
         << a.H + 2 * a.pad_h << " x " << a.W + 2 * a.pad_w;
-    return false;
+    return why;
   }
   if (!check_map(why, "x", a.x, a.x_strides, a.N, a.H, a.W, a.C, unit) ||
       !check_map(why, "y", a.y, a.y_strides, a.N, a.P, a.Q, a.K, unit) ||
       (a.r && !check_map(why, "r", a.r, a.r_strides, a.N, a.H, a.W, a.Cr, unit)))
-    return false;
-  if (a.N == 0) return true;
+    return why;
+  if (a.N == 0) return why;
   if (!a.x || !a.y) why << (a.x ? "y" : "x") << " is null";
   if (why || !check_array(why, "wr", a.wr, (long long)a.Cr * a.C) ||
       !check_array(why, "w", a.w, (long long)a.K * a.R * a.S * a.Cr))
-    return false;
+    return why;
 
   a.reduce_units = a.C / unit, a.conv_units = a.R * a.S * (a.Cr / unit);
   a.map_h = make_divisor(a.H), a.map_w = make_divisor(a.W), a.map_q = make_divisor(a.Q);
@@ -128,9 +129,9 @@ inline bool plan_reduce_conv_mma(const ReduceConvMmaArgs& asked, ReduceConvMmaPl
   if (plan.clocks == 0) {
     why << "a row of the reduced map needs " << least
         << " bytes of shared memory, expected at most " << a.shared_limit;
-    return false;
+    return why;
   }
   a.tile_rows = make_divisor(a.tile_p);
   plan.count = 1;
-  return true;
+  return why;
 }

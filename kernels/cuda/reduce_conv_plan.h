@@ -1,6 +1,6 @@
 // From what is asked (ReduceConvCudaArgs) to launches as data: entry, grid, block, shared bytes and
-// the address of the record. Plain C++, no CUDA header: the launchers of reduce_conv.cu run the
-// list on a stream, whoever executes kernels otherwise runs the same list.
+// the address of the record. Plain C++, no CUDA header: the CUDA runtime and the emulator run the
+// same list.
 #pragma once
 #include "conv_wgrad_plan.h"
 
@@ -12,16 +12,22 @@ constexpr int kMaxTile = 16;
 static_assert(kMaxTile >= 14,
               "14x14 and 7x7 maps must be among the tiles whole; a whole 28x28 lost: 360 KB at "
               "Cr = 96");
-enum CudaEntry {
+enum ReduceConvEntry {
   kFpropWide,
   kFpropNarrow,
   kDgradWide,
   kDgradNarrow,
   kWgradWide,
   kWgradNarrow,
-  kSumChunks,
-  kEntryCount
+  kSumChunks
 };
+// clang-format off
+#define PYI_REDUCE_CONV_ENTRIES(X)                        \
+  X(reduce_conv_fprop_wide) X(reduce_conv_fprop_narrow)   \
+  X(reduce_conv_dgrad_wide) X(reduce_conv_dgrad_narrow)   \
+  X(conv_wgrad_wide) X(conv_wgrad_narrow) X(sum_chunks)
+// clang-format on
+constexpr const char* kReduceConvEntries[] = {PYI_REDUCE_CONV_ENTRIES(PYI_NAME)};
 
 struct ReduceConvPlan {
   ReduceConvCudaArgs args;
@@ -34,7 +40,7 @@ struct ReduceConvPlan {
 
 // ---- checks ------------------------------------------------------------------------------------
 // Checks what forward and backward share and derives the extents.
-inline int complete(ReduceConvCudaArgs& a) {
+inline CudaStatus complete(ReduceConvCudaArgs& a) {
   if (a.N < 0 || a.H < 1 || a.W < 1 || a.C < 1 || a.Cr < 1 || a.K < 1) return kCudaBadExtent;
   const int geometry[] = {a.R, a.S, a.stride_h, a.stride_w, a.pad_h + 1, a.pad_w + 1};
   for (int v : geometry)
@@ -72,11 +78,11 @@ inline double choose_tile(ReduceConvCudaArgs& a, int columns, int limit, int& sh
   return best;
 }
 
-inline int plan_reduce_conv_fprop(const ReduceConvCudaArgs& asked, ReduceConvPlan& plan) {
+inline CudaStatus plan_reduce_conv_fprop(const ReduceConvCudaArgs& asked, ReduceConvPlan& plan) {
   plan = ReduceConvPlan{};
   ReduceConvCudaArgs& a = plan.args;
   a = asked;
-  if (const int status = complete(a)) return status;
+  if (const CudaStatus status = complete(a)) return status;
   if (negative(a.x_strides) || negative(a.y_strides) || (a.r && negative(a.r_strides)))
     return kCudaBadStrides;
   if (!fits(a.x_strides, a.N, a.H, a.W, a.C) || !fits(a.y_strides, a.N, a.P, a.Q, a.K) ||
@@ -100,26 +106,36 @@ inline int plan_reduce_conv_fprop(const ReduceConvCudaArgs& asked, ReduceConvPla
   if (!fits(a.N, rows * columns)) return kCudaTooLarge;
   if (a.N == 0) return kCudaOk;
   if (!a.x || !a.wr || !a.w || !a.y) return kCudaMissingArray;
-  plan.launches[plan.count++] = {
-      entry,         (unsigned)(a.N * rows * columns), 1,          1,
-      kBlockThreads, (unsigned)shared_bytes,           &plan.args, sizeof(plan.args)};
+  plan.launches[plan.count++] = {kReduceConvEntries[entry],
+                                 (unsigned)(a.N * rows * columns),
+                                 1,
+                                 1,
+                                 kBlockThreads,
+                                 (unsigned)shared_bytes,
+                                 &plan.args,
+                                 sizeof(plan.args)};
   return kCudaOk;
 }
 
 // ---- backward ----------------------------------------------------------------------------------
 inline WgradSlot wgrad_slot(ReduceConvPlan& plan, int i) {
-  return {plan.wgrad[i], plan.sum[i],  plan.launches, plan.count,
-          kWgradWide,    kWgradNarrow, kSumChunks};
+  return {plan.wgrad[i],
+          plan.sum[i],
+          plan.launches,
+          plan.count,
+          kReduceConvEntries[kWgradWide],
+          kReduceConvEntries[kWgradNarrow],
+          kReduceConvEntries[kSumChunks]};
 }
 
 // Set size_only for the dry run: pointers may be null (null results count as wanted), and
 // plan.workspace_bytes is the answer.
-inline int plan_reduce_conv_backward(const ReduceConvCudaArgs& asked, bool size_only,
-                                     ReduceConvPlan& plan) {
+inline CudaStatus plan_reduce_conv_backward(const ReduceConvCudaArgs& asked, bool size_only,
+                                            ReduceConvPlan& plan) {
   plan = ReduceConvPlan{};
   ReduceConvCudaArgs& a = plan.args;
   a = asked;
-  if (const int status = complete(a)) return status;
+  if (const CudaStatus status = complete(a)) return status;
   const bool wants_gw = size_only || a.gw, wants_gwr = size_only || a.gwr;
   const bool wants_gr = wants_gwr || a.gx;
   const CudaStrides strides[] = {a.x_strides, a.y_strides, a.r_strides, a.gy_strides, a.gx_strides};
@@ -150,7 +166,7 @@ inline int plan_reduce_conv_backward(const ReduceConvCudaArgs& asked, bool size_
     while (a.tile_pixels > 1 && panels + 4.0 * a.tile_pixels * pitch > a.shared_limit)
       a.tile_pixels /= 2;
     if (panels + 4.0 * a.tile_pixels * pitch > a.shared_limit) return kCudaSharedMemory;
-    plan.launches[plan.count++] = {is_narrow ? kDgradNarrow : kDgradWide,
+    plan.launches[plan.count++] = {kReduceConvEntries[is_narrow ? kDgradNarrow : kDgradWide],
                                    (unsigned)ceil_div(a.N * a.H * a.W, a.tile_pixels),
                                    1,
                                    1,
@@ -165,7 +181,7 @@ inline int plan_reduce_conv_backward(const ReduceConvCudaArgs& asked, bool size_
     g.H = a.H, g.W = a.W, g.C = a.Cr, g.K = a.K, g.R = a.R, g.S = a.S;
     g.stride_h = a.stride_h, g.stride_w = a.stride_w, g.pad_h = a.pad_h, g.pad_w = a.pad_w;
     g.gy_strides = a.gy_strides, g.y_strides = a.y_strides, g.x_strides = a.r_strides;
-    if (const int status = plan_wgrad(wgrad_slot(plan, 0), a.N, a.P, a.Q, a.gw, a.gb, arena))
+    if (const CudaStatus status = plan_wgrad(wgrad_slot(plan, 0), a.N, a.P, a.Q, a.gw, a.gb, arena))
       return status;
   }
   if (wants_gwr) {  // a 1x1 from x to gr, which carries its mask already
@@ -173,7 +189,8 @@ inline int plan_reduce_conv_backward(const ReduceConvCudaArgs& asked, bool size_
     g.gy = a.gr, g.x = a.x;
     g.H = a.H, g.W = a.W, g.C = a.C, g.K = a.Cr, g.R = g.S = g.stride_h = g.stride_w = 1;
     g.gy_strides = g.y_strides = {a.H * a.W * a.Cr, a.W * a.Cr, a.Cr}, g.x_strides = a.x_strides;
-    if (const int status = plan_wgrad(wgrad_slot(plan, 1), a.N, a.H, a.W, a.gwr, a.gbr, arena))
+    if (const CudaStatus status =
+            plan_wgrad(wgrad_slot(plan, 1), a.N, a.H, a.W, a.gwr, a.gbr, arena))
       return status;
   }
   plan.workspace_bytes = (long long)arena.used;

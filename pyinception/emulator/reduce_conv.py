@@ -20,7 +20,7 @@ from pyinception.emulator.device import Device, Kernel
 from pyinception.emulator.ptx import Module
 from pyinception.kernels.cuda_args import REDUCE_CONV_CUDA_ARGS
 
-FPROP, BACKWARD, SIZE = range(3)
+FPROP, BACKWARD, SIZE = (f"reduce_conv_{which}" for which in ("fprop", "backward", "backward_size"))
 SHARED_LIMIT = 163 << 10  # of a block, as on sm_80
 
 
@@ -67,15 +67,15 @@ class _Call:
         if output:
             self.outputs.append((name, array, view, memory))
 
-    def run(self, direction: int, checked: bool) -> None:
+    def run(self, plan: str, checked: bool) -> None:
         """Launch the plan, then hand the outputs over."""
-        if direction == BACKWARD:
-            _, bytes_ = core().cuda_plan_reduce_conv(self.record.tobytes(), SIZE)
+        if plan == BACKWARD:
+            _, bytes_ = core().cuda_plan(SIZE, self.record.tobytes())
             self.memory.append(self.device.empty("workspace", (bytes_ // 4,)))
             self.record["workspace"] = self.memory[-1].ctypes.data
             self.record["workspace_bytes"] = bytes_
-        launches, _ = core().cuda_plan_reduce_conv(self.record.tobytes(), direction)
-        for entry, grid, block, shared_bytes, record in launches:
+        launches, _ = core().cuda_plan(plan, self.record.tobytes())
+        for _, entry, grid, block, shared_bytes, record, _ in launches:
             params = np.frombuffer(record, np.uint8)
             loaded = kernel(entry, checked)
             self.device.launch(loaded, grid, (block,), params, shared_bytes)
@@ -129,7 +129,7 @@ def why_not(spec: Any, direction: str) -> str | None:
             record[f"{name}_strides"] = _dense(shape)[:3]
         for name in ("x", "wr", "w", "y"):
             record[name] = 1 << 32  # nobody follows it
-        core().cuda_plan_reduce_conv(record.tobytes(), FPROP if direction == "fprop" else SIZE)
+        core().cuda_plan(FPROP if direction == "fprop" else SIZE, record.tobytes())
     except OverflowError:
         return "an extent or a stride is beyond 32 bits"
     except (NotImplementedError, RuntimeError) as error:

@@ -76,7 +76,7 @@ def build(force: bool = False) -> Path:
         raise BackendError(f"interop.jax: {text}; set XDG_CACHE_HOME to one that you own") from None
     os.close(handle)
     try:
-        paths = [str(_SOURCE), str(core), f"-Wl,-rpath,{core.parent}", "-ldl", "-o", name]
+        paths = [str(_SOURCE), str(core), f"-Wl,-rpath,{core.parent}", "-o", name]
         command = [compiler, *_FLAGS, *includes, *paths]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
@@ -141,7 +141,7 @@ def _compiler() -> str:
 
 def _cuda_flags(core: Path) -> list[str]:
     """Flags of the handlers for CUDA memory, where the headers and the core's kernels are."""
-    if not hasattr(ctypes.CDLL(str(core)), "pyi_cuda_reduce_conv_fprop"):
+    if not backend.core().cuda_built():
         return []
     nvcc = shutil.which("nvcc")
     roots = os.environ.get("CUDA_HOME"), "/usr/local/cuda", nvcc and Path(nvcc).parents[1]

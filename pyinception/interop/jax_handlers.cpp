@@ -144,35 +144,13 @@ PYI_HANDLER(pyi_jax_inception_backward, "mmfvfvfvfvfvfv", 19, 13,
 // ---- CUDA memory -------------------------------------------------------------------------------
 #ifdef PYI_JAX_CUDA
 #include <cuda.h>
-#include <dlfcn.h>
 
 #include "cuda_args.h"
-
-extern "C" {
-int pyi_cuda_reduce_conv_fprop(const ReduceConvCudaArgs* args, void* stream);
-int pyi_cuda_reduce_conv_backward(const ReduceConvCudaArgs* args, void* stream);
-long long pyi_cuda_reduce_conv_workspace(const ReduceConvCudaArgs* args);
-const char* pyi_cuda_status_text(int status);
-}
 
 namespace {
 
 using Buffer = ffi::Buffer<ffi::F32>;
 using Result = ffi::Result<Buffer>;
-
-// The driver of the process, which JAX has loaded: no CUDA library is linked.
-int shared_limit() {
-  static void* driver = dlopen("libcuda.so.1", RTLD_LAZY);
-  if (driver == nullptr) return 0;
-  auto current = reinterpret_cast<decltype(&cuCtxGetDevice)>(dlsym(driver, "cuCtxGetDevice"));
-  auto attribute =
-      reinterpret_cast<decltype(&cuDeviceGetAttribute)>(dlsym(driver, "cuDeviceGetAttribute"));
-  CUdevice device = 0;
-  int bytes = 0;
-  if (current == nullptr || attribute == nullptr || current(&device) != CUDA_SUCCESS) return 0;
-  attribute(&bytes, CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN, device);
-  return bytes;
-}
 
 int extent(int64_t value) { return static_cast<int>(value); }
 
@@ -195,14 +173,14 @@ ReduceConvCudaArgs cuda_args(const Buffer& x, const Buffer& wr, const Buffer& w,
   a.stride_h = extent(window[0]), a.stride_w = extent(window[1]);
   a.pad_h = extent(window[2]), a.pad_w = extent(window[3]);
   a.x_strides = dense(x);
-  a.shared_limit = shared_limit();
+  int32_t multiprocessors = 0;
+  pyi_cuda_device(&a.shared_limit, &multiprocessors);  // where it fails, the run says why
   return a;
 }
 
-ffi::Error error_of_cuda(int status) {
-  if (status == 0) return ffi::Error::Success();
-  return ffi::Error::InvalidArgument(std::string("reduce_conv on CUDA: ") +
-                                     pyi_cuda_status_text(status));
+ffi::Error run_plan(const char* plan, const ReduceConvCudaArgs& a, CUstream stream) {
+  if (pyi_cuda_run(plan, &a, sizeof a, stream) == PYI_OK) return ffi::Error::Success();
+  return ffi::Error::InvalidArgument(pyi_last_error());
 }
 
 ffi::Error cuda_fprop(CUstream stream, Buffer x, Buffer wr, Buffer br, Buffer w, Buffer b, Result y,
@@ -214,7 +192,7 @@ ffi::Error cuda_fprop(CUstream stream, Buffer x, Buffer wr, Buffer br, Buffer w,
     Result r = rest.get<Buffer>(0).value();
     a.r = r->typed_data(), a.r_strides = dense(*r);
   }
-  return error_of_cuda(pyi_cuda_reduce_conv_fprop(&a, stream));
+  return run_plan("reduce_conv_fprop", a, stream);
 }
 
 ffi::Error cuda_backward(CUstream stream, ffi::ScratchAllocator scratch, Buffer gy, Buffer x,
@@ -227,15 +205,17 @@ ffi::Error cuda_backward(CUstream stream, ffi::ScratchAllocator scratch, Buffer 
   a.gx = gx->typed_data(), a.gx_strides = dense(*gx);
   a.gwr = gwr->typed_data(), a.gbr = gbr->typed_data();
   a.gw = gw->typed_data(), a.gb = gb->typed_data();
-  const long long bytes = pyi_cuda_reduce_conv_workspace(&a);
-  if (bytes < 0) return error_of_cuda(static_cast<int>(bytes));
+  int64_t bytes = 0;
+  const auto ignore = [](void*, const pyi_cuda_launch*) {};
+  if (pyi_cuda_plan("reduce_conv_backward_size", &a, sizeof a, ignore, nullptr, &bytes) != PYI_OK)
+    return ffi::Error::InvalidArgument(pyi_last_error());
   const auto workspace = scratch.Allocate(static_cast<size_t>(bytes), 16);
   if (!workspace) {
     return ffi::Error(ffi::ErrorCode::kResourceExhausted,
                       "reduce_conv on CUDA: no workspace of " + std::to_string(bytes) + " bytes");
   }
   a.workspace = static_cast<float*>(*workspace), a.workspace_bytes = bytes;
-  return error_of_cuda(pyi_cuda_reduce_conv_backward(&a, stream));
+  return run_plan("reduce_conv_backward", a, stream);
 }
 
 }  // namespace
