@@ -1,5 +1,7 @@
 """Compilers of the emulator: what is kept, what is made anew, and the words when one is missing."""
 
+import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -83,12 +85,31 @@ def test_a_kernel_that_does_not_compile_says_why(kernel: Path, cache: Path) -> N
 @needs_cxx
 def test_libraries_are_kept_by_what_they_were_made_from(cache: Path) -> None:
     plain = compiling.library_of(translation(), checked=False)
-    changed = plain.stat().st_mtime_ns
+    made = plain.stat().st_ino
     assert compiling.library_of(translation(), checked=False) == plain
-    assert plain.stat().st_mtime_ns == changed
+    assert plain.stat().st_ino == made
     checked = compiling.library_of(translation(), checked=True)
     assert checked != plain
     assert sorted(cache.iterdir()) == sorted([plain, checked])
+
+
+@needs_cxx
+def test_the_cache_loses_what_was_used_longest_ago(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = compiling.library_of(translation(), checked=False)
+    now = time.time()
+    for name, age in (("first.ptx", 9), ("second.ptx", 8), ("third.ptx", 7), ("now.ptx", 0)):
+        (cache / name).write_bytes(bytes(1000))
+        os.utime(cache / name, (now, now - age * compiling.CACHE_GRACE))
+    os.utime(plain, (now, now - 8.5 * compiling.CACHE_GRACE))
+    assert compiling.library_of(translation(), checked=False) == plain  # used: the youngest now
+    monkeypatch.setattr(compiling, "CACHE_BYTES", plain.stat().st_size + 2000)
+    compiling._prune(cache)
+    assert {path.name for path in cache.iterdir()} == {plain.name, "third.ptx", "now.ptx"}
+    monkeypatch.setattr(compiling, "CACHE_BYTES", 0)
+    checked = compiling.library_of(translation(), checked=True)  # what is new or in use stays
+    assert {path.name for path in cache.iterdir()} == {plain.name, checked.name, "now.ptx"}
 
 
 def test_the_message_without_a_compiler_of_cuda(

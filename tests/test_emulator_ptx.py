@@ -1,5 +1,6 @@
 """The PTX parser: scopes, lines, data; what is refused, and in which words; linear time."""
 
+import re
 import time
 
 import emulator_harness as harness
@@ -184,7 +185,9 @@ def test_refusal_names_opcode_line_and_kernel(line: str) -> None:
         translate.translate(parse.parse(harness.HEAD + text), "k")
     message = str(caught.value)
     assert message.startswith("k: ") and "cannot be emulated" in message
-    assert opcode.split(".")[0] in message and "some.cu:77" in message
+    assert opcode in message and "some.cu:77" in message
+    for special in re.findall(r"%clock64|%smid|printf|unknown", line):
+        assert special in message
 
 
 def test_recursion_and_shared_globals_are_refused() -> None:

@@ -3,9 +3,10 @@
 ``.cu`` becomes PTX by nvcc where there is one, else by NVRTC from wheels; neither needs a GPU or a
 driver. The translation becomes a shared library by the host's C++ compiler: ``$CXX``, else c++,
 g++ or clang++. The cache is ``$XDG_CACHE_HOME/pyinception/emulator``, or ``~/.cache/...``; every
-file in it can be deleted at any time.
+file in it can be deleted at any time, and beyond ``CACHE_BYTES`` those unused longest are.
 """
 
+import contextlib
 import ctypes
 import ctypes.util
 import hashlib
@@ -15,8 +16,10 @@ import platform
 import re
 import shlex
 import shutil
+import stat
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
@@ -27,6 +30,8 @@ from pyinception.emulator.translate import Translation, translate
 
 # ldmatrix, cp.async and mma.sync of 16-bit and tf32 operands exist from here on.
 ARCHITECTURE = "80"
+CACHE_BYTES = 512 << 20
+CACHE_GRACE = 3600.0  # seconds: what was used since may be about to be loaded by another process
 _INCLUDE = re.compile(rb'^[ \t]*#[ \t]*include[ \t]*"([^"\n]+)"', re.MULTILINE)
 PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -60,7 +65,7 @@ def ptx_of(source: Path, *, include: Sequence[Path] = (), arch: str = ARCHITECTU
         )
     key = _digest(compiler.name, arch, *_read_by(source, folders))
     target = _cache() / f"{source.stem}-{key}.ptx"
-    if not target.exists():
+    if not _kept(target):
         _write(target, compiler.compile(source, folders, arch).encode())
     return target.read_text(encoding="utf-8", errors="replace")
 
@@ -85,7 +90,7 @@ def library_of(translation: Translation, *, checked: bool) -> Path:
         flags.append("-march=x86-64-v3")
     key = _digest(identity, *flags, translation.code, *_read_by(headers / "generated.h", []))
     target = _cache() / f"{translation.entry}-{key}.so"
-    if target.exists():
+    if _kept(target):
         return target
     with tempfile.TemporaryDirectory(dir=_cache()) as folder:
         text = Path(folder) / f"{translation.entry}.cpp"
@@ -99,6 +104,7 @@ def library_of(translation: Translation, *, checked: bool) -> Path:
                 f"({_first_error(done.stderr)}); it needs C++17, set CXX to another compiler"
             )
         os.replace(built, target)
+    _prune(target.parent)
     return target
 
 
@@ -144,6 +150,32 @@ def _write(target: Path, data: bytes) -> None:
     with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as file:
         file.write(data)
     os.replace(file.name, target)
+    _prune(target.parent)
+
+
+def _kept(target: Path) -> bool:
+    """Is it in the cache? If so its time of modification becomes that of this use."""
+    try:
+        os.utime(target)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _prune(folder: Path) -> None:
+    """Delete what was used longest ago until ``CACHE_BYTES`` hold the rest."""
+    files = []
+    for path in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # another process prunes too
+            found = path.stat()
+            if stat.S_ISREG(found.st_mode):
+                files.append((found.st_mtime, found.st_size, path))
+    left = sum(size for _, size, _ in files)
+    for used, size, path in sorted(files):
+        if left <= CACHE_BYTES or used > time.time() - CACHE_GRACE:
+            break
+        path.unlink(missing_ok=True)
+        left -= size
 
 
 def _digest(*parts: str | bytes) -> str:

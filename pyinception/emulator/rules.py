@@ -232,8 +232,10 @@ def find(statement: Statement, kernel: str) -> Rule:
     if rules is None:
         stem = statement.opcode.split(".")[0]
         known = any(opcode.split(".")[0] == stem for opcode in table)
-        what = f"{statement.opcode}: these modifiers of {stem}" if known else f"{stem}: this opcode"
-        raise PtxError(f"{kernel}: {what} cannot be emulated, at {statement.where}")
+        what = f"these modifiers of {stem}" if known else "this opcode"
+        raise PtxError(
+            f"{kernel}: {statement.opcode}: {what} cannot be emulated, at {statement.where}"
+        )
     for one in rules:
         if one.accepts(statement.operands):
             return one
