@@ -58,7 +58,7 @@ lint: $(STAMPS)/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run -Werror $(wildcard csrc/*/*.cpp csrc/*/*.h kernels/*.h kernels/cuda/* \
-	    pyinception/interop/*.cpp)
+	    pyinception/interop/*.cpp benchmarks/*.cu examples/*.cu)
 
 asan: $(STAMPS)/dev
 	.ci/asan

@@ -4,8 +4,9 @@
     python benchmarks/gpu_session.py --list                    # what would run, what is done
     python benchmarks/gpu_session.py --dry-run                 # rehearse on the CPU, no GPU needed
 
-Stages need no kernel of ours: the machine's record, bandwidth and launch gap, cuDNN per layer and
-module, torch eager and compiled. A stage whose library is missing is skipped with the reason.
+First the GPU's answers to every PTX form (golden, a minute), then the rivals: the machine's record,
+bandwidth and launch gap, cuDNN per layer and module, torch eager and compiled; these need no kernel
+of ours. A stage whose library is missing is skipped with the reason.
 A row whose result is wrong shows its error and no time; see docs/gpu_session.md.
 """
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -31,6 +33,7 @@ CASES = ("net", *MODULES)
 PRECISIONS = ("bf16", "tf32", "fp32")
 FP32_STAGES = ("cudnn", "torch_eager")
 RESULTS = Path(__file__).resolve().parent / "results"
+ROOT = RESULTS.parents[1]
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class Stage:
 STAGES = {
     stage.name: stage
     for stage in (
+        Stage("golden", -1, 20, ("golden",)),
         Stage("bandwidth", 0, 3, ("cuda",)),
         Stage("launch_gap", 0, 3, ("cuda",)),
         Stage("cudnn", 1, 10, ("cuda", "cudnn")),
@@ -79,6 +83,8 @@ class Machine:
     cuda: Cuda | None = None
     cudnn: Any = None
     rivals: Any = None
+    golden: Any = None  # where the PTX forms run
+    golden_folder: Path | None = None
     reasons: dict[str, str] = field(default_factory=dict)
     libraries: dict[str, Any] = field(default_factory=dict)
 
@@ -104,6 +110,25 @@ class Machine:
             else:
                 self.rivals = gpu_rivals
         self._look_for_cudnn(plans)
+        self._look_for_golden()
+
+    def _look_for_golden(self) -> None:
+        """The driver and a compiler; in a rehearsal the emulator stands in for the driver."""
+        sys.path.insert(0, str(ROOT))  # works from a bare checkout, installed or not
+        try:
+            from pyinception.bench import executors
+            from pyinception.emulator import compile as compiling
+
+            if self.rehearsal:
+                reason = compiling.why_not()
+                make: Callable[[], Any] = executors.EmulatedExecutor
+            else:
+                reason, make = compiling.cuda_reason(), executors.DriverExecutor
+            self.golden = None if reason else make()
+        except (ImportError, RuntimeError) as error:
+            reason = str(error)
+        if reason:
+            self.reasons["golden"] = reason
 
     def _look_for_cudnn(self, plans: int) -> None:
         try:
@@ -118,6 +143,7 @@ class Machine:
 
     def missing(self, stage: Stage) -> str | None:
         here = {"cuda": self.cuda, "cudnn": self.cudnn, "torch": self.rivals}
+        here["golden"] = self.golden
         for need in stage.needs:
             if here[need] is None:
                 return self.reasons[need]
@@ -126,6 +152,8 @@ class Machine:
     def measure(self, task: Task) -> dict[str, Any]:
         """The fields of a row: status, error, times, sizes."""
         case = task.case
+        if task.stage.name == "golden":
+            return self._golden_row()
         if task.stage.name == "bandwidth":
             return probes.bandwidth_row(_present(self.cuda), case["kind"], case["mib"])
         if task.stage.name == "launch_gap":
@@ -144,6 +172,16 @@ class Machine:
             cuda=not self.rehearsal,
         )
         return row
+
+    def _golden_row(self) -> dict[str, Any]:
+        """Record the answers, then run them again: they must not depend on the moment."""
+        import gpu_golden
+
+        folder = self.golden_folder or Path(tempfile.mkdtemp(prefix="pyinception-golden-"))
+        path, names = gpu_golden.record(self.golden, folder, rehearsal=self.rehearsal)
+        differences = gpu_golden.replay(path, self.golden, rehearsal=self.rehearsal)
+        row = {"forms": len(names), "file": str(path), "error": {"differences": differences}}
+        return row | {"status": "wrong" if differences else "ok", "times": None, "rates": None}
 
 
 def _present(cuda: Cuda | None) -> Cuda:
@@ -175,7 +213,9 @@ def _labels(case: dict[str, Any]) -> list[tuple[str, Any]]:
 def _cases(
     stage: Stage, cases: list[str], batches: list[int], precisions: list[str]
 ) -> Iterator[dict[str, Any]]:
-    if stage.name == "bandwidth":
+    if stage.name == "golden":
+        yield {"what": "ptx"}
+    elif stage.name == "bandwidth":
         for kind in ("read", "copy"):
             for mib in probes.BANDWIDTH_MIB:
                 yield {"kind": kind, "mib": mib}
@@ -220,6 +260,7 @@ def run(options: argparse.Namespace) -> int:
     started = time.monotonic()
     store = Store(options.out, rehearsal=options.dry_run)
     machine = Machine(rehearsal=options.dry_run)
+    machine.golden_folder = options.golden
     machine.look(options.plans)
     store.use(probes.environment(machine.cuda, machine.libraries, options.commit))
     tasks = plan(options.stages, options.cases, options.batches, options.precisions)
@@ -340,10 +381,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--list", action="store_true", help="print the rows and their state, measure nothing")
     add("--dry-run", action="store_true", help="rehearse the torch rows on the CPU's clock")
     add("--commit", default=None, help="commit to record where there is no git")
+    add("--golden", type=Path, default=None, help="folder of ptx_<sm>.npz [tests/golden]")
     add("--out", type=Path, default=None, help="the JSON file")
     options = parser.parse_args(arguments)
     options.cases = options.cases or (["5a"] if options.dry_run else list(CASES))
     options.batches = options.batches or ([1] if options.dry_run else [128, 32, 1, 256])
+    if not options.dry_run:  # a rehearsal's answers go to a temporary folder
+        options.golden = options.golden or ROOT / "tests" / "golden"
     name = "gpu_rehearsal.json" if options.dry_run else "gpu_session.json"
     options.out = options.out or RESULTS / name
     return options

@@ -75,6 +75,13 @@ def test_ptx_is_compiled_anew_when_a_header_outside_its_folders_changes(
 
 
 @needs_cuda
+def test_machine_code_of_one_architecture(kernel: Path, cache: Path) -> None:
+    code = compiling.cubin_of(kernel, include=[kernel.parent / "include"], arch="90a")
+    assert code.startswith(b"\x7fELF") and b".text.k" in code
+    assert [path.suffix for path in cache.iterdir()] == [".cubin"]
+
+
+@needs_cuda
 def test_a_kernel_that_does_not_compile_says_why(kernel: Path, cache: Path) -> None:
     kernel.write_text("__global__ void k() { undeclared(); }")
     with pytest.raises(compiling.CompileError, match=r"(?s)kernel\.cu: .*undeclared"):
@@ -154,7 +161,8 @@ def test_nvrtc_takes_the_shipped_kernels() -> None:
         pytest.skip("NVRTC is not installed (extra emulator)")
     root = harness.repository() / "kernels"
     for source in sorted((root / "cuda").glob("*.cu")):
-        module = parse.parse(nvrtc.compile(source, [root, source.parent], "80"))
+        text = nvrtc.compile(source, [root, source.parent], "80", "ptx").decode()
+        module = parse.parse(text)
         assert module.entries
         for entry in module.entries:
             assert translate.translate(module, entry).sites

@@ -1,9 +1,10 @@
 """CUDA C++ -> PTX -> a library of the host, each step kept in a cache under the hash of its inputs.
 
-``.cu`` becomes PTX by nvcc where there is one, else by NVRTC from wheels; neither needs a GPU or a
-driver. The translation becomes a shared library by the host's C++ compiler: ``$CXX``, else c++,
-g++ or clang++. The cache is ``$XDG_CACHE_HOME/pyinception/emulator``, or ``~/.cache/...``; every
-file in it can be deleted at any time, and beyond ``CACHE_BYTES`` those unused longest are.
+``.cu`` becomes PTX (or machine code of a GPU) by nvcc where there is one, else by NVRTC from
+wheels; neither needs a GPU or a driver. The translation becomes a shared library by the host's C++
+compiler: ``$CXX``, else c++, g++ or clang++. The cache is ``$XDG_CACHE_HOME/pyinception/emulator``,
+or ``~/.cache/...``; every file in it can be deleted at any time, and beyond ``CACHE_BYTES`` those
+unused longest are.
 """
 
 import contextlib
@@ -55,6 +56,16 @@ def ptx_of(source: Path, *, include: Sequence[Path] = (), arch: str = ARCHITECTU
     CompileError
         Neither nvcc nor NVRTC is here, or the file does not compile; the compiler's words follow.
     """
+    made = _compiled(source, include, arch, "ptx")
+    return made.read_text(encoding="utf-8", errors="replace")
+
+
+def cubin_of(source: Path, *, include: Sequence[Path] = (), arch: str) -> bytes:
+    """Machine code of a ``.cu`` file for one architecture; parameters and errors as `ptx_of`."""
+    return _compiled(source, include, arch, "cubin").read_bytes()
+
+
+def _compiled(source: Path, include: Sequence[Path], arch: str, kind: str) -> Path:
     source = source.resolve()
     folders = [source.parent, *(Path(folder).resolve() for folder in include)]
     compiler = _nvcc() or _nvrtc()
@@ -64,10 +75,10 @@ def ptx_of(source: Path, *, include: Sequence[Path] = (), arch: str = ARCHITECTU
             "pip install 'pyinception[emulator]' for NVRTC and its headers"
         )
     key = _digest(compiler.name, arch, *_read_by(source, folders))
-    target = _cache() / f"{source.stem}-{key}.ptx"
+    target = _cache() / f"{source.stem}-{key}.{kind}"
     if not _kept(target):
-        _write(target, compiler.compile(source, folders, arch).encode())
-    return target.read_text(encoding="utf-8", errors="replace")
+        _write(target, compiler.compile(source, folders, arch, kind))
+    return target
 
 
 def module_of(source: Path, *, include: Sequence[Path] = (), arch: str = ARCHITECTURE) -> Module:
@@ -250,17 +261,19 @@ class _Nvcc:
         version = subprocess.run([path, "--version"], capture_output=True, text=True)
         self.name = f"{path} {version.stdout}"
 
-    def compile(self, source: Path, folders: Iterable[Path], arch: str) -> str:
+    def compile(self, source: Path, folders: Iterable[Path], arch: str, kind: str) -> bytes:
         with tempfile.TemporaryDirectory() as temporary:
-            target = Path(temporary) / "out.ptx"
-            command = [self.path, "-ptx", "-std=c++17", "-lineinfo", f"-arch=sm_{arch}"]
+            target = Path(temporary) / f"out.{kind}"
+            code = {"ptx": f"compute_{arch}", "cubin": f"sm_{arch}"}[kind]
+            command = [self.path, f"-{kind}", "-std=c++17", "-lineinfo"]
+            command += [f"-gencode=arch=compute_{arch},code={code}"]
             command += [f"-I{folder}" for folder in folders]
             done = subprocess.run(
                 [*command, str(source), "-o", str(target)], capture_output=True, text=True
             )
             if done.returncode:
                 raise CompileError(f"{source.name}: nvcc: {done.stderr.strip() or 'failed'}")
-            return target.read_text(encoding="utf-8", errors="replace")
+            return target.read_bytes()
 
 
 class _Nvrtc:
@@ -271,9 +284,10 @@ class _Nvrtc:
         self.library.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
         self.name = f"NVRTC {major.value}.{minor.value}"
 
-    def compile(self, source: Path, folders: Iterable[Path], arch: str) -> str:
+    def compile(self, source: Path, folders: Iterable[Path], arch: str, kind: str) -> bytes:
         library, program = self.library, ctypes.c_void_p()
-        options = ["--std=c++17", "--generate-line-info", f"--gpu-architecture=compute_{arch}"]
+        target = {"ptx": f"compute_{arch}", "cubin": f"sm_{arch}"}[kind]
+        options = ["--std=c++17", "--generate-line-info", f"--gpu-architecture={target}"]
         searched = [*folders, *([self.headers] if self.headers else [])]
         options += [f"--include-path={folder}" for folder in searched]
         array = (ctypes.c_char_p * len(options))(*(o.encode() for o in options))
@@ -285,18 +299,19 @@ class _Nvrtc:
             raise CompileError(f"{source.name}: {self.name}: status {created}")
         try:
             if library.nvrtcCompileProgram(program, len(options), array):
-                log = self._text(program, "ProgramLog").strip()
-                raise CompileError(f"{source.name}: {self.name}: {log}")
-            return self._text(program, "PTX")
+                log = self._bytes(program, "ProgramLog").rstrip(b"\0").decode(errors="replace")
+                raise CompileError(f"{source.name}: {self.name}: {log.strip()}")
+            made = self._bytes(program, kind.upper())
+            return made.rstrip(b"\0") if kind == "ptx" else made
         finally:
             library.nvrtcDestroyProgram(ctypes.byref(program))
 
-    def _text(self, program: ctypes.c_void_p, what: str) -> str:
+    def _bytes(self, program: ctypes.c_void_p, what: str) -> bytes:
         size = ctypes.c_size_t()
         getattr(self.library, f"nvrtcGet{what}Size")(program, ctypes.byref(size))
         buffer = ctypes.create_string_buffer(size.value)
         getattr(self.library, f"nvrtcGet{what}")(program, buffer)
-        return buffer.value.decode(errors="replace")
+        return buffer.raw
 
 
 @cache
