@@ -7,7 +7,8 @@ driver's own word. No setting of the card is changed.
 
 import ctypes
 import ctypes.util
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from ctypes import POINTER, byref, c_char_p, c_float, c_int, c_size_t, c_uint, c_uint64, c_void_p
 from typing import Any
 
@@ -46,6 +47,18 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "cuEventSynchronize": (c_void_p,),
     "cuEventElapsedTime": (POINTER(c_float), c_void_p, c_void_p),
 }
+
+
+@contextmanager
+def nvtx_range(name: str) -> Iterator[None]:
+    """Name what runs inside for a profiler, where the package ``nvtx`` is installed."""
+    try:
+        import nvtx
+    except ImportError:
+        yield
+        return
+    with nvtx.annotate(name):
+        yield
 
 
 class DriverError(RuntimeError):

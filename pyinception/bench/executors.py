@@ -5,7 +5,7 @@ the other.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -65,6 +65,7 @@ class EmulatedExecutor:
         self._arrays: dict[str, np.ndarray] = {}
         self._kernels: dict[str, Kernel] = {}
         self._module = Module()
+        self._last: Kernel | None = None
 
     def compile(self, source: Path, include: Sequence[Path] = ()) -> tuple[str, ...]:
         self._module = compiling.module_of(source, include=include, arch=self.arch)
@@ -97,11 +98,13 @@ class EmulatedExecutor:
         shared_bytes: int = 0,
     ) -> None:
         record = np.frombuffer(params, np.uint8)
-        self.device.launch(self._kernel(entry), grid, block, record, shared_bytes)
+        self._last = self._kernel(entry)
+        self.device.launch(self._last, grid, block, record, shared_bytes)
 
-    def counters(self, entry: str) -> list[Counter]:
-        """What ``entry`` did; empty unless the device counts."""
-        return self.device.counters(self._kernel(entry))
+    def counted(self) -> tuple[list[Counter], Kernel]:
+        """What the last launch did, on a device that counts, and its kernel."""
+        assert self._last is not None
+        return self.device.counters(self._last), self._last
 
 
 class DriverExecutor:
@@ -116,10 +119,13 @@ class DriverExecutor:
         self._module = 0
         self._functions: dict[str, int] = {}
 
-    def compile(self, source: Path, include: Sequence[Path] = ()) -> tuple[str, ...]:
+    def compile(
+        self, source: Path, include: Sequence[Path] = (), *, keep: bool = False
+    ) -> tuple[str, ...]:
+        """As `Executor` says; ``keep``: what was prepared from the file before stays loaded."""
         image = compiling.cubin_of(source, include=include, arch=self.arch)
         text = compiling.ptx_of(source, include=include, arch=self.arch)
-        if self._module:
+        if self._module and not keep:
             self.driver.unload(self._module)
         self._module, self._functions = self.driver.load(image), {}
         return tuple(re.findall(r"\.entry\s+([\w$]+)", text))
@@ -152,7 +158,19 @@ class DriverExecutor:
         params: bytes,
         shared_bytes: int = 0,
     ) -> None:
+        self.prepared(entry, grid, block, params, shared_bytes)()
+        self.driver.synchronize()
+
+    def prepared(
+        self,
+        entry: str,
+        grid: Sequence[int],
+        block: Sequence[int],
+        params: bytes,
+        shared_bytes: int = 0,
+    ) -> Callable[[], None]:
+        """A call that enqueues the launch and does not wait."""
         if entry not in self._functions:
             self._functions[entry] = self.driver.function(self._module, entry)
-        self.driver.launch(self._functions[entry], grid, block, params, shared_bytes)
-        self.driver.synchronize()
+        function = self._functions[entry]
+        return lambda: self.driver.launch(function, grid, block, params, shared_bytes)

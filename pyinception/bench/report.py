@@ -121,6 +121,8 @@ class Report:
         """Aligned text: a line a shape, what surrounds the times, a summary, the environment."""
         if self.kind == "compare":
             tables = [_compared(self)]
+        elif self.kind == "own":
+            tables = [_side_by_side(self)]
         else:
             tables = [_measured(self), _around(self)]
         blocks = ["\n".join(_align([heads, *lines])) for heads, lines in tables]
@@ -193,6 +195,28 @@ def _around(report: Report) -> tuple[list[str], list[list[str]]]:
     return heads, lines
 
 
+def _side_by_side(report: Report) -> tuple[list[str], list[list[str]]]:
+    """A line for each shape and kernel: counters, or times where there are any."""
+    timed = any("median_us" in c for row in report.rows for c in row["columns"].values())
+    keys = ["wavefronts", "wavefronts_least", "sectors", "sectors_least", "instructions"]
+    heads = ["name", "kernel", "error", "of bound"]
+    heads += ["us", "p20-p80", "GFLOP/s"] if timed else ["wavefronts", "least", "sectors", "least"]
+    heads += ["model MB"] if timed else ["instructions", "MB", "model MB"]
+    lines = []
+    for row in report.rows:
+        for name, cell in row["columns"].items():
+            line = [row["name"], name, _error(cell), number(cell.get("error_of_bound"))]
+            if timed:
+                spread = f"{number(cell.get('p20_us'))}-{number(cell.get('p80_us'))}"
+                line += [_time(cell), spread, number(cell.get("gflops"))]
+            elif "failed" in cell:
+                line += ["WRONG", *["-"] * 5]
+            else:
+                line += [f"{cell[key]:,}" for key in keys] + [_megabytes(cell)]
+            lines.append([*line, f"{row['bytes'] / 1e6:.3g}"])
+    return heads, lines
+
+
 def _time(cell: Mapping[str, Any]) -> str:
     return "WRONG" if "failed" in cell else number(cell.get("median_us"))
 
@@ -225,6 +249,9 @@ def _summary(report: Report) -> list[str]:
     if report.kind == "compare":
         verdicts = [row["verdict"] for row in report.rows]
         return [", ".join(f"{verdicts.count(v)} {v}" for v in sorted(set(verdicts)))]
+    if report.kind == "own":
+        cells = [(row["name"], *item) for row in report.rows for item in row["columns"].items()]
+        return [f"{row}, {name}: {c['failed']}" for row, name, c in cells if "failed" in c]
     lines = [f"{place} gave a wrong result: no time shown" for place in report.failed]
     ratios: dict[str, list[tuple[float, str]]] = {}
     for row in report.rows:

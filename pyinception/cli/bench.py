@@ -32,6 +32,12 @@ Rivals = Annotated[bool, typer.Option(help="Also torch and OpenVINO, where insta
 Save = Annotated[str | None, typer.Option(help="Also write the JSON to this file.")]
 
 
+Kernel = Annotated[
+    str | None, typer.Option(help="A CUDA kernel of your own, FILE.cu:ENTRY, beside ours.")
+]
+Where = Annotated[str, typer.Option(help="With --kernel: auto, cuda or emulated.")]
+
+
 @app.command("reduce_conv")
 def reduce_conv(
     names: Names = None,
@@ -41,12 +47,18 @@ def reduce_conv(
     rounds: Rounds = 15,
     rivals: Rivals = True,
     algorithm: Algorithm = None,
+    kernel: Kernel = None,
+    backend: Where = "auto",
     save: Save = None,
     json: AsJson = False,
 ) -> int:
     """The fused branch 1x1 -> RxR against the same two convolutions unfused, and rivals."""
     from pyinception import bench
 
+    if kernel is not None:
+        own: dict[str, Any] = {"shapes": shape or (), "batch": batch, "rounds": rounds}
+        own |= {"backend": backend, "progress": _progress()}
+        return _finish(bench.run_own_kernel(kernel, names or "all", **own), save, json)
     how: dict[str, Any] = {"batch": batch, "threads": threads, "rounds": rounds, "rivals": rivals}
     report = bench.run_reduce_conv(
         names or "all", shapes=shape or (), algorithm=algorithm, progress=_progress(), **how

@@ -11,6 +11,7 @@ for a kernel's record is ``x.ctypes.data``.
 
 import ctypes
 import threading
+from collections import Counter as Counts
 from collections.abc import Iterable, Sequence
 from ctypes import POINTER, Structure, c_char, c_int64, c_uint32, c_uint64, c_void_p
 from dataclasses import dataclass
@@ -347,17 +348,30 @@ class Device:
 
     def counters(self, kernel: Kernel) -> list[Counter]:
         """What each statement of ``kernel`` did; clear between kernels."""
-        handle = self._handle
-        count = handle.lib.emu_counters(handle.pointer, None, 0)
-        rows = (_Counter * count)()
-        handle.lib.emu_counters(handle.pointer, rows, count)
         return [
             Counter(
                 kernel.name, kernel.where(row.site) or "", COUNTERS[row.kind], row.width,
                 row.instructions, row.units, row.ideal_units, row.worst_units,
             )
-            for row in rows
+            for row in self._rows()
         ]  # fmt: skip
+
+    def _rows(self) -> Any:
+        handle = self._handle
+        count = handle.lib.emu_counters(handle.pointer, None, 0)
+        rows = (_Counter * count)()
+        handle.lib.emu_counters(handle.pointer, rows, count)
+        return rows
+
+    def instructions(self, kernel: Kernel) -> int:
+        """Statements of ``kernel`` that warps executed: executions of each basic block times its
+        length in PTX."""
+        lengths = Counts(site.block for site in kernel.sites)
+        return sum(
+            row.instructions * lengths[kernel.sites[row.site].block]
+            for row in self._rows()
+            if COUNTERS[row.kind] == "executed"
+        )
 
     def clear_counters(self) -> None:
         self._handle.lib.emu_clear_counters(self._handle.pointer)
