@@ -384,7 +384,14 @@ extern "C" void counted(Thread& t, const char* params) {
     st<S>(t, 4096 * (1 + t.warp) + 128 * t.lane, 1.f, 3);  // 32-way conflict
     st<S>(t, 12288 + 16 * i, Vec<float, 4>{}, 4);          // 4 wavefronts
     bar_sync(t, 0, 0, 5);
-    ld<S, float>(t, 0, 6);                                  // a broadcast: 1, ideal 1
+    ld<S, float>(t, 0, 6);  // a broadcast: 1, ideal 1
+    const auto quad = [&](uint32_t at, uint32_t site) {
+      ld<S, Vec<float, 4>>(t, 12288 + 16 * at, site);
+    };
+    quad(t.lane / 2, 14);                                   // n and n ^ 1 agree: 2, ideal 2
+    quad(t.lane / 4 * 2 + t.lane % 2, 15);                  // n and n ^ 2 agree: 2, ideal 2
+    quad(t.lane / 16, 16);                                  // both: 2 still, ideal 1
+    quad(t.lane % 16, 17);                                  // neither: 4, ideal 2
     ld<G, float>(t, p.x + 4 * i, 7);                        // 4 sectors
     ld<G, float>(t, p.x + 64 * (i % 32), 8);                // 32 sectors, ideal 4
     if ((i + k) % 2) ld<G, float>(t, p.x + 4 * i, 9);       // 4 sectors, half of the bytes

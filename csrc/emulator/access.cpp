@@ -12,6 +12,7 @@ namespace emu {
 
 static const char* verb(Access access) {
   switch (access) {
+    case Access::kMatrix:
     case Access::kRead:
       return "read";
     case Access::kWrite:
@@ -113,8 +114,9 @@ void access(Thread& t, Space space, uint64_t address, uint32_t bytes, Access acc
             uint32_t site) {
   Fiber& f = fiber_of(t);
   f.site = site;
-  const Target target = checked_target(f, space, address, bytes, access, site);
-  check_target(f, target, bytes, access, order, site);
+  const Access kind = access == Access::kMatrix ? Access::kRead : access;
+  const Target target = checked_target(f, space, address, bytes, kind, site);
+  check_target(f, target, bytes, kind, order, site);
   Counters* counters = f.block->device.counters.get();
   if (!counters) return;
   if (target.space == Space::kShared)

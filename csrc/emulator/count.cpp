@@ -12,7 +12,8 @@ static uint64_t key_of(uint32_t site, uint32_t kind, uint32_t warp) {
 }
 
 static bool is_shared(uint32_t kind) {
-  return kind >= EMU_COUNT_SHARED_READ && kind <= EMU_COUNT_SHARED_COPY;
+  return (kind >= EMU_COUNT_SHARED_READ && kind <= EMU_COUNT_SHARED_COPY) ||
+         kind == EMU_COUNT_SHARED_MATRIX;
 }
 
 // Number of distinct values; sorts them.
@@ -20,6 +21,15 @@ static uint32_t distinct(std::vector<uint64_t>& values) {
   std::sort(values.begin(), values.end());
   values.erase(std::unique(values.begin(), values.end()), values.end());
   return static_cast<uint32_t>(values.size());
+}
+
+// Do all lanes that take part and whose neighbours do, n and n ^ apart, want one address?
+static bool pairs_agree(const uint64_t* address, uint32_t lanes, uint32_t apart) {
+  const auto takes_part = [&](uint32_t lane) { return lanes >> lane & 1; };
+  for (uint32_t lane = 0; lane < kWarpSize; lane++)
+    if (takes_part(lane) && takes_part(lane ^ apart) && address[lane] != address[lane ^ apart])
+      return false;
+  return true;
 }
 
 void Counters::close(uint32_t site, uint32_t kind, uint32_t width, const Instruction& i) {
@@ -32,7 +42,10 @@ void Counters::close(uint32_t site, uint32_t kind, uint32_t width, const Instruc
   uint64_t units = 0, ideal = 0;
   std::vector<uint64_t> words, bytes;
   if (is_shared(kind)) {
-    const uint32_t lanes = width <= 4 ? kWarpSize : kPassBytes / width;
+    uint32_t lanes = width <= 4 ? kWarpSize : kPassBytes / width;
+    if (width > 4 && kind == EMU_COUNT_SHARED_READ &&
+        (pairs_agree(i.address, i.lanes, 1) || pairs_agree(i.address, i.lanes, 2)))
+      lanes *= 2;
     for (uint32_t first = 0; first < kWarpSize; first += lanes) {
       words.clear();
       for (uint32_t lane = first; lane < first + lanes; lane++)
@@ -46,6 +59,8 @@ void Counters::close(uint32_t site, uint32_t kind, uint32_t width, const Instruc
       bytes.insert(bytes.end(), words.begin(), words.end());
     }
     ideal = (distinct(bytes) + kBanks - 1) / kBanks;
+    if (kind == EMU_COUNT_SHARED_MATRIX)
+      ideal = static_cast<uint64_t>(__builtin_popcount(i.lanes)) * width / kPassBytes;
   } else {
     for (uint32_t lane = 0; lane < kWarpSize; lane++) {
       if (!(i.lanes >> lane & 1)) continue;
@@ -103,7 +118,9 @@ static_assert(static_cast<int>(Access::kWrite) == 1 && static_cast<int>(Access::
               "kinds follow Access");
 
 void Counters::shared(Fiber& f, uint32_t offset, uint32_t bytes, Access access, uint32_t site) {
-  add(f, offset, bytes, kind_of(access, EMU_COUNT_SHARED_READ), site);
+  const bool matrix = access == Access::kMatrix;
+  add(f, offset, bytes, matrix ? EMU_COUNT_SHARED_MATRIX : kind_of(access, EMU_COUNT_SHARED_READ),
+      site);
 }
 void Counters::global(Fiber& f, uint64_t address, uint32_t bytes, Access access, uint32_t site) {
   add(f, address, bytes, kind_of(access, EMU_COUNT_GLOBAL_READ), site);

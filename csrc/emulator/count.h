@@ -3,9 +3,10 @@
 // A warp instruction is put together from its lanes: the k-th access of each lane at one statement
 // since the warp last met. Shared memory: an instruction goes in passes of 128 bytes (all lanes at
 // 4 bytes or less, half a warp at 8, a quarter at 16); a pass takes as many wavefronts as the
-// busiest of the 32 banks has distinct words. Global memory: distinct 32-byte sectors. The ideal is
-// what the distinct bytes need, so that a broadcast counts as little as it moves. A model, not a
-// profiler.
+// busiest of the 32 banks has distinct words. A read of 8 or 16 bytes returns a register a
+// wavefront, two where all lanes n and n ^ 1, or all n and n ^ 2, want one address: its passes are
+// twice as wide then. Global memory: distinct 32-byte sectors. The ideal is what the distinct bytes
+// need, so that a broadcast counts as little as it moves. A model, not a profiler.
 #pragma once
 
 #include <cstdint>

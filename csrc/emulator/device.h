@@ -25,7 +25,7 @@ enum class Space : uint8_t { kGlobal, kShared, kLocal, kConst, kParam, kGeneric 
 // Strong accesses (volatile, relaxed and stronger, atomics) do not race with one another.
 // kAcquire and kRelease order what surrounds them.
 enum class Order : uint8_t { kWeak, kRelaxed, kAcquire, kRelease, kAcqRel };
-enum class Access : uint8_t { kRead, kWrite, kAtomic };
+enum class Access : uint8_t { kRead, kWrite, kAtomic, kMatrix };  // kMatrix: ldmatrix reads a row
 
 struct Dim {
   uint32_t x, y, z;

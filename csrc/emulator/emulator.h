@@ -98,7 +98,8 @@ enum emu_counter_kind {
   EMU_COUNT_GLOBAL_READ = 5, /* units: 32-byte sectors */
   EMU_COUNT_GLOBAL_WRITE = 6,
   EMU_COUNT_GLOBAL_ATOMIC = 7,
-  EMU_COUNT_GLOBAL_COPY = 8, /* the global side of cp.async */
+  EMU_COUNT_GLOBAL_COPY = 8,   /* the global side of cp.async */
+  EMU_COUNT_SHARED_MATRIX = 9, /* ldmatrix; the ideal is a wavefront a matrix */
 };
 typedef struct {
   uint32_t site, kind;

@@ -54,8 +54,8 @@ template <int N, bool kTrans>
 inline Fragment<uint32_t, N> ldmatrix(Thread& t, uint32_t address, uint32_t site) {
   MatrixRecord<N> record{};
   if (t.lane < 8 * N) {
-    const auto row = ld<Space::kShared, Vec<uint64_t, 2>>(t, address, site);
-    std::memcpy(record.row, &row, sizeof row);
+    before_access<Space::kShared, 16>(t, address, Access::kMatrix, Order::kWeak, site);
+    std::memcpy(record.row, host<Space::kShared>(t, address), sizeof record.row);
   }
   meet_matrix(t, kTrans ? N + 8 : N, site, &record, share_matrices<N, kTrans>);
   Fragment<uint32_t, N> result;
