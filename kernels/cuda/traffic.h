@@ -1,0 +1,172 @@
+// Bytes a launch asks of global memory, as planned: halos, operands read again by every tile that
+// needs them, results once. Caches are left out of it, and so is what alignment adds: the counters
+// of the emulator are held to these. Plain C++.
+//
+//   conv      A: every column tile reads the pixels of all taps inside the map
+//             B: every row tile reads the filter
+#pragma once
+#include "conv_plan.h"
+#include "inception_mma_plan.h"
+#include "reduce_conv_plan.h"
+
+// Pairs (output, tap) along one axis whose pixel lies inside the map; x is dilated by `step`.
+inline double pairs_along(int outputs, int extent, int filter, int stride, int pad, int step = 1) {
+  double pairs = 0;
+  for (int p = 0; p < outputs; p++)
+    for (int r = 0; r < filter; r++) {
+      const int at = halo_origin(p, stride, pad) + r;
+      pairs += at >= 0 && at % step == 0 && at / step < extent;
+    }
+  return pairs;
+}
+
+// Pixels inside the map along one axis that `tiles` halos hold together.
+inline double halo_along(int tiles, int tile, int extent, int filter, int stride, int pad) {
+  double pixels = 0;
+  for (int i = 0; i < tiles; i++) {
+    const int first = halo_origin(i * tile, stride, pad);
+    const int end = first + halo_extent(tile, filter, stride);
+    const int inside = (end < extent ? end : extent) - (first > 0 ? first : 0);
+    pixels += inside > 0 ? inside : 0;
+  }
+  return pixels;
+}
+
+inline int storage_bytes(int storage) { return storage == 0 ? 4 : 2; }
+
+// ---- CUDA cores --------------------------------------------------------------------------------
+inline double wgrad_traffic(const ConvWgradCudaArgs& g, const CudaLaunch& launch, int element) {
+  const int Q = g.map_w.value, P = g.map_pixels.value / Q, images = g.pixels / (P * Q);
+  const double taps = pairs_along(P, g.H, g.R, g.stride_h, g.pad_h) *
+                      pairs_along(Q, g.W, g.S, g.stride_w, g.pad_w) * images;
+  const double row = (double)g.R * g.S * g.C;
+  const double a = (double)g.column_tiles.value * g.pixels * g.K * (g.y ? 2 : 1);
+  const double b = ceil_div(g.K, kTileRows) * taps * g.C;
+  return element * (a + b) + 4.0 * launch.grid_z * g.K * (row + (g.gb ? 1 : 0));
+}
+
+inline double sum_traffic(const SumChunksCudaArgs& s) { return 4.0 * s.count * (s.chunks + 1.0); }
+
+inline double conv_fprop_traffic(const ConvPlan& plan) {
+  const ConvCudaArgs& a = plan.args;
+  if (plan.count == 0) return 0;
+  const int columns = plan.launches[0].entry >= kConvFpropNarrow ? 32 : 64;
+  const double taps = pairs_along(a.P, a.H, a.R, a.stride_h, a.pad_h) *
+                      pairs_along(a.Q, a.W, a.S, a.stride_w, a.pad_w) * a.N * a.C;
+  const double row = (double)a.R * a.S * a.C, row_tiles = plan.launches[0].grid_x;
+  double elements = 0, bias = 0;
+  for (int i = 0; i < a.panel_count; i++) {
+    const ConvCudaPanel& p = a.panels[i];
+    elements += ceil_div(p.K, columns) * taps + row_tiles * p.K * row + (double)a.pixels * p.K;
+    bias += p.b ? row_tiles * p.K : 0;
+  }
+  return storage_bytes(a.storage) * elements + 4 * bias;
+}
+
+inline double conv_dgrad_traffic(const ConvPlan& plan) {
+  const ConvCudaArgs& a = plan.args;
+  if (plan.count == 0) return 0;
+  const int columns = plan.launches[0].entry >= kConvDgradNarrow ? 32 : 64;
+  const double taps = pairs_along(a.P, a.H, a.R, a.stride_h, a.pad_h) *
+                      pairs_along(a.Q, a.W, a.S, a.stride_w, a.pad_w) * a.N;
+  const double filter = (double)plan.launches[0].grid_x * a.R * a.S * a.C;
+  double elements = (double)a.N * a.H * a.W * a.C * (a.accumulate ? 2 : 1);
+  for (int i = 0; i < a.panel_count; i++) {
+    const ConvCudaPanel& p = a.panels[i];
+    elements += (ceil_div(a.C, columns) * taps * (p.y ? 2 : 1) + filter) * p.K;
+  }
+  return storage_bytes(a.storage) * elements;
+}
+
+inline double conv_wgrad_traffic(const ConvPlan& plan, int launch) {
+  return launch == 0 ? wgrad_traffic(plan.wgrad, plan.launches[0], storage_bytes(plan.args.storage))
+                     : sum_traffic(plan.sum);
+}
+
+inline double reduce_conv_traffic(const ReduceConvPlan& plan, int launch) {
+  const ReduceConvCudaArgs& a = plan.args;
+  const CudaLaunch& l = plan.launches[launch];
+  const double maps = (double)a.N * a.H * a.W, filter = (double)a.K * a.R * a.S * a.Cr;
+  const double reduce = (double)a.Cr * a.C;
+  switch (l.entry) {
+    case kFpropWide:
+    case kFpropNarrow: {
+      const int columns = l.entry == kFpropWide ? 64 : 32;
+      const int tiles_q = a.tiles_q.value, tiles_p = a.image_tiles.value / tiles_q;
+      const int tile_q = a.tile_q.value, halo = a.halo_h * a.halo_w.value;
+      const double pixels = halo_along(tiles_p, a.tile_p, a.H, a.R, a.stride_h, a.pad_h) *
+                            halo_along(tiles_q, tile_q, a.W, a.S, a.stride_w, a.pad_w) * a.N;
+      const double convolving =
+          (double)a.N * ceil_div(a.P, a.tile_p) * ceil_div(a.Q, a.tile_q.value);
+      const double passes = ceil_div(a.tile_p * tile_q, kTileRows) * convolving;
+      return 4 * (ceil_div(a.Cr, columns) * pixels * a.C +
+                  (double)l.grid_x * ceil_div(halo, kTileRows) * (reduce + (a.br ? a.Cr : 0)) +
+                  passes * (filter + (a.b ? a.K : 0)) + (double)a.N * a.P * a.Q * a.K +
+                  (a.r ? maps * a.Cr : 0));
+    }
+    case kDgradWide:
+    case kDgradNarrow: {
+      const int columns = l.entry == kDgradWide ? 64 : 32;
+      const double taps = pairs_along(a.P, a.H, a.R, a.stride_h, a.pad_h) *
+                          pairs_along(a.Q, a.W, a.S, a.stride_w, a.pad_w) * a.N;
+      const double gx = a.gx ? maps * a.C * (a.accumulate ? 2 : 1) + l.grid_x * reduce : 0;
+      return 4 *
+             (ceil_div(a.Cr, columns) * taps * a.K * 2 + l.grid_x * filter + 2 * maps * a.Cr + gx);
+    }
+    default:
+      break;
+  }
+  for (int i = 0; i < 2; i++) {
+    if (l.params == &plan.wgrad[i]) return wgrad_traffic(plan.wgrad[i], l, 4);
+    if (l.params == &plan.sum[i]) return sum_traffic(plan.sum[i]);
+  }
+  return 0;
+}
+
+// ---- tensor cores ------------------------------------------------------------------------------
+inline double reduce_conv_mma_traffic(const ReduceConvMmaArgs& a, const MmaShape& s) {
+  const int bands = a.bands.value, slices = a.slices.value, tile_pixels = a.tile_p * a.Q;
+  const double groups = ceil_div(a.N, a.tile_images), maps = (double)a.N * a.H * a.W;
+  double pixels = 0, reduce_passes = 0, conv_passes = 0;
+  for (int band = 0; band < bands; band++) {
+    const int first = halo_origin(band * a.tile_p, a.stride_h, a.pad_h), end = first + a.halo_h;
+    const int rows = (end < a.H ? end : a.H) - (first > 0 ? first : 0);
+    pixels += (double)rows * a.W * a.N;
+    reduce_passes += groups * ceil_div(a.tile_images * rows * a.W, s.rows);
+    if (band * a.tile_p < a.P)
+      conv_passes += groups * ceil_div(a.tile_images * tile_pixels, s.rows);
+  }
+  const double x = ceil_div(a.Cr, s.columns) * pixels * a.C;
+  const double wr = reduce_passes * a.Cr * a.C;
+  const double w = conv_passes * a.K * a.R * a.S * a.Cr;
+  const double results = (double)a.N * a.P * a.Q * a.K + (a.r ? maps * a.Cr : 0);
+  return storage_bytes(a.type) * (slices * (x + wr) + w + results) +
+         4 * (slices * reduce_passes * (a.br ? a.Cr : 0) + conv_passes * (a.b ? a.K : 0));
+}
+
+inline double conv_mma_traffic(const ConvMmaArgs& a, const MmaShape& s, bool pooled = false) {
+  const double taps = pooled ? pairs_along(a.P, a.H, 3, 1, 1) * pairs_along(a.Q, a.W, 3, 1, 1)
+                             : pairs_along(a.P, a.H, a.R, a.stride_h, a.pad_h, a.step_h) *
+                                   pairs_along(a.Q, a.W, a.S, a.stride_w, a.pad_w, a.step_w);
+  const double row_tiles = ceil_div(a.pixels, s.rows), outputs = (double)a.pixels * a.K;
+  const double elements = a.column_tiles.value * taps * a.N * a.C +
+                          row_tiles * a.K * a.R * a.S * a.C +
+                          outputs * (1 + (a.mask ? 1 : 0) + (a.accumulate ? 1 : 0));
+  return storage_bytes(a.type) * elements + 4 * row_tiles * (a.b ? a.K : 0);
+}
+
+inline double conv_wgrad_mma_traffic(const ConvWgradMmaPlan& plan, int launch) {
+  const ConvWgradMmaArgs& a = plan.args;
+  if (launch == 1) return sum_traffic(plan.sum);
+  const double taps = pairs_along(a.P, a.H, a.R, a.stride_h, a.pad_h) *
+                      pairs_along(a.Q, a.W, a.S, a.stride_w, a.pad_w) * a.N;
+  return storage_bytes(a.type) * ((double)a.column_tiles.value * a.pixels * a.K +
+                                  ceil_div(a.K, kWgradRows) * taps * a.C) +
+         4.0 * a.chunks * a.K * ((double)a.R * a.S * a.C + (a.gb ? 1 : 0));
+}
+
+inline double inception_mma_traffic(const InceptionMmaArgs& a) {
+  const MmaShape& s = kMmaShapes[kMmaMid];
+  return reduce_conv_mma_traffic(a.branches[0], s) + reduce_conv_mma_traffic(a.branches[1], s) +
+         conv_mma_traffic(a.ones, s) + conv_mma_traffic(a.projection, s, true);
+}
