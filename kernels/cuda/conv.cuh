@@ -33,28 +33,36 @@ __device__ __forceinline__ void conv_fprop(const ConvCudaArgs& a) {
     from[i] = offset_of(a.x_strides, n, top[i], left[i]);
     if (m >= a.pixels) left[i] = a.W;  // no tap of this row lies inside
   }
-  float acc[T::kThreadRows][4], va[T::kRows / 8], vb[T::kColumns / 8];
+  const bool paired_x = a.C % 2 == 0 && is_paired(x, a.x_strides);
+  const bool paired_w = row % 2 == 0 && is_paired(w, CudaStrides{});
+  // element t of row i of A: where it lies in x; -1: nowhere
+  const auto locate = [&](int i, int t) {
+    const int tap = divide(t, a.channels), r = divide(tap, a.filter_w);
+    const int s = tap - r * a.filter_w.value;
+    const bool in = t < row && inside(top[i] + r, a.H) && inside(left[i] + s, a.W);
+    return in ? from[i] + offset_of(a.x_strides, 0, r, s) + t - tap * a.C : -1;
+  };
+  float acc[T::kThreadRows][4];
+  Pair<S> va[T::kRows / 16], vb[T::kColumns / 16];
   start<T>(acc, b, k, panel.K);
   int t0 = 0;
   pipeline(
       ceil_div(row, T::kStep),
       [&] {
         fetch_rows<T::kRows>(va, [&](int i, int step) {
-          const int t = t0 + step, tap = divide(t, a.channels);
-          const int r = divide(tap, a.filter_w), s = tap - r * a.filter_w.value;
-          const int distance = offset_of(a.x_strides, 0, r, s) + t - tap * a.C;
-          const bool in = t < row && inside(top[i] + r, a.H) && inside(left[i] + s, a.W);
-          return in ? to_float(x[from[i] + distance]) : 0.f;
+          const int at = locate(i, t0 + step);  // an even C keeps both within a tap
+          return fetch_pair(x, at, paired_x ? at : locate(i, t0 + step + 1), paired_x);
         });
         fetch_rows<T::kColumns>(vb, [&](int i, int step) {
-          const int column = k0 + threadIdx.x / 8 + 16 * i;
-          return column < panel.K && t0 + step < row ? to_float(w[column * row + t0 + step]) : 0.f;
+          const int column = k0 + threadIdx.x / 8 + 16 * i, t = t0 + step, at = column * row + t;
+          const int rest = column < panel.K ? row - t : 0;
+          return fetch_pair(w, rest > 0 ? at : -1, rest > 1 ? at + 1 : -1, paired_w);
         });
         t0 += T::kStep;
       },
       [&](int buffer) {
-        store_rows<T::kRows>(va, panel_a + buffer * T::kPanelA, T::kRowsPitchA, 1);
-        store_rows<T::kColumns>(vb, panel_b + buffer * T::kPanelB, 1, T::kRowsPitchB);
+        store_rows_a<T>(va, panel_a + buffer * T::kPanelA);
+        store_rows_b<T>(vb, panel_b + buffer * T::kPanelB);
       },
       [&](int buffer) {
         const float* rows = panel_a + buffer * T::kPanelA + lane_y<T>() * T::kRowsPitchA;
@@ -113,7 +121,8 @@ __device__ __forceinline__ void conv_dgrad(const ConvCudaArgs& a) {
     q0[i] = pixel - row * a.map_w.value + first_q;
   }
 
-  float acc[T::kThreadRows][4], va[T::kRows / 8], vb[T::kColumns / 8];
+  float acc[T::kThreadRows][4];
+  Pair<S> va[T::kRows / 16], vb[T::kColumns / 16];
   start<T>(acc, nullptr, 0, 0);
   int source = 0, tap_r = 0, tap_s = 0, k0 = 0;       // fetch runs a step ahead
   int from_gy[T::kRows / 16], from_y[T::kRows / 16];  // where the tap's rows begin
@@ -131,17 +140,25 @@ __device__ __forceinline__ void conv_dgrad(const ConvCudaArgs& a) {
             from_gy[i] = offset_of(panel.gy_strides, image[i], p, q);
             from_y[i] = offset_of(panel.y_strides, image[i], p, q);
           }
+        const bool even_k = panel.K % 2 == 0;
+        const bool paired_gy = even_k && is_paired(gy, panel.gy_strides);
+        const bool paired_y = even_k && is_paired(y, panel.y_strides);
+        const bool paired_w = a.C % 2 == 0 && is_paired(w, CudaStrides{});
         fetch_rows<T::kRows>(va, [&](int i, int step) {
-          const bool in_k = in[i] && k0 + step < panel.K;
-          const float value = in_k ? load(gy + from_gy[i] + k0 + step) : 0.f;
-          const float mask = in_k && y ? load(y + from_y[i] + k0 + step) : 1.f;
-          return mask > 0.f ? value : 0.f;  // both loads in flight, and no gy behind a zero
+          const int k = k0 + step, left = in[i] ? panel.K - k : 0;
+          const auto fetch = [&](const S* p, int at, bool paired) {
+            return fetch_pair(p, left > 0 ? at : -1, left > 1 ? at + 1 : -1, paired);
+          };
+          const Pair<S> value = fetch(gy, from_gy[i] + k, paired_gy);
+          if (!y) return value;
+          return keep_positive(value, fetch(y, from_y[i] + k, paired_y));  // both in flight
         });
         const int k = k0 + threadIdx.x / 8;
         const int tap = (first_r + tap_r * a.stride_h) * a.S + first_s + tap_s * a.stride_w;
         const int row = (k * a.R * a.S + tap) * a.C;
-        fetch_columns<T::kColumns>(vb, [&](int, int c) {
-          return k < panel.K && c0 + c < a.C ? load(w + row + c0 + c) : 0.f;
+        fetch_columns<T::kColumns>(vb, [&](int, int column) {
+          const int c = c0 + column, left = k < panel.K ? a.C - c : 0;
+          return fetch_pair(w, left > 0 ? row + c : -1, left > 1 ? row + c + 1 : -1, paired_w);
         });
         k0 += T::kStep;
         if (k0 >= panel.K) {
@@ -151,8 +168,8 @@ __device__ __forceinline__ void conv_dgrad(const ConvCudaArgs& a) {
         }
       },
       [&](int buffer) {
-        store_rows<T::kRows>(va, panel_a + buffer * T::kPanelA, T::kRowsPitchA, 1);
-        store_columns<T::kColumns>(vb, panel_b + buffer * T::kPanelB, 1, T::kColumnsPitchB);
+        store_rows_a<T>(va, panel_a + buffer * T::kPanelA);
+        store_columns_b<T>(vb, panel_b + buffer * T::kPanelB);
       },
       [&](int buffer) {
         const float* rows = panel_a + buffer * T::kPanelA + lane_y<T>() * T::kRowsPitchA;

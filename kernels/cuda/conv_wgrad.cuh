@@ -20,17 +20,24 @@ __device__ __forceinline__ void conv_wgrad(const ConvWgradCudaArgs& a) {
   const int t0 = (blockIdx.x - k_tile * a.column_tiles.value) * T::kColumns;
   const int begin = chunk * a.chunk_pixels, end = min(begin + a.chunk_pixels, a.pixels);
 
-  // the columns this thread fetches: tap, and the distance in x from the window's first element
-  int tap[T::kColumns / 8], distance[T::kColumns / 8];
+  const bool paired_gy = a.K % 2 == 0 && is_paired(gy, a.gy_strides);
+  const bool paired_y = a.K % 2 == 0 && is_paired(y, a.y_strides);
+  const bool paired_x = a.C % 2 == 0 && is_paired(x, a.x_strides);
+  // the columns this thread fetches: tap, and the distance in x from the window's first element. An
+  // even C keeps the two of a pair within a tap.
+  int tap[T::kColumns / 16][2], distance[T::kColumns / 16][2];
 #pragma unroll
-  for (int i = 0; i < T::kColumns / 8; i++) {
-    const int t = t0 + threadIdx.x % 8 + 8 * i, pixel = divide(t, a.channels);
-    const int r = divide(pixel, a.filter_w), s = pixel - r * a.filter_w.value;
-    tap[i] = t < row ? r << 16 | s : -1;
-    distance[i] = offset_of(a.x_strides, 0, r, s) + t - pixel * a.C;
-  }
+  for (int i = 0; i < T::kColumns / 16; i++)
+#pragma unroll
+    for (int j = 0; j < 2; j++) {
+      const int t = t0 + threadIdx.x % 8 * 2 + 16 * i + j, pixel = divide(t, a.channels);
+      const int r = divide(pixel, a.filter_w), s = pixel - r * a.filter_w.value;
+      tap[i][j] = t < row ? r << 16 | s : -1;
+      distance[i][j] = offset_of(a.x_strides, 0, r, s) + t - pixel * a.C;
+    }
 
-  float acc[T::kThreadRows][4], va[T::kRows / 8], vb[T::kColumns / 8], bias = 0.f;
+  float acc[T::kThreadRows][4], bias = 0.f;
+  Pair<S> va[T::kRows / 16], vb[T::kColumns / 16];
   start<T>(acc, nullptr, 0, 0);
   // one block of a row of tiles sums the bias, a thread per output channel
   const bool sums_bias = gb && t0 == 0 && threadIdx.x < T::kRows;
@@ -46,21 +53,27 @@ __device__ __forceinline__ void conv_wgrad(const ConvWgradCudaArgs& a) {
         const int from_y = offset_of(a.y_strides, n, p, q) + k0;
         const int from_x = offset_of(a.x_strides, n, h, column);
         fetch_columns<T::kRows>(va, [&](int, int k) {
-          const bool in_k = m < end && k0 + k < a.K;
-          const float value = in_k ? to_float(gy[from_gy + k]) : 0.f;
-          const float mask = in_k && y ? to_float(y[from_y + k]) : 1.f;
-          return mask > 0.f ? value : 0.f;
+          const int left = m < end ? a.K - k0 - k : 0;
+          const auto fetch = [&](const S* p, int at, bool paired) {
+            return fetch_pair(p, left > 0 ? at : -1, left > 1 ? at + 1 : -1, paired);
+          };
+          const Pair<S> value = fetch(gy, from_gy + k, paired_gy);
+          return y ? keep_positive(value, fetch(y, from_y + k, paired_y)) : value;
         });
         fetch_columns<T::kColumns>(vb, [&](int i, int) {
-          const bool in = m < end && tap[i] >= 0 && inside(h + (tap[i] >> 16), a.H) &&
-                          inside(column + (tap[i] & 0xffff), a.W);
-          return in ? to_float(x[from_x + distance[i]]) : 0.f;
+          const auto locate = [&](int j) {
+            const bool in = m < end && tap[i][j] >= 0 && inside(h + (tap[i][j] >> 16), a.H) &&
+                            inside(column + (tap[i][j] & 0xffff), a.W);
+            return in ? from_x + distance[i][j] : -1;
+          };
+          const int at = locate(0);
+          return fetch_pair(x, at, paired_x ? at : locate(1), paired_x);
         });
         m += T::kStep;
       },
       [&](int buffer) {
-        store_columns<T::kRows>(va, panel_a + buffer * T::kPanelA, T::kColumnsPitchA, 1);
-        store_columns<T::kColumns>(vb, panel_b + buffer * T::kPanelB, 1, T::kColumnsPitchB);
+        store_columns_a<T>(va, panel_a + buffer * T::kPanelA);
+        store_columns_b<T>(vb, panel_b + buffer * T::kPanelB);
       },
       [&](int buffer) {
         const float* rows = panel_a + buffer * T::kPanelA;
@@ -70,7 +83,10 @@ __device__ __forceinline__ void conv_wgrad(const ConvWgradCudaArgs& a) {
             panel_b + buffer * T::kPanelB, T::kColumnsPitchB);
         if (sums_bias)
 #pragma unroll
-          for (int i = 0; i < T::kStep; i++) bias += rows[threadIdx.x * T::kColumnsPitchA + i];
+          for (int i = 0; i < T::kStep; i += 4) {
+            const float4 v = *(const float4*)(rows + threadIdx.x * T::kColumnsPitchA + i);
+            bias = bias + v.x + v.y + v.z + v.w;
+          }
       });
 
   const int t = t0 + lane_x<T>() * 4;

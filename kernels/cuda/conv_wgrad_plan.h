@@ -4,10 +4,10 @@
 #include "launch.h"
 
 constexpr int kBlockThreads = 128, kTileRows = 64;
-constexpr int kPanelFloats = 2 * kTileRows * (kChannelStep + 8);  // A in both buffers, without B
+constexpr int kPanelFloats = 2 * kTileRows * (kChannelStep + 4);  // A in both buffers, without B
 
 inline int panel_bytes(int columns) {
-  return 4 * (kPanelFloats + 2 * kChannelStep * (columns + 8));
+  return 4 * (kPanelFloats + 2 * kChannelStep * (columns + 16));
 }
 
 // A narrow tile makes a third more shared loads per multiply-add: it must save a fifth of them.

@@ -50,8 +50,8 @@ extern "C" __global__ void __launch_bounds__(256, 4)
 static_assert(kBlockThreads == WideTile::kThreads && kTileRows == WideTile::kRows,
               "the plan's tile is the kernels' tile");
 static_assert(kPanelFloats == 2 * WideTile::kPanelA &&
-                  WideTile::kPanels - kPanelFloats == 2 * kChannelStep * (64 + 8) &&
-                  NarrowTile::kPanels - kPanelFloats == 2 * kChannelStep * (32 + 8),
+                  WideTile::kPanels - kPanelFloats == 2 * kChannelStep * (64 + 16) &&
+                  NarrowTile::kPanels - kPanelFloats == 2 * kChannelStep * (32 + 16),
               "panel_bytes() counts the shared memory the kernels carve");
 
 PYI_ENTRY_TABLE(reduce_conv, PYI_REDUCE_CONV_ENTRIES)

@@ -28,6 +28,8 @@ __device__ __forceinline__ void fprop(const ReduceConvCudaArgs& a) {
 
   // 1x1
   const bool vector_r = is_vector(r, a.r_strides);
+  const bool paired_c = a.C % 2 == 0, paired_x = paired_c && is_paired(x, a.x_strides);
+  const bool paired_wr = paired_c && is_paired(wr, CudaStrides{});
   const int lead_h = owned_lead(a.R, a.stride_h, a.pad_h);
   const int lead_w = owned_lead(a.S, a.stride_w, a.pad_w);
   for (int m0 = 0; m0 < halo_pixels; m0 += T::kRows) {
@@ -41,24 +43,27 @@ __device__ __forceinline__ void fprop(const ReduceConvCudaArgs& a) {
     }
     for (int n0 = 0; n0 < a.Cr; n0 += T::kColumns) {
       const int cr = n0 + lane_x<T>() * 4;
-      float acc[T::kThreadRows][4], va[T::kRows / 8], vb[T::kColumns / 8];
+      float acc[T::kThreadRows][4];
+      Pair<float> va[T::kRows / 16], vb[T::kColumns / 16];
       start<T>(acc, br, cr, a.Cr);
       int c0 = 0;
       pipeline(
           ceil_div(a.C, T::kStep),
           [&] {
-            fetch_rows<T::kRows>(va, [&](int i, int c) {
-              return source[i] >= 0 && c0 + c < a.C ? x[source[i] + c0 + c] : 0.f;
+            fetch_rows<T::kRows>(va, [&](int i, int step) {
+              const int c = c0 + step, left = source[i] >= 0 ? a.C - c : 0, at = source[i] + c;
+              return fetch_pair(x, left > 0 ? at : -1, left > 1 ? at + 1 : -1, paired_x);
             });
-            fetch_rows<T::kColumns>(vb, [&](int i, int c) {
-              const int k = n0 + threadIdx.x / 8 + 16 * i;
-              return k < a.Cr && c0 + c < a.C ? wr[k * a.C + c0 + c] : 0.f;
+            fetch_rows<T::kColumns>(vb, [&](int i, int step) {
+              const int k = n0 + threadIdx.x / 8 + 16 * i, c = c0 + step, at = k * a.C + c;
+              const int left = k < a.Cr ? a.C - c : 0;
+              return fetch_pair(wr, left > 0 ? at : -1, left > 1 ? at + 1 : -1, paired_wr);
             });
             c0 += T::kStep;
           },
           [&](int buffer) {
-            store_rows<T::kRows>(va, panel_a + buffer * T::kPanelA, T::kRowsPitchA, 1);
-            store_rows<T::kColumns>(vb, panel_b + buffer * T::kPanelB, 1, T::kRowsPitchB);
+            store_rows_a<T>(va, panel_a + buffer * T::kPanelA);
+            store_rows_b<T>(vb, panel_b + buffer * T::kPanelB);
           },
           [&](int buffer) {
             const float* rows = panel_a + buffer * T::kPanelA + lane_y<T>() * T::kRowsPitchA;
@@ -75,7 +80,8 @@ __device__ __forceinline__ void fprop(const ReduceConvCudaArgs& a) {
 #pragma unroll
           for (int j = 0; j < 4; j++)  // the halo outside the map is zero, not relu(br)
             acc[i][j] = in && cr + j < a.Cr ? relu(acc[i][j]) : 0.f;
-          store4(reduced + m * pitch + cr, acc[i], 4, true);
+          *(float4*)(reduced + m * pitch + cr) =
+              make_float4(acc[i][0], acc[i][1], acc[i][2], acc[i][3]);
           if (r && in && owns(row, lead_h, a.tile_p, a.stride_h) &&
               owns(column, lead_w, a.tile_q.value, a.stride_w))
             store4(r + offset_of(a.r_strides, n, h0 + row, w0 + column) + cr, acc[i], a.Cr - cr,
@@ -88,6 +94,7 @@ __device__ __forceinline__ void fprop(const ReduceConvCudaArgs& a) {
 
   // KxK
   const bool vector_y = is_vector(y, a.y_strides);
+  const bool paired_w = a.Cr % 2 == 0 && is_paired(w, CudaStrides{});
   const int tile_outputs = a.tile_p * a.tile_q.value, steps_per_tap = ceil_div(a.Cr, T::kStep);
   for (int m0 = 0; m0 < tile_outputs; m0 += T::kRows) {
     int base[T::kThreadRows];  // of the output's first tap in the reduced tile
@@ -100,24 +107,23 @@ __device__ __forceinline__ void fprop(const ReduceConvCudaArgs& a) {
     }
     for (int n0 = 0; n0 < a.K; n0 += T::kColumns) {
       const int k = n0 + lane_x<T>() * 4;
-      float acc[T::kThreadRows][4], vb[T::kColumns / 8];
+      float acc[T::kThreadRows][4];
+      Pair<float> vb[T::kColumns / 16];
       start<T>(acc, b, k, a.K);
       int fetch_tap = 0, fetch_c = 0, tap_s = 0, tap = 0, c0 = 0;  // fetch runs a step ahead
       pipeline(
           a.R * a.S * steps_per_tap,
           [&] {
-            fetch_rows<T::kColumns>(vb, [&](int i, int c) {
-              const int column = n0 + threadIdx.x / 8 + 16 * i;
-              return column < a.K && fetch_c + c < a.Cr
-                         ? w[(column * a.R * a.S + fetch_tap) * a.Cr + fetch_c + c]
-                         : 0.f;
+            fetch_rows<T::kColumns>(vb, [&](int i, int step) {
+              const int column = n0 + threadIdx.x / 8 + 16 * i, c = fetch_c + step;
+              const int at = (column * a.R * a.S + fetch_tap) * a.Cr + c;
+              const int left = column < a.K ? a.Cr - c : 0;
+              return fetch_pair(w, left > 0 ? at : -1, left > 1 ? at + 1 : -1, paired_w);
             });
             fetch_c += T::kStep;
             if (fetch_c >= a.Cr) fetch_c = 0, fetch_tap++;
           },
-          [&](int buffer) {
-            store_rows<T::kColumns>(vb, panel_b + buffer * T::kPanelB, 1, T::kRowsPitchB);
-          },
+          [&](int buffer) { store_rows_b<T>(vb, panel_b + buffer * T::kPanelB); },
           [&](int buffer) {
             const float* rows = reduced + tap * pitch + c0;  // tap: its pixel in the halo
             multiply<T>(
@@ -166,9 +172,13 @@ __device__ __forceinline__ void dgrad(const ReduceConvCudaArgs& a) {
 
   // KxK
   const int steps_per_tap = ceil_div(a.K, T::kStep);
+  const bool paired_gy = a.K % 2 == 0 && is_paired(gy, a.gy_strides) && is_paired(y, a.y_strides);
+  const bool paired_w = a.Cr % 2 == 0 && is_paired(w, CudaStrides{});
+  const bool vector_r = is_vector(r, a.r_strides);
   for (int n0 = 0; n0 < a.Cr; n0 += T::kColumns) {
     const int cr = n0 + lane_x<T>() * 4;
-    float acc[T::kThreadRows][4], va[T::kRows / 8], vb[T::kColumns / 8];
+    float acc[T::kThreadRows][4];
+    Pair<float> va[T::kRows / 16], vb[T::kColumns / 16];
     start<T>(acc, nullptr, 0, 0);
     int tap_r = 0, tap_s = 0, k0 = 0;
     int from_gy[T::kRows / 16], from_y[T::kRows / 16];  // where the tap's rows begin; -1: nowhere
@@ -187,15 +197,18 @@ __device__ __forceinline__ void dgrad(const ReduceConvCudaArgs& a) {
               from_gy[i] = in ? offset_of(a.gy_strides, n, p, q) : -1;
               from_y[i] = in ? offset_of(a.y_strides, n, p, q) : -1;
             }
-          fetch_rows<T::kRows>(va, [&](int i, int c) {
-            const bool in = from_gy[i] >= 0 && k0 + c < a.K;
-            const float value = in ? gy[from_gy[i] + k0 + c] : 0.f;
-            const float mask = in ? y[from_y[i] + k0 + c] : 0.f;
-            return mask > 0.f ? value : 0.f;  // both loads in flight, and no gy behind a zero
+          fetch_rows<T::kRows>(va, [&](int i, int step) {
+            const int k = k0 + step, left = from_gy[i] >= 0 ? a.K - k : 0;
+            const auto fetch = [&](const float* p, int at) {
+              return fetch_pair(p, left > 0 ? at : -1, left > 1 ? at + 1 : -1, paired_gy);
+            };
+            const Pair<float> value = fetch(gy, from_gy[i] + k);
+            return keep_positive(value, fetch(y, from_y[i] + k));  // both loads in flight
           });
           const int k = k0 + threadIdx.x / 8, row = (k * a.R + tap_r) * a.S + tap_s;
-          fetch_columns<T::kColumns>(vb, [&](int, int c) {
-            return k < a.K && n0 + c < a.Cr ? w[row * a.Cr + n0 + c] : 0.f;
+          fetch_columns<T::kColumns>(vb, [&](int, int column) {
+            const int c = n0 + column, left = k < a.K ? a.Cr - c : 0, at = row * a.Cr + c;
+            return fetch_pair(w, left > 0 ? at : -1, left > 1 ? at + 1 : -1, paired_w);
           });
           k0 += T::kStep;
           if (k0 >= a.K) {
@@ -204,8 +217,8 @@ __device__ __forceinline__ void dgrad(const ReduceConvCudaArgs& a) {
           }
         },
         [&](int buffer) {
-          store_rows<T::kRows>(va, panel_a + buffer * T::kPanelA, T::kRowsPitchA, 1);
-          store_columns<T::kColumns>(vb, panel_b + buffer * T::kPanelB, 1, T::kColumnsPitchB);
+          store_rows_a<T>(va, panel_a + buffer * T::kPanelA);
+          store_columns_b<T>(vb, panel_b + buffer * T::kPanelB);
         },
         [&](int buffer) {
           const float* rows = panel_a + buffer * T::kPanelA + lane_y<T>() * T::kRowsPitchA;
@@ -220,11 +233,13 @@ __device__ __forceinline__ void dgrad(const ReduceConvCudaArgs& a) {
       if (row < a.tile_pixels && cr < resident_channels) {
         const int n = divide(m, a.map_pixels), pixel = m - n * a.map_pixels.value;
         const int h = divide(pixel, a.map_w);
-        const int mask = offset_of(a.r_strides, n, h, pixel - h * a.map_w.value) + cr;
+        const int from = offset_of(a.r_strides, n, h, pixel - h * a.map_w.value) + cr;
+        float mask[4];
+        load4(r + from, mask, m < end ? a.Cr - cr : 0, vector_r);
 #pragma unroll
-        for (int j = 0; j < 4; j++)
-          acc[i][j] = m < end && cr + j < a.Cr && r[mask + j] > 0.f ? acc[i][j] : 0.f;
-        store4(reduced + row * pitch + cr, acc[i], 4, true);
+        for (int j = 0; j < 4; j++) acc[i][j] = mask[j] > 0.f ? acc[i][j] : 0.f;
+        *(float4*)(reduced + row * pitch + cr) =
+            make_float4(acc[i][0], acc[i][1], acc[i][2], acc[i][3]);
         if (m < end) store4(gr + m * a.Cr + cr, acc[i], a.Cr - cr, vector_gr);
       }
     }
@@ -233,9 +248,11 @@ __device__ __forceinline__ void dgrad(const ReduceConvCudaArgs& a) {
 
   // 1x1
   const bool vector_gx = is_vector(gx, a.gx_strides);
+  const bool paired_wr = a.C % 2 == 0 && is_paired(wr, CudaStrides{});
   for (int n0 = 0; n0 < a.C; n0 += T::kColumns) {
     const int c = n0 + lane_x<T>() * 4;
-    float acc[T::kThreadRows][4], vb[T::kColumns / 8];
+    float acc[T::kThreadRows][4];
+    Pair<float> vb[T::kColumns / 16];
     start<T>(acc, nullptr, 0, 0);
     int fetch_cr = 0, cr0 = 0;
     pipeline(
@@ -243,13 +260,12 @@ __device__ __forceinline__ void dgrad(const ReduceConvCudaArgs& a) {
         [&] {
           const int cr = fetch_cr + threadIdx.x / 8;
           fetch_columns<T::kColumns>(vb, [&](int, int column) {
-            return cr < a.Cr && n0 + column < a.C ? wr[cr * a.C + n0 + column] : 0.f;
+            const int left = cr < a.Cr ? a.C - n0 - column : 0, at = cr * a.C + n0 + column;
+            return fetch_pair(wr, left > 0 ? at : -1, left > 1 ? at + 1 : -1, paired_wr);
           });
           fetch_cr += T::kStep;
         },
-        [&](int buffer) {
-          store_columns<T::kColumns>(vb, panel_b + buffer * T::kPanelB, 1, T::kColumnsPitchB);
-        },
+        [&](int buffer) { store_columns_b<T>(vb, panel_b + buffer * T::kPanelB); },
         [&](int buffer) {
           multiply<T>(
               acc,
@@ -268,9 +284,10 @@ __device__ __forceinline__ void dgrad(const ReduceConvCudaArgs& a) {
         const int h = divide(pixel, a.map_w);
         float* out = gx + offset_of(a.gx_strides, n, h, pixel - h * a.map_w.value) + c;
         if (a.accumulate) {
+          float old[4];
+          load4(out, old, a.C - c, vector_gx);
 #pragma unroll
-          for (int j = 0; j < 4; j++)
-            if (c + j < a.C) acc[i][j] = out[j] + acc[i][j];
+          for (int j = 0; j < 4; j++) acc[i][j] = old[j] + acc[i][j];
         }
         store4(out, acc[i], a.C - c, vector_gx);
       }

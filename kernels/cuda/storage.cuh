@@ -65,6 +65,70 @@ __device__ __forceinline__ void store(void* p, int i, float v, int storage) {
     ((f16*)p)[i] = from_float<f16>(v);
 }
 
+// ---- two neighbouring values -------------------------------------------------------------------
+// As they lie in memory, converted later: what is under way needs half the registers in 16 bits.
+template <class S>
+struct Pair {
+  unsigned bits;  // the first one low
+};
+template <>
+struct Pair<float> {
+  float first, second;
+};
+
+template <class S>
+__device__ __forceinline__ float2 to_floats(Pair<S> v) {
+  return make_float2(to_float(S{(unsigned short)v.bits}),
+                     to_float(S{(unsigned short)(v.bits >> 16)}));
+}
+__device__ __forceinline__ float2 to_floats(Pair<float> v) {
+  return make_float2(v.first, v.second);
+}
+
+// May every pair that begins at an even distance from p, over these strides, go as one access?
+// Uniform over the grid.
+template <class S>
+__device__ __forceinline__ bool is_paired(const S* p, const CudaStrides& s) {
+  return ((unsigned long long)p & (2 * sizeof(S) - 1)) == 0 &&
+         ((s.image | s.row | s.pixel) & 1) == 0;
+}
+
+// p[first] and p[second], an index below zero meaning 0 and no access. paired: second is first + 1
+// or both are below zero. Through the read-only path, also for pointers that change.
+template <class S>
+__device__ __forceinline__ Pair<S> fetch_pair(const S* p, int first, int second, bool paired) {
+  Pair<S> v{};
+  if constexpr (sizeof(S) == 4) {
+    if (paired) {
+      if (first >= 0) {
+        const float2 f = __ldg((const float2*)(p + first));
+        v = {f.x, f.y};
+      }
+      return v;
+    }
+    if (first >= 0) v.first = __ldg(p + first);
+    if (second >= 0) v.second = __ldg(p + second);
+  } else {
+    if (paired) {
+      if (first >= 0) v.bits = __ldg((const unsigned*)(p + first));
+      return v;
+    }
+    if (first >= 0) v.bits = __ldg(&p[first].bits);
+    if (second >= 0) v.bits |= (unsigned)__ldg(&p[second].bits) << 16;
+  }
+  return v;
+}
+
+// v where the mask is above zero, else 0
+template <class S>
+__device__ __forceinline__ Pair<S> keep_positive(Pair<S> v, Pair<S> mask) {
+  const float2 m = to_floats(mask);
+  if constexpr (sizeof(S) == 4)
+    return {m.x > 0.f ? v.first : 0.f, m.y > 0.f ? v.second : 0.f};
+  else
+    return {(m.x > 0.f ? v.bits & 0xffffu : 0u) | (m.y > 0.f ? v.bits & 0xffff0000u : 0u)};
+}
+
 // ---- four neighbouring channels ----------------------------------------------------------------
 // May four channels go as one access of 16 (8) bytes? Uniform over the grid.
 template <class S>
@@ -92,16 +156,22 @@ __device__ __forceinline__ void load4(const S* __restrict__ p, float (&v)[4], in
   for (int j = 0; j < 4; j++) v[j] = j < left ? to_float(p[j]) : 0.f;
 }
 
+// To global memory. The vector stores are instructions by name: plain assignments were taken apart
+// and merged with the four below (nvcc 13.0).
 template <class S>
 __device__ __forceinline__ void store4(S* p, const float (&v)[4], int left, bool vector) {
   if (vector && left >= 4) {
     if constexpr (sizeof(S) == 4) {
-      *(float4*)p = make_float4(v[0], v[1], v[2], v[3]);
+      asm volatile("st.global.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(p), "f"(v[0]), "f"(v[1]),
+                   "f"(v[2]), "f"(v[3])
+                   : "memory");
     } else {
       unsigned short u[4];
 #pragma unroll
       for (int j = 0; j < 4; j++) u[j] = from_float<S>(v[j]).bits;
-      *(uint2*)p = make_uint2(u[0] | (unsigned)u[1] << 16, u[2] | (unsigned)u[3] << 16);
+      asm volatile("st.global.v2.u32 [%0], {%1, %2};" ::"l"(p), "r"(u[0] | (unsigned)u[1] << 16),
+                   "r"(u[2] | (unsigned)u[3] << 16)
+                   : "memory");
     }
     return;
   }

@@ -7,6 +7,10 @@
 //
 //   columns ->   lane_x 0..15 (0..7 when narrow), 4 neighbouring columns each
 //   rows         lane_y, lane_y + kLanesY, ...
+//
+// A warp is 8 lanes along the columns and 4 along the rows, bits of both interleaved: lanes n and
+// n ^ 1 read one address of B, lanes n and n ^ 2 one of A, so every 16-byte read returns two
+// registers a wavefront. (16 x 2 lanes in row order took twice as many.)
 #pragma once
 #include "storage.cuh"
 
@@ -15,11 +19,13 @@ struct Tile {
   static constexpr int kThreads = 128, kRows = 64, kColumns = kColumns_, kStep = kChannelStep;
   static constexpr int kLanesX = kColumns / 4, kLanesY = kThreads / kLanesX;
   static constexpr int kThreadRows = kRows / kLanesY;
-  // Pitches for stores without bank conflicts, from lanes as 8 x 4: 24 r + c and 20 c + r cover 32
-  // banks for the rows of A, 4 c + n and 8 c + n for B (written as rows, as columns).
-  static constexpr int kRowsPitchA = kStep + 8, kColumnsPitchA = kStep + 4;
-  static constexpr int kRowsPitchB = kColumns + 4, kColumnsPitchB = kColumns + 8;
-  static constexpr int kPanelA = kRows * kRowsPitchA, kPanelB = kStep * kColumnsPitchB;  // floats
+  // Pitches for stores of pairs without bank conflicts. Pairs along the pitch's row go as 8 bytes,
+  // 16 lanes at a time: two rows must lie 16 words apart. Pairs across it go as two words, those of
+  // lanes 4..7 of eight in the other order: 40 l + 20 e and 8 l + 4 e cover the banks.
+  static constexpr int kRowsPitchA = kStep, kColumnsPitchA = kStep + 4;
+  static constexpr int kRowsPitchB = kColumns + 4, kColumnsPitchB = kColumns + 16;
+  static constexpr int kPanelA = kRows * kColumnsPitchA,
+                       kPanelB = kStep * kColumnsPitchB;   // floats
   static constexpr int kPanels = 2 * (kPanelA + kPanelB);  // 2 buffers
 
   static_assert(kColumns == 64 || kColumns == 32,
@@ -27,8 +33,8 @@ struct Tile {
                 "(5x5 branches). 128 lost: most GoogLeNet branches would leave half of it empty");
   static_assert(
       kStep == 16 && kThreads == 128,
-      "128 threads stage 16 steps: 8 lanes to a 32-byte sector, twice along rows. 8 steps "
-      "lost: twice the barriers; 32 lost: 39 KB of panels");
+      "128 threads stage 16 steps: 8 lanes fetch a pair each, whole sectors in every storage. 8 "
+      "steps lost: twice the barriers; 32 lost: 39 KB of panels");
   static_assert(kThreadRows * 4 + 2 * kStep <= 64,
                 "accumulators and staged values must leave half of 128 registers to operands and "
                 "addresses. 8x8 accumulators in 64 threads lost: two warps hide no latency");
@@ -39,46 +45,74 @@ using NarrowTile = Tile<32>;
 
 template <class T>
 __device__ __forceinline__ int lane_x() {
-  return threadIdx.x % T::kLanesX;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  return warp % (T::kLanesX / 8) * 8 + ((lane & 6) | (lane >> 3 & 1));
 }
 template <class T>
 __device__ __forceinline__ int lane_y() {
-  return threadIdx.x / T::kLanesX;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  return warp / (T::kLanesX / 8) * 4 + (lane >> 4 << 1 | (lane & 1));
 }
 
 // ---- staging: global memory -> registers -> panel ----------------------------------------------
-// Rows: the summed axis is contiguous in memory (pixels of a map, rows of a filter). Eight lanes
-// read one 32-byte sector of a row; thread t has rows t/8 + 16 i.
-template <int kRows, class Load>
-__device__ __forceinline__ void fetch_rows(float (&v)[kRows / 8], Load load) {
+// Rows: the summed axis is contiguous in memory (pixels of a map, rows of a filter). Thread t has
+// steps 2 (t % 8) and the next one of rows t/8 + 16 i: eight lanes read 16 neighbouring values.
+template <int kRows, class S, class Load>
+__device__ __forceinline__ void fetch_rows(Pair<S> (&v)[kRows / 16], Load load) {
 #pragma unroll
-  for (int i = 0; i < kRows / 16; i++)
-#pragma unroll
-    for (int j = 0; j < 2; j++) v[2 * i + j] = load(i, threadIdx.x % 8 + 8 * j);
+  for (int i = 0; i < kRows / 16; i++) v[i] = load(i, threadIdx.x % 8 * 2);
 }
-template <int kRows>
-__device__ __forceinline__ void store_rows(const float (&v)[kRows / 8], float* panel, int row_pitch,
-                                           int step_pitch) {
+// Columns: the other axis is contiguous. Thread t has step t/8 and columns 2 (t % 8) + 16 i.
+template <int kColumns, class S, class Load>
+__device__ __forceinline__ void fetch_columns(Pair<S> (&v)[kColumns / 16], Load load) {
 #pragma unroll
-  for (int i = 0; i < kRows / 16; i++)
-#pragma unroll
-    for (int j = 0; j < 2; j++)
-      panel[(threadIdx.x / 8 + 16 * i) * row_pitch + (threadIdx.x % 8 + 8 * j) * step_pitch] =
-          v[2 * i + j];
+  for (int i = 0; i < kColumns / 16; i++) v[i] = load(i, threadIdx.x % 8 * 2 + 16 * i);
 }
 
-// Columns: the other axis is contiguous. Thread t has step t/8 and columns t%8 + 8 i.
-template <int kColumns, class Load>
-__device__ __forceinline__ void fetch_columns(float (&v)[kColumns / 8], Load load) {
+// Pairs that go on along the panel's rows: panel[t / 8 + major i][2 (t % 8) + minor i]
+template <int kPairs, class S>
+__device__ __forceinline__ void store_along(const Pair<S> (&v)[kPairs], float* panel, int pitch,
+                                            int major, int minor) {
+  float* to = panel + threadIdx.x / 8 * pitch + threadIdx.x % 8 * 2;
 #pragma unroll
-  for (int i = 0; i < kColumns / 8; i++) v[i] = load(i, threadIdx.x % 8 + 8 * i);
+  for (int i = 0; i < kPairs; i++) {
+    const float2 f = to_floats(v[i]);  // one store by its type: a float2 may be taken apart
+    *(unsigned long long*)(to + i * (major * pitch + minor)) =
+        (unsigned long long)__float_as_uint(f.y) << 32 | __float_as_uint(f.x);
+  }
 }
-template <int kColumns>
-__device__ __forceinline__ void store_columns(const float (&v)[kColumns / 8], float* panel,
-                                              int column_pitch, int step_pitch) {
+// Pairs that lie across them: panel[2 (t % 8) + major i, and the next][t / 8 + minor i]
+template <int kPairs, class S>
+__device__ __forceinline__ void store_across(const Pair<S> (&v)[kPairs], float* panel, int pitch,
+                                             int major, int minor) {
+  const bool turn = threadIdx.x & 4;
+  float* to = panel + threadIdx.x % 8 * 2 * pitch + threadIdx.x / 8;
+  float *one = to + (turn ? pitch : 0), *other = to + (turn ? 0 : pitch);
 #pragma unroll
-  for (int i = 0; i < kColumns / 8; i++)
-    panel[(threadIdx.x % 8 + 8 * i) * column_pitch + threadIdx.x / 8 * step_pitch] = v[i];
+  for (int i = 0; i < kPairs; i++) {
+    const float2 f = to_floats(v[i]);
+    one[i * (major * pitch + minor)] = turn ? f.y : f.x;
+    other[i * (major * pitch + minor)] = turn ? f.x : f.y;
+  }
+}
+
+// A as rows of the summed axis, or as columns (turned); B likewise.
+template <class T, class S>
+__device__ __forceinline__ void store_rows_a(const Pair<S> (&v)[T::kRows / 16], float* panel) {
+  store_along(v, panel, T::kRowsPitchA, 16, 0);
+}
+template <class T, class S>
+__device__ __forceinline__ void store_columns_a(const Pair<S> (&v)[T::kRows / 16], float* panel) {
+  store_across(v, panel, T::kColumnsPitchA, 16, 0);
+}
+template <class T, class S>
+__device__ __forceinline__ void store_rows_b(const Pair<S> (&v)[T::kColumns / 16], float* panel) {
+  store_across(v, panel, T::kRowsPitchB, 0, 16);
+}
+template <class T, class S>
+__device__ __forceinline__ void store_columns_b(const Pair<S> (&v)[T::kColumns / 16],
+                                                float* panel) {
+  store_along(v, panel, T::kColumnsPitchB, 0, 16);
 }
 
 // ---- arithmetic --------------------------------------------------------------------------------
@@ -113,12 +147,13 @@ __device__ __forceinline__ void multiply(float (&acc)[T::kThreadRows][4], Row ro
 template <class T>
 __device__ __forceinline__ void start(float (&acc)[T::kThreadRows][4], const float* bias,
                                       int column, int columns) {
+  float value[4] = {0.f, 0.f, 0.f, 0.f};
+  if (bias && column < columns)
+    load4(bias + column, value, columns - column, is_vector(bias, CudaStrides{}));
 #pragma unroll
-  for (int j = 0; j < 4; j++) {
-    const float value = bias && column + j < columns ? bias[column + j] : 0.f;
+  for (int j = 0; j < 4; j++)
 #pragma unroll
-    for (int i = 0; i < T::kThreadRows; i++) acc[i][j] = value;
-  }
+    for (int i = 0; i < T::kThreadRows; i++) acc[i][j] = value[j];
 }
 
 // Two buffers, one barrier a step: while step i is multiplied, step i+1 is on its way to registers.
