@@ -117,6 +117,7 @@ __device__ __forceinline__ void conv_mma(const ConvMmaArgs& a, int block) {
       if (o < a.output_count && at < 8 * nt && inside(k - a.outputs[o].first, a.outputs[o].count))
         output[i] = o;
   }
+  const int columns = min(8 * nt, a.K - column0);  // of the warp
   const E* sum = a.accumulate ? (const E*)a.outputs[0].y : nullptr;
   float bias[4][2];
   load_bias(bias, b, column0 + 2 * l.t, a.K);
@@ -127,23 +128,31 @@ __device__ __forceinline__ void conv_mma(const ConvMmaArgs& a, int block) {
       const int m = m0 + l.result_row(i, half);
       int n, p, q;
       locate(m < a.pixels ? m : 0, n, p, q);
-      float v[4][2];
+      float v[4][2], old[4][2];
 #pragma unroll
-      for (int j = 0; j < 4; j++) {
-        const int k = column0 + 8 * j + 2 * l.t;
-        const bool in = m < a.pixels && j < nt && k < a.K;
-        float keep[2] = {1.f, 1.f}, old[2] = {0.f, 0.f};
-        if (mask && in) load_pair(mask + offset_of(a.mask_strides, n, p, q) + k, keep[0], keep[1]);
-        if (sum && in)
-          load_pair(sum + offset_of(a.outputs[0].strides, n, p, q) + k, old[0], old[1]);
+      for (int j = 0; j < 4; j++)
 #pragma unroll
         for (int e = 0; e < 2; e++) {
-          float value = acc[i][j][2 * half + e] + bias[j][e];
-          value = a.relu ? relu(value) : value;
-          v[j][e] = (keep[e] > 0.f ? value : 0.f) + old[e];
+          const float value = acc[i][j][2 * half + e] + bias[j][e];
+          v[j][e] = a.relu ? relu(value) : value;
         }
+      if (mask) {
+        spread_units(old, mask + offset_of(a.mask_strides, n, p, q) + column0, m < a.pixels,
+                     columns, l.t);
+#pragma unroll
+        for (int j = 0; j < 4; j++)
+#pragma unroll
+          for (int e = 0; e < 2; e++) v[j][e] = old[j][e] > 0.f ? v[j][e] : 0.f;
       }
-      if (sum) __syncwarp();  // lanes read pairs of the units that others are about to store
+      if (sum) {
+        spread_units(old, sum + offset_of(a.outputs[0].strides, n, p, q) + column0, m < a.pixels,
+                     columns, l.t);
+#pragma unroll
+        for (int j = 0; j < 4; j++)
+#pragma unroll
+          for (int e = 0; e < 2; e++) v[j][e] += old[j][e];
+        __syncwarp();  // lanes read pairs of the units that others are about to store
+      }
       gather_units<E>(v, l.t, [&](int which, uint4 unit) {
         if (m >= a.pixels || output[which] < 0) return;
         const MmaOutput& o = a.outputs[output[which]];

@@ -189,17 +189,6 @@ __device__ __forceinline__ void load_bias(float (&bias)[4][2], const float* __re
     }
 }
 
-// Two neighbouring elements of memory as floats.
-template <class E>
-__device__ __forceinline__ void load_pair(const E* p, float& lo, float& hi) {
-  if constexpr (sizeof(E) == 4) {
-    const float2 v = *(const float2*)p;
-    lo = v.x, hi = v.y;
-  } else {
-    unpack(*(const unsigned*)p, lo, hi, E{});
-  }
-}
-
 // The 16-byte units a lane stores of a row of 32 columns, and where they begin.
 template <class E>
 constexpr int kLaneUnits = sizeof(E) == 2 ? 1 : 2;
@@ -208,28 +197,34 @@ __device__ __forceinline__ int unit_column(int which, int t) {
   return sizeof(E) == 2 ? 8 * t : 8 * (2 * which + t % 2) + 4 * (t / 2);
 }
 
+// The four lanes of a row hold a 4x4 matrix of words; all 32 lanes turn theirs.
+__device__ __forceinline__ void transpose_words(unsigned (&w)[4], int t) {
+  const bool odd = t & 1, high = t & 2;
+#pragma unroll
+  for (int j = 0; j < 4; j += 2) {
+    const unsigned got = __shfl_xor_sync(0xffffffffu, odd ? w[j] : w[j + 1], 1);
+    w[j] = odd ? got : w[j], w[j + 1] = odd ? w[j + 1] : got;
+  }
+#pragma unroll
+  for (int j = 0; j < 2; j++) {
+    const unsigned got = __shfl_xor_sync(0xffffffffu, high ? w[j] : w[j + 2], 2);
+    w[j] = high ? got : w[j], w[j + 2] = high ? w[j + 2] : got;
+  }
+}
+
 // From a lane's pairs of four tiles of one row to whole units: store(which, unit). The four lanes
 // of a row hold a 4x4 matrix of words and transpose it (16 bits), or exchange every other pair
 // (fp32). All 32 lanes must come here.
 template <class E, class Store>
 __device__ __forceinline__ void gather_units(const float (&v)[4][2], int t, Store store) {
-  const bool odd = t & 1, high = t & 2;
   if constexpr (sizeof(E) == 2) {
     unsigned w[4];
 #pragma unroll
     for (int j = 0; j < 4; j++) w[j] = pack(v[j][0], v[j][1], E{});
-#pragma unroll
-    for (int j = 0; j < 4; j += 2) {
-      const unsigned got = __shfl_xor_sync(0xffffffffu, odd ? w[j] : w[j + 1], 1);
-      w[j] = odd ? got : w[j], w[j + 1] = odd ? w[j + 1] : got;
-    }
-#pragma unroll
-    for (int j = 0; j < 2; j++) {
-      const unsigned got = __shfl_xor_sync(0xffffffffu, high ? w[j] : w[j + 2], 2);
-      w[j] = high ? got : w[j], w[j + 2] = high ? w[j + 2] : got;
-    }
+    transpose_words(w, t);
     store(0, make_uint4(w[0], w[1], w[2], w[3]));
   } else {
+    const bool odd = t & 1;
 #pragma unroll
     for (int j = 0; j < 4; j += 2) {
       const float got0 = __shfl_xor_sync(0xffffffffu, odd ? v[j][0] : v[j + 1][0], 1);
@@ -239,6 +234,29 @@ __device__ __forceinline__ void gather_units(const float (&v)[4][2], int t, Stor
       const unsigned z = __float_as_uint(odd ? v[j + 1][0] : got0);
       const unsigned w = __float_as_uint(odd ? v[j + 1][1] : got1);
       store(j / 2, make_uint4(x, y, z, w));
+    }
+  }
+}
+
+// The way back: columns 8 j + 2 t and the next one of a row of `columns` in memory, those past the
+// end zero, whole sectors at a time. All 32 lanes must come here; a lane that is not `in` reads
+// nothing.
+template <class E>
+__device__ __forceinline__ void spread_units(float (&v)[4][2], const E* row, bool in, int columns,
+                                             int t) {
+  if constexpr (sizeof(E) == 2) {
+    uint4 unit = make_uint4(0, 0, 0, 0);
+    if (in && 8 * t < columns) unit = *(const uint4*)(row + 8 * t);
+    unsigned w[4] = {unit.x, unit.y, unit.z, unit.w};
+    transpose_words(w, t);
+#pragma unroll
+    for (int j = 0; j < 4; j++) unpack(w[j], v[j][0], v[j][1], E{});
+  } else {
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+      float2 pair = make_float2(0.f, 0.f);
+      if (in && 8 * j + 2 * t < columns) pair = *(const float2*)(row + 8 * j + 2 * t);
+      v[j][0] = pair.x, v[j][1] = pair.y;
     }
   }
 }

@@ -112,9 +112,13 @@ __device__ __forceinline__ void reduce_conv_mma(const ReduceConvMmaArgs& a, int 
             if (j < nt && m < sources && column0 + 8 * j + 2 * l.t < a.Cr) {
               if constexpr (sizeof(E) == 2)
                 store_shared(to + 16 * j, pack(v[j][0], v[j][1], E{}));
-              else  // rounded once here, not at every tap
-                store_shared(to + 32 * j, to_tf32(__float_as_uint(v[j][0])),
-                             to_tf32(__float_as_uint(v[j][1])));
+              else  // rounded once here, not at every tap; word by word without a bank conflict
+#pragma unroll
+                for (int e = 0; e < 2; e++) {
+                  const bool second = (e != 0) != (l.t > 1);
+                  store_shared(to + 32 * j + (second ? 4 : 0),
+                               to_tf32(__float_as_uint(second ? v[j][1] : v[j][0])));
+                }
             }
           }
           if (r && slice == 0)
