@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -47,7 +47,8 @@ def explain(
 ) -> None:
     """Print the table's rows for a conv, reduce_conv or module, each with its reason.
 
-    Shapes: conv N,H,W,C,K,R; reduce_conv N,H,W,C,Cr,K,R; module N,H,W,C and six widths.
+    Shapes: conv N,H,W,C,K,R; reduce_conv N,H,W,C,Cr,K,R; module N,H,W,C and six widths. With
+    --backend emulated a reduce_conv is run once as well, and its memory traffic shown by line.
     """
     import pyinception as pyi
 
@@ -56,7 +57,56 @@ def explain(
     spec = spec_of(kind, what, batch, stride, padding)
     with pyi.using(backend=backend, algorithm=algorithm):
         explanation = pyi.explain(spec, dtype=dtype)
-    emit(str(explanation), explanation.as_dict(), json)
+    text, value = str(explanation), explanation.as_dict()
+    if backend == "emulated" and kind is Kind.reduce_conv:
+        value["counters"] = rows = counters(spec)
+        text += "\n" + traffic(rows)
+    emit(text, value, json)
+
+
+def counters(spec: Any) -> list[dict[str, Any]]:
+    """What each line of the kernel's source asks of memory in one forward call on the emulator.
+
+    ``units`` are wavefronts of shared memory or 32-byte sectors of global memory, ``ideal`` those
+    of the distinct bytes, ``share`` the line's part of the units of its memory.
+    """
+    import numpy as np
+
+    import pyinception as pyi
+    from pyinception import emulator
+
+    stages: Any = spec.stages  # of a BranchSpec: two convolutions
+    reduce, conv = stages
+    rng = np.random.default_rng(0)
+    operands = [
+        rng.standard_normal(shape, np.float32)
+        for shape in (reduce.x_shape, reduce.w_shape, (reduce.K,), conv.w_shape, (conv.K,))
+    ]
+    with emulator.counting() as counted, emulator.using(checked=True):
+        pyi.reduce_conv2d(*operands, stride=conv.stride, padding=conv.padding, backend="emulated")
+    lines = [line for line in emulator.by_line(counted) if line.kind != "executed"]
+    total: dict[str, int] = {}
+    for line in lines:
+        total[line.kind.split()[0]] = total.get(line.kind.split()[0], 0) + line.units
+    return [
+        {
+            "kernel": line.kernel, "line": line.where.rpartition("/")[2], "kind": line.kind,
+            "bytes a lane": line.width, "instructions": line.instructions, "units": line.units,
+            "ideal": line.ideal, "share": round(line.units / total[line.kind.split()[0]], 4),
+        }
+        for line in lines
+    ]  # fmt: skip
+
+
+def traffic(rows: list[dict[str, Any]]) -> str:
+    """The rows of `counters` as a table, those of at least 1 %."""
+    heads = ["line", "kind", "bytes a lane", "instructions", "units", "ideal", "share"]
+    shown = [row for row in rows if row["share"] >= 0.01]
+    cells = [[f"{row[h]:.1%}" if h == "share" else str(row[h]) for h in heads] for row in shown]
+    return (
+        "counted, one call: wavefronts of shared memory, 32-byte sectors of global memory\n"
+        + output.table(heads, cells)
+    )
 
 
 def spec_of(kind: Kind, what: str, batch: int, stride: int, padding: int) -> Spec:
