@@ -21,11 +21,10 @@ using Mid = MmaTile<E, 4, 4, 2>;
 template <class E>
 __device__ __forceinline__ void inception_mma(const InceptionMmaArgs& a) {
   const int block = blockIdx.x;
-  if (block < a.first[0])
-    reduce_conv_mma<Mid<E>>(a.branches[0], block);
-  else if (block < a.first[1])
-    reduce_conv_mma<Mid<E>>(a.branches[1], block - a.first[0]);
-  else if (block < a.first[2])
+  if (block < a.first[1]) {  // one copy of the code for both branches
+    const int third = block >= a.first[0];
+    reduce_conv_mma<Mid<E>>(a.branches[third], third ? block - a.first[0] : block);
+  } else if (block < a.first[2])
     conv_mma<Mid<E>>(a.ones, block - a.first[1]);
   else
     conv_mma<Mid<E>, true>(a.projection, block - a.first[2]);
