@@ -22,7 +22,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pyinception.cli import bench, convert, demo, doctor, evaluate, explain, predict, train
+from pyinception.cli import bench, convert, demo, doctor, evaluate, explain, ladder, predict, train
 from pyinception.cli.output import Explained
 
 INTERRUPTED = 130
@@ -36,7 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (doctor, demo, train, evaluate, predict, explain, convert):
+for verb in (doctor, demo, train, evaluate, predict, explain, ladder, convert):
     verb.register(app)
 app.add_typer(bench.app, name="bench")
 

@@ -1,0 +1,50 @@
+"""The ladder: every rung computes the same, and says what it did."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pyinception.kernels import reference
+
+from pyinception import backend
+from pyinception.bench import ladder
+from pyinception.cli import main
+
+ROOT = Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.skipif(backend.why_not("cpu") is not None, reason="no compiled core")
+
+
+def test_the_python_rungs_are_convolutions() -> None:
+    draw = np.random.default_rng(0)
+    x = draw.integers(-3, 4, (1, 5, 6, 4)).astype(np.float32)
+    w = draw.integers(-3, 4, (3, 3, 3, 4)).astype(np.float32)
+    b = draw.integers(-3, 4, 3).astype(np.float32)
+    expected = reference.conv2d_fprop(x, w, b, padding=(1, 1), relu=True)
+    np.testing.assert_array_equal(ladder.im2col(x, w, b), expected)
+    for row in (0, 2, 4):
+        assert ladder.loops(x[0], w, b, row, 3) == expected[0, row].tolist()
+
+
+def test_the_verb(tmp_path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ladder, "ROUNDS", 1)
+    chart = tmp_path / "chart.png"
+    assert main.run(["ladder", "--json", "--chart", str(chart)]) == 0
+    value = json.loads(capsys.readouterr().out)
+    assert [rung["name"] for rung in value["rungs"]][:4] == [
+        "loops",
+        "reference",
+        "im2col",
+        "plain",
+    ]
+    assert all(rung["gflops"] > 0 and rung["error"] < 1e-4 for rung in value["rungs"])
+    assert value["peak_gflops"] > 0 and value["shape"] == "1 x 28 x 28 x 96 -> 128, 3x3"
+    for rung in value["rungs"]:
+        assert (ROOT / rung["read"]).exists(), rung["read"]
+    assert chart.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_a_wrong_rung_is_no_rung(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ladder, "im2col", lambda x, w, b: np.zeros((1, 28, 28, 128), np.float32))
+    with pytest.raises(RuntimeError, match=r"ladder: wrong results.*im2col"):
+        ladder.run_ladder()
