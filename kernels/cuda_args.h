@@ -113,6 +113,33 @@ struct ConvCudaArgs {
   CudaDivisor step_h, step_w;      // stride_h, stride_w
 };
 
+// ---- a module ----------------------------------------------------------------------------------
+// y = [relu(x w0) | relu(r3 w2) | relu(r5 w4) | relu(pooled w5)], r3 = relu(x w1), r5 = relu(x w3),
+// pooled = max of 3x3 of x (stride 1, padding 1); biases b0 .. b5; and its backward.
+struct InceptionCudaArgs {
+  const void* x;          // (N, H, W, C)
+  void* y;                // (N, H, W, K0 + K2 + K4 + K5): = in fprop, the ReLU masks in backward
+  void* r3;               // (N, H, W, K1) } = in fprop, all four or none; read in backward
+  void* r5;               // (N, H, W, K3) }
+  void* pooled;           // (N, H, W, C)  }
+  unsigned char* argmax;  // (N, H, W, C)  }, contiguous
+  const void* gy;         // as y; backward
+  void* gx;               // (N, H, W, C), =, or null; backward
+  const void* w[6];       // (K0, C), (K1, C), (K2, 3, 3, K1), (K3, C), (K4, R, R, K3), (K5, C)
+  const float* b[6];      // (K_i), or null; fprop
+  float* gw[6];           // as w, =, or null; backward
+  float* gb[6];           // (K_i), =, or null; only beside its gw
+  float* workspace;       // 16-byte aligned
+  long long workspace_bytes;
+  int N, H, W, C;
+  int K[6];
+  int filter;                         // R of the third branch: 5 or 3
+  int storage;                        // 0 fp32, 1 bf16, 2 fp16
+  int tensor_cores;                   // fp32 is multiplied as tf32 there
+  int shared_limit, multiprocessors;  // of the device; read on tensor cores
+  CudaStrides x_strides, y_strides, r3_strides, r5_strides, pooled_strides, gy_strides, gx_strides;
+};
+
 // ---- pooling -----------------------------------------------------------------------------------
 // Windows clipped to the image; P and Q by the floor rule, or Caffe's ceil rule in ceil_mode.
 struct PoolCudaArgs {

@@ -17,6 +17,7 @@ __all__ = [
     "CUDA_STRIDES",
     "DROPOUT_CUDA_ARGS",
     "FINITE_CUDA_ARGS",
+    "INCEPTION_CUDA_ARGS",
     "LAYOUT_CUDA_ARGS",
     "LRN_CUDA_ARGS",
     "POOL_CUDA_ARGS",
@@ -85,6 +86,20 @@ CONV_CUDA_ARGS = _record(
     ("strides", "x_strides gx_strides"),
     ("int", "accumulate P Q pixels"),
     ("divisor", "map_pixels map_w channels filter_w step_h step_w"),
+)
+
+_KINDS["pointers"] = np.dtype((np.uint64, 6))
+_KINDS["channels"] = np.dtype((np.int32, 6))
+
+INCEPTION_CUDA_ARGS = _record(
+    ("pointer", "x y r3 r5 pooled argmax gy gx"),
+    ("pointers", "w b gw gb"),
+    ("pointer", "workspace"),
+    ("bytes", "workspace_bytes"),
+    ("int", "N H W C"),
+    ("channels", "K"),
+    ("int", "filter storage tensor_cores shared_limit multiprocessors"),
+    ("strides", "x_strides y_strides r3_strides r5_strides pooled_strides gy_strides gx_strides"),
 )
 
 POOL_CUDA_ARGS = _record(

@@ -98,12 +98,13 @@ struct ConvWgradMmaArgs {
   CudaDivisor column_tiles;             // tiles along R S C
 };
 
-// out = gy [y > 0], contiguous
+// out = gy [y > 0], pixels out_pitch elements apart
 struct MaskMmaArgs {
   const void* gy;  // (N, P, Q, K)
   const void* y;   // (N, P, Q, K)
-  void* out;       // (N, P, Q, K), contiguous
+  void* out;       // (N, P, Q, K), =
   int N, P, Q, K, type;
+  int out_pitch;  // elements from pixel to pixel: K or more; 0 is K
   CudaStrides gy_strides, y_strides;
 
   // plan
@@ -114,10 +115,16 @@ struct MaskMmaArgs {
 // out[c][R - 1 - r][S - 1 - s][k] = w[k][r][s][c]: the filter of dgrad
 struct FlipFilterMmaArgs {
   const void* w;  // (K, R, S, C)
-  void* out;      // (C, R, S, K)
+  void* out;      // (C, R, S, K), =
   int K, R, S, C, type;
+  int out_pitch;  // elements from (c, r, s) to the next, K or more for filters side by side; 0 is K
 
   // plan
   int count;                        // units
   CudaDivisor channel_units, taps;  // K in units, R S
+};
+
+struct FlipFiltersMmaArgs {
+  FlipFilterMmaArgs filters[6];
+  int filter_count;
 };

@@ -10,6 +10,7 @@ import numpy as np
 __all__ = [
     "CONV_MMA_ARGS",
     "CONV_WGRAD_MMA_ARGS",
+    "FLIP_FILTERS_MMA_ARGS",
     "FLIP_FILTER_MMA_ARGS",
     "INCEPTION_MMA_ARGS",
     "MASK_MMA_ARGS",
@@ -85,7 +86,7 @@ CONV_WGRAD_MMA_ARGS = _record(
 
 MASK_MMA_ARGS = _record(
     ("pointer", "gy y out"),
-    ("int", "N P Q K type"),
+    ("int", "N P Q K type out_pitch"),
     ("strides", "gy_strides y_strides"),
     ("int", "count"),
     ("divisor", "channel_units map_pixels map_w"),
@@ -93,6 +94,10 @@ MASK_MMA_ARGS = _record(
 
 FLIP_FILTER_MMA_ARGS = _record(
     ("pointer", "w out"),
-    ("int", "K R S C type count"),
+    ("int", "K R S C type out_pitch count"),
     ("divisor", "channel_units taps"),
+)
+
+FLIP_FILTERS_MMA_ARGS = np.dtype(
+    [("filters", FLIP_FILTER_MMA_ARGS, (6,)), ("filter_count", np.int32)], align=True
 )

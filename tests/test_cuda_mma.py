@@ -38,6 +38,7 @@ RECORDS = {
     "ConvWgradMmaArgs": records.CONV_WGRAD_MMA_ARGS,
     "MaskMmaArgs": records.MASK_MMA_ARGS,
     "FlipFilterMmaArgs": records.FLIP_FILTER_MMA_ARGS,
+    "FlipFiltersMmaArgs": records.FLIP_FILTERS_MMA_ARGS,
 }
 
 # Registers a thread may have: the most of ptxas 13.0 over these architectures. 65,536 a
@@ -55,7 +56,7 @@ REGISTERS = {
         for tile, most in {"wide": 255, "tall": 255, "flat": 255 if kind == "tf32" else 168}.items()
     }
     | {f"conv_wgrad_mma_{kind}": 168 for kind in TYPES}
-    | {"mask_units": 64, "flip_filter": 64, "sum_mma_chunks": 64},
+    | {"mask_units": 64, "flip_filter": 64, "flip_filters": 64, "sum_mma_chunks": 64},
     "inception_mma.cu": {f"inception_mma_{kind}": 255 for kind in TYPES},
 }
 ARCHITECTURES = ("80", "86", "89", "90a", "120")

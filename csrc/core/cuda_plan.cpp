@@ -2,10 +2,8 @@
 #include <functional>
 
 #include "core.h"
-#include "cuda/conv_plan.h"
 #include "cuda/elementary_plan.h"
-#include "cuda/inception_mma_plan.h"
-#include "cuda/pool_plan.h"
+#include "cuda/inception_plan.h"
 #include "cuda/reduce_conv_plan.h"
 
 #ifdef PYI_CUDA  // launcher.cu is part of this build
@@ -75,7 +73,11 @@ const Row kPlans[] = {
     PLAN("mask_mma", MaskMmaPlan, MaskMmaArgs, plan_mask_mma(asked, plan)),
     PLAN("flip_filter_mma", FlipFilterMmaPlan, FlipFilterMmaArgs,
          plan_flip_filter_mma(asked, plan)),
+    PLAN("flip_filters_mma", FlipFiltersMmaPlan, FlipFiltersMmaArgs,
+         plan_flip_filters_mma(asked, plan)),
     PLAN("inception_mma", InceptionMmaPlan, InceptionMmaArgs, plan_inception_mma(asked, plan)),
+    SIZED("inception_fprop", InceptionPlan, InceptionCudaArgs, plan_inception_fprop, ),
+    SIZED("inception_backward", InceptionPlan, InceptionCudaArgs, plan_inception_backward, ),
 };
 
 // ---- the sources -------------------------------------------------------------------------------

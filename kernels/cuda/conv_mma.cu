@@ -4,7 +4,8 @@
 //                     gx (+)= conv^T(gy, w) [mask > 0]           dgrad: w flipped, x dilated
 //   conv_wgrad_mma_*  gw = sum over pixels of gy^T x, gb = sum gy
 //   mask_units        gy [y > 0]                                 the prologue of both gradients
-//   flip_filter       out[c][R-1-r][S-1-s][k] = w[k][r][s][c]    the filter of dgrad
+//   flip_filter       out[c][R-1-r][S-1-s][k] = w[k][r][s][c]    the filter of dgrad; _filters:
+//                     several in one launch, side by side where they are stacked
 //   sum_mma_chunks    the chunks of wgrad, added in ascending order
 //
 // Layout: maps NHWC with unit channel stride, other strides and bases multiples of 16 bytes;
@@ -69,7 +70,7 @@ __device__ __forceinline__ void mask_unit(const MaskMmaArgs& a, int i) {
   const int k = (i - m * a.channel_units.value) * (16 / sizeof(E));
   const uint4 v = *(const uint4*)(gy + offset_of(a.gy_strides, n, p, q) + k);
   const uint4 mask = *(const uint4*)(y + offset_of(a.y_strides, n, p, q) + k);
-  store_global((uint4*)a.out + i,
+  store_global((E*)a.out + m * a.out_pitch + k,
                make_uint4(masked_word<E>(v.x, mask.x), masked_word<E>(v.y, mask.y),
                           masked_word<E>(v.z, mask.z), masked_word<E>(v.w, mask.w)));
 }
@@ -87,14 +88,11 @@ extern "C" __global__ void __launch_bounds__(256, 4)
 }
 
 // A thread makes one unit, k .. of (c, tap), from as many filters: bits move, nothing is computed.
-extern "C" __global__ void __launch_bounds__(256, 4)
-    flip_filter(const __grid_constant__ FlipFilterMmaArgs a) {
-  const int i = blockIdx.x * 256 + threadIdx.x;
-  if (i >= a.count) return;
+__device__ __forceinline__ void flip_unit(const FlipFilterMmaArgs& a, int i) {
   const int line = divide(i, a.channel_units), c = divide(line, a.taps);
   const int taps = a.taps.value, tap = taps - 1 - (line - c * taps);
   const int unit = a.type == kMmaTf32 ? 4 : 8, k = (i - line * a.channel_units.value) * unit;
-  const int from = (k * taps + tap) * a.C + c, next = taps * a.C;
+  const int from = (k * taps + tap) * a.C + c, next = taps * a.C, to = line * a.out_pitch + k;
   unsigned v[4];
   if (a.type == kMmaTf32) {
     const unsigned* __restrict__ w = (const unsigned*)a.w;
@@ -106,7 +104,21 @@ extern "C" __global__ void __launch_bounds__(256, 4)
     for (int j = 0; j < 4; j++)
       v[j] = w[from + 2 * j * next] | (unsigned)w[from + (2 * j + 1) * next] << 16;
   }
-  store_global((uint4*)a.out + i, make_uint4(v[0], v[1], v[2], v[3]));
+  store_global((uint4*)a.out + to / unit, make_uint4(v[0], v[1], v[2], v[3]));
+}
+
+extern "C" __global__ void __launch_bounds__(256, 4)
+    flip_filter(const __grid_constant__ FlipFilterMmaArgs a) {
+  const int i = blockIdx.x * 256 + threadIdx.x;
+  if (i < a.count) flip_unit(a, i);
+}
+
+// The filters of a module: a plane of blocks each.
+extern "C" __global__ void __launch_bounds__(256, 4)
+    flip_filters(const __grid_constant__ FlipFiltersMmaArgs a) {
+  const int i = blockIdx.x * 256 + threadIdx.x;
+  const FlipFilterMmaArgs& filter = a.filters[blockIdx.y];
+  if (i < filter.count) flip_unit(filter, i);
 }
 
 extern "C" __global__ void __launch_bounds__(256, 4)

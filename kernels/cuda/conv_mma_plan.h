@@ -7,6 +7,7 @@ enum ConvMmaEntry {
   kConvWgradMma = kMmaTypeCount * kMmaShapeCount,  // + type
   kMaskUnits = kConvWgradMma + kMmaTypeCount,
   kFlipFilter,
+  kFlipFilters,
   kSumMmaChunks,
   kConvMmaEntryCount
 };
@@ -16,7 +17,7 @@ enum ConvMmaEntry {
   X(conv_mma_bf16_wide) X(conv_mma_bf16_tall) X(conv_mma_bf16_flat)     \
   X(conv_mma_fp16_wide) X(conv_mma_fp16_tall) X(conv_mma_fp16_flat)     \
   X(conv_wgrad_mma_tf32) X(conv_wgrad_mma_bf16) X(conv_wgrad_mma_fp16)  \
-  X(mask_units) X(flip_filter) X(sum_mma_chunks)
+  X(mask_units) X(flip_filter) X(flip_filters) X(sum_mma_chunks)
 // clang-format on
 constexpr const char* kConvMmaEntries[] = {PYI_CONV_MMA_ENTRIES(PYI_NAME)};
 static_assert(sizeof kConvMmaEntries / sizeof *kConvMmaEntries == kConvMmaEntryCount,
@@ -26,6 +27,7 @@ using ConvMmaPlan = MmaPlan<ConvMmaArgs>;
 using ConvWgradMmaPlan = MmaPlan<ConvWgradMmaArgs>;
 using MaskMmaPlan = MmaPlan<MaskMmaArgs>;
 using FlipFilterMmaPlan = MmaPlan<FlipFilterMmaArgs>;
+using FlipFiltersMmaPlan = MmaPlan<FlipFiltersMmaArgs>;
 
 // ---- fprop and dgrad ---------------------------------------------------------------------------
 // The convolution that is the dgrad of `f`, without pointers and outputs: x is gy, w the flipped
@@ -228,6 +230,13 @@ inline CudaStatus plan_conv_wgrad_mma(const ConvWgradMmaArgs& asked, bool size_o
 }
 
 // ---- small kernels ------------------------------------------------------------------------------
+inline bool check_pitch(CudaStatus& why, int& pitch, int channels, int unit) {
+  if (pitch == 0) pitch = channels;
+  if (pitch < channels || pitch % unit)
+    why << "out_pitch is " << pitch << ", expected a multiple of " << unit << " from " << channels;
+  return !why;
+}
+
 inline CudaStatus plan_mask_mma(const MaskMmaArgs& asked, MaskMmaPlan& plan) {
   plan = MaskMmaPlan{};
   plan.args = asked;
@@ -235,17 +244,18 @@ inline CudaStatus plan_mask_mma(const MaskMmaArgs& asked, MaskMmaPlan& plan) {
   CudaStatus why;
   const char* const names[] = {"P", "Q", "K"};
   const int values[] = {a.P, a.Q, a.K}, unit = unit_elements(a.type);
-  const long long elements = (long long)a.N * a.P * a.Q * a.K;
+  const long long pixels = (long long)a.N * a.P * a.Q;
   if (a.N < 0) why << "N is " << a.N << ", expected at least 0";
   if (why || !check_extents(why, names, values, 3) || !check_type(why, a.type) ||
       !check_channels(why, "K", a.K, unit) ||
       !check_map(why, "gy", a.gy, a.gy_strides, a.N, a.P, a.Q, a.K, unit) ||
-      !check_map(why, "y", a.y, a.y_strides, a.N, a.P, a.Q, a.K, unit))
+      !check_map(why, "y", a.y, a.y_strides, a.N, a.P, a.Q, a.K, unit) ||
+      !check_pitch(why, a.out_pitch, a.K, unit))
     return why;
   if (a.N == 0) return why;
   if (!a.gy || !a.y) why << (a.gy ? "y" : "gy") << " is null";
-  if (why || !check_array(why, "out", a.out, elements)) return why;
-  a.count = (int)(elements / unit);
+  if (why || !check_array(why, "out", a.out, pixels * a.out_pitch)) return why;
+  a.count = (int)(pixels * a.K / unit);
   a.channel_units = make_divisor(a.K / unit);
   a.map_pixels = make_divisor(a.P * a.Q), a.map_w = make_divisor(a.Q);
   plan.launches[plan.count++] = {kConvMmaEntries[kMaskUnits],
@@ -259,23 +269,57 @@ inline CudaStatus plan_mask_mma(const MaskMmaArgs& asked, MaskMmaPlan& plan) {
   return why;
 }
 
-inline CudaStatus plan_flip_filter_mma(const FlipFilterMmaArgs& asked, FlipFilterMmaPlan& plan) {
-  plan = FlipFilterMmaPlan{};
-  plan.args = asked;
-  FlipFilterMmaArgs& a = plan.args;
+inline CudaStatus complete_flip(FlipFilterMmaArgs& a) {
   CudaStatus why;
   const char* const names[] = {"K", "R", "S", "C"};
   const int values[] = {a.K, a.R, a.S, a.C}, unit = unit_elements(a.type);
-  const long long elements = (long long)a.K * a.R * a.S * a.C;
+  const long long lines = (long long)a.R * a.S * a.C;
   if (!check_extents(why, names, values, 4) || !check_type(why, a.type) ||
-      !check_channels(why, "K", a.K, unit) || !check_array(why, "w", a.w, elements) ||
-      !check_array(why, "out", a.out, elements))
+      !check_channels(why, "K", a.K, unit) || !check_pitch(why, a.out_pitch, a.K, unit) ||
+      !check_array(why, "w", a.w, lines * a.K) ||
+      !check_array(why, "out", a.out, (lines - 1) * a.out_pitch + a.K))
     return why;
-  a.count = (int)(elements / unit);
+  a.count = (int)(lines * a.K / unit);
   a.channel_units = make_divisor(a.K / unit), a.taps = make_divisor(a.R * a.S);
+  return why;
+}
+
+inline CudaStatus plan_flip_filter_mma(const FlipFilterMmaArgs& asked, FlipFilterMmaPlan& plan) {
+  plan = FlipFilterMmaPlan{};
+  plan.args = asked;
+  const CudaStatus why = complete_flip(plan.args);
+  if (why) return why;
   plan.launches[plan.count++] = {kConvMmaEntries[kFlipFilter],
-                                 (unsigned)ceil_div(a.count, 256),
+                                 (unsigned)ceil_div(plan.args.count, 256),
                                  1,
+                                 1,
+                                 256,
+                                 0,
+                                 &plan.args,
+                                 sizeof(plan.args)};
+  return why;
+}
+
+inline CudaStatus plan_flip_filters_mma(const FlipFiltersMmaArgs& asked, FlipFiltersMmaPlan& plan) {
+  plan = FlipFiltersMmaPlan{};
+  plan.args = asked;
+  CudaStatus why;
+  if (asked.filter_count < 1 || asked.filter_count > 6) {
+    why << "filter_count is " << asked.filter_count << ", expected 1..6";
+    return why;
+  }
+  int most = 0;
+  for (int i = 0; i < asked.filter_count; i++) {
+    const CudaStatus status = complete_flip(plan.args.filters[i]);
+    if (status) {
+      why << "filter " << i << ": " << status.text;
+      return why;
+    }
+    if (most < plan.args.filters[i].count) most = plan.args.filters[i].count;
+  }
+  plan.launches[plan.count++] = {kConvMmaEntries[kFlipFilters],
+                                 (unsigned)ceil_div(most, 256),
+                                 (unsigned)asked.filter_count,
                                  1,
                                  256,
                                  0,
