@@ -180,6 +180,26 @@ struct LrnCudaArgs {
   CudaDivisor groups, map_w, map_h;  // fprop: groups of four channels; columns and rows
 };
 
+// y = the max pool of lrn(x), or with pool_first lrn of the max pool of x; windows and P, Q as in
+// PoolCudaArgs, lrn as in LrnCudaArgs
+struct LrnPoolCudaArgs {
+  const void* x;  // (N, H, W, C)
+  void* y;        // (N, P, Q, C), =
+  CudaStrides x_strides, y_strides;
+  int storage, N, H, W, C, R, S;
+  int stride_h, stride_w, pad_h, pad_w;
+  int ceil_mode, pool_first, size;
+  float alpha, beta, k;
+
+  // plan
+  float scale;                       // alpha / size
+  int P, Q, reach, margin;           // channels to either side that matter; whole fours of them
+  int tile_p, halo_h;                // rows of a tile: outputs, pixels of their windows
+  CudaDivisor tile_q, halo_w;        // columns of the same
+  CudaDivisor image_tiles, tiles_q;  // tiles of an image, of a row of tiles
+  CudaDivisor groups, margins;       // groups of four channels; 2 margin
+};
+
 // loss_n = log sum_k e^(l_nk) - l_n,label; glogits = g (probs - onehot)
 struct SoftmaxCudaArgs {
   const void* logits;       // (N, K), rows logits_row apart; fprop

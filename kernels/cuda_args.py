@@ -20,6 +20,7 @@ __all__ = [
     "INCEPTION_CUDA_ARGS",
     "LAYOUT_CUDA_ARGS",
     "LRN_CUDA_ARGS",
+    "LRN_POOL_CUDA_ARGS",
     "POOL_CUDA_ARGS",
     "REDUCE_CONV_CUDA_ARGS",
     "SGD_CUDA_ARGS",
@@ -118,6 +119,16 @@ LRN_CUDA_ARGS = _record(
     ("float", "alpha beta k scale slope"),
     ("int", "reach pixels tile_pixels tile_channels"),
     ("divisor", "tile x_row t_row groups map_w map_h"),
+)
+
+LRN_POOL_CUDA_ARGS = _record(
+    ("pointer", "x y"),
+    ("strides", "x_strides y_strides"),
+    ("int", "storage N H W C R S stride_h stride_w pad_h pad_w"),
+    ("int", "ceil_mode pool_first size"),
+    ("float", "alpha beta k scale"),
+    ("int", "P Q reach margin tile_p halo_h"),
+    ("divisor", "tile_q halo_w image_tiles tiles_q groups margins"),
 )
 
 SOFTMAX_CUDA_ARGS = _record(

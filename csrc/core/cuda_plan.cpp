@@ -4,6 +4,7 @@
 #include "core.h"
 #include "cuda/elementary_plan.h"
 #include "cuda/inception_plan.h"
+#include "cuda/lrn_pool_plan.h"
 #include "cuda/reduce_conv_plan.h"
 
 #ifdef PYI_CUDA  // launcher.cu is part of this build
@@ -53,6 +54,7 @@ const Row kPlans[] = {
     SIZED("reduce_conv_backward", ReduceConvPlan, ReduceConvCudaArgs, plan_reduce_conv_backward, ),
     PLAN("pool_fprop", PoolPlan, PoolCudaArgs, plan_pool(asked, false, plan)),
     PLAN("pool_dgrad", PoolPlan, PoolCudaArgs, plan_pool(asked, true, plan)),
+    PLAN("lrn_pool", LrnPoolPlan, LrnPoolCudaArgs, plan_lrn_pool(asked, plan)),
     PLAN("lrn_fprop", LrnPlan, LrnCudaArgs, plan_lrn(asked, false, plan)),
     PLAN("lrn_dgrad", LrnPlan, LrnCudaArgs, plan_lrn(asked, true, plan)),
     PLAN("softmax_fprop", SoftmaxPlan, SoftmaxCudaArgs, plan_softmax(asked, false, plan)),
@@ -92,6 +94,7 @@ const Source kSources[] = {
     SOURCE("conv_mma.cu", kConvMmaEntries),
     SOURCE("elementary.cu", kElementaryEntries),
     SOURCE("inception_mma.cu", kInceptionMmaEntries),
+    SOURCE("lrn_pool.cu", kLrnPoolEntries),
     SOURCE("pool.cu", kPoolEntries),
     SOURCE("reduce_conv.cu", kReduceConvEntries),
     SOURCE("reduce_conv_mma.cu", kReduceConvMmaEntries),

@@ -3,6 +3,11 @@
 #pragma once
 #include "storage.cuh"
 
+__device__ __forceinline__ float lrn_factor(float scale, float sum, float k) {
+  const float r = rsqrtf(fmaf(scale, sum, k));
+  return r * sqrtf(r);
+}
+
 // Four channels of one pixel. The window's other channels are the neighbours' own: L1 has them.
 template <class S>
 __device__ __forceinline__ void lrn_fprop(const LrnCudaArgs& a) {
@@ -23,10 +28,7 @@ __device__ __forceinline__ void lrn_fprop(const LrnCudaArgs& a) {
   }
   load4(pixel, out, left, is_vector(x, a.x_strides));
 #pragma unroll
-  for (int j = 0; j < 4; j++) {
-    const float r = rsqrtf(fmaf(a.scale, sum[j], a.k));
-    out[j] *= r * sqrtf(r);
-  }
+  for (int j = 0; j < 4; j++) out[j] *= lrn_factor(a.scale, sum[j], a.k);
   store4(y + offset_of(a.y_strides, at.n, at.h, at.w) + at.c, out, left, is_vector(y, a.y_strides));
 }
 

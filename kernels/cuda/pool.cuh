@@ -10,6 +10,11 @@ __device__ __forceinline__ int pool_cells(int first, int filter, int extent, int
   return min(first + filter, count_include_pad ? extent + pad : extent) - begin;
 }
 
+// Does v take the place of the largest so far? A NaN does of every number, and the first NaN stays.
+__device__ __forceinline__ bool exceeds(float v, float most) {
+  return !(v <= most) && most == most;
+}
+
 // Four channels of one output. A window holds at least one pixel: the plan sees to it.
 template <class S>
 __device__ __forceinline__ void pool_fprop(const PoolCudaArgs& a) {
@@ -38,8 +43,7 @@ __device__ __forceinline__ void pool_fprop(const PoolCudaArgs& a) {
       load4(x + offset_of(a.x_strides, at.n, top + r, left + s) + at.c, v, left_channels, vector);
 #pragma unroll
       for (int j = 0; j < 4; j++) {
-        // not v > out: a NaN wins over every number, and the first NaN stays
-        const bool better = !(v[j] <= out[j]) && out[j] == out[j];
+        const bool better = exceeds(v[j], out[j]);
         won[j] = better ? r * a.S + s : won[j];
         out[j] = a.average ? out[j] + v[j] : better ? v[j] : out[j];
       }

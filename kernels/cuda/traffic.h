@@ -7,6 +7,7 @@
 #pragma once
 #include "conv_plan.h"
 #include "inception_mma_plan.h"
+#include "lrn_pool_plan.h"
 #include "reduce_conv_plan.h"
 
 // Pairs (output, tap) along one axis whose pixel lies inside the map; x is dilated by `step`.
@@ -20,12 +21,11 @@ inline double pairs_along(int outputs, int extent, int filter, int stride, int p
   return pairs;
 }
 
-// Pixels inside the map along one axis that `tiles` halos hold together.
-inline double halo_along(int tiles, int tile, int extent, int filter, int stride, int pad) {
+// Pixels inside the map along one axis that `tiles` halos of `halo` pixels hold together.
+inline double pixels_along(int tiles, int distance, int halo, int extent, int pad) {
   double pixels = 0;
   for (int i = 0; i < tiles; i++) {
-    const int first = halo_origin(i * tile, stride, pad);
-    const int end = first + halo_extent(tile, filter, stride);
+    const int first = i * distance - pad, end = first + halo;
     const int inside = (end < extent ? end : extent) - (first > 0 ? first : 0);
     pixels += inside > 0 ? inside : 0;
   }
@@ -94,8 +94,9 @@ inline double reduce_conv_traffic(const ReduceConvPlan& plan, int launch) {
       const int columns = l.entry == kFpropWide ? 64 : 32;
       const int tiles_q = a.tiles_q.value, tiles_p = a.image_tiles.value / tiles_q;
       const int tile_q = a.tile_q.value, halo = a.halo_h * a.halo_w.value;
-      const double pixels = halo_along(tiles_p, a.tile_p, a.H, a.R, a.stride_h, a.pad_h) *
-                            halo_along(tiles_q, tile_q, a.W, a.S, a.stride_w, a.pad_w) * a.N;
+      const double pixels =
+          pixels_along(tiles_p, a.tile_p * a.stride_h, a.halo_h, a.H, a.pad_h) *
+          pixels_along(tiles_q, tile_q * a.stride_w, a.halo_w.value, a.W, a.pad_w) * a.N;
       const double convolving =
           (double)a.N * ceil_div(a.P, a.tile_p) * ceil_div(a.Q, a.tile_q.value);
       const double passes = ceil_div(a.tile_p * tile_q, kTileRows) * convolving;
@@ -121,6 +122,20 @@ inline double reduce_conv_traffic(const ReduceConvPlan& plan, int launch) {
     if (l.params == &plan.sum[i]) return sum_traffic(plan.sum[i]);
   }
   return 0;
+}
+
+// Pool last: every pixel of the tiles' windows; pool first: every pixel of every window.
+inline double lrn_pool_traffic(const LrnPoolPlan& plan) {
+  const LrnPoolCudaArgs& a = plan.args;
+  if (plan.count == 0) return 0;
+  const int tiles_q = a.tiles_q.value, tiles_p = a.image_tiles.value / tiles_q;
+  const double pixels =
+      a.pool_first
+          ? pairs_along(a.P, a.H, a.R, a.stride_h, a.pad_h) *
+                pairs_along(a.Q, a.W, a.S, a.stride_w, a.pad_w)
+          : pixels_along(tiles_p, a.tile_p * a.stride_h, a.halo_h, a.H, a.pad_h) *
+                pixels_along(tiles_q, a.tile_q.value * a.stride_w, a.halo_w.value, a.W, a.pad_w);
+  return storage_bytes(a.storage) * (double)a.N * a.C * (pixels + (double)a.P * a.Q);
 }
 
 // ---- tensor cores ------------------------------------------------------------------------------
