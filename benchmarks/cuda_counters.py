@@ -1,6 +1,6 @@
 """Memory traffic of the CUDA kernels at GoogLeNet's shapes, counted on the emulator.
 
-    python benchmarks/cuda_counters.py [3a 4a 5a] [--only TEXT] [--channels N] [--json FILE]
+    python benchmarks/cuda_counters.py [stem 3a 4a 5a] [--only TEXT] [--channels N] [--json FILE]
 
 Nothing is measured on a GPU: the emulator executes every memory instruction and counts wavefronts
 of shared memory and 32-byte sectors of global memory (docs/emulator.md). Per kernel: the worst site
@@ -21,7 +21,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from cuda_counts import MODULES, Counted, Site, cases  # noqa: E402
+from cuda_count_cases import MODULES, cases  # noqa: E402
+from cuda_counts import Counted, Site  # noqa: E402
 
 SHARE, LIMIT, DEVIATION = 0.01, 1.1, 0.05
 
@@ -57,9 +58,12 @@ def row_of(op: str, counted: Counted) -> dict[str, Any]:
 
 
 def holds(row: dict[str, Any]) -> bool:
-    """Whether the row keeps the limits of `LIMIT` and `DEVIATION`."""
+    """Whether the row keeps the limits of `LIMIT` and `DEVIATION`.
+
+    Fewer bytes than modelled are no fault: lanes of one instruction asked for the same ones.
+    """
     ratios = (row["worst shared"] or 1.0, row["worst global"] or 1.0)
-    return max(ratios) <= LIMIT and abs(row["of model"]) <= DEVIATION
+    return max(ratios) <= LIMIT and row["of model"] <= DEVIATION
 
 
 def line(row: dict[str, Any], seconds: float) -> str:
@@ -75,13 +79,17 @@ def line(row: dict[str, Any], seconds: float) -> str:
     )
 
 
+def _without_sites(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if key != "sites"}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("modules", nargs="*", default=list(MODULES))
+    parser.add_argument("modules", nargs="*", default=["stem", *MODULES])
     parser.add_argument("--only", default="", help="operations whose name holds this text")
     parser.add_argument("--channels", type=int, default=1, help="divide C and K by this")
     parser.add_argument("--rows", type=int, default=1, help="divide the map's side by this")
-    parser.add_argument("--sites", action="store_true", help="print the sites above 1 %% as well")
+    parser.add_argument("--sites", action="store_true", help="all sites above 1 %% as well")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     say = lambda text: print(text, flush=True)  # noqa: E731
@@ -104,9 +112,9 @@ def main() -> None:
         f"{DEVIATION:.0%} of the model")  # fmt: skip
     if options.json:
         what = {
-            "what": "counted on the emulator, not measured on a GPU",
+            "what": "counted on the emulator, not measured on a GPU; batch 1",
             "divided": {"channels": options.channels, "rows": options.rows},
-            "rows": rows,
+            "rows": rows if options.sites else [_without_sites(row) for row in rows],
         }
         options.json.write_text(json.dumps(what, indent=1) + "\n", encoding="utf-8")
 

@@ -198,7 +198,8 @@ class Inception:
     """A module: four roles over one x, each with its slice of one y that NaN surrounds."""
 
     def __init__(self, n, extent, c, widths, *, storage="bfloat16", seed=0, limit=227 * KB,
-                 multiprocessors=132) -> None:  # fmt: skip
+                 multiprocessors=132, frames=((8, 8), (8, 16))) -> None:  # fmt: skip
+        self.frame, around = frames  # of x, of y
         c1, c3r, c3, c5r, c5, cp = self.widths = widths
         self.storage, rng = STORAGE[storage], np.random.default_rng(seed)
         self.x = integers(rng, (n, extent, extent, c), 3)
@@ -212,12 +213,12 @@ class Inception:
             limit,
             multiprocessors,
         )
-        self.piece = Slice((n, extent, extent, c1 + c3 + c5 + cp), self.storage, 8, 16)
+        self.piece = Slice((n, extent, extent, c1 + c3 + c5 + cp), self.storage, *around)
 
     def place(self, buffer) -> np.ndarray:
         c1, c3r, c3, c5r, c5, cp = self.widths
         n, extent, _, c = self.x.shape
-        x = Slice(self.x.shape, self.storage, 8, 8).fill(self.x)
+        x = Slice(self.x.shape, self.storage, *self.frame).fill(self.x)
         at = {name: [buffer(f"{name}.w", getattr(self, name)[0].astype(self.storage)),
                      buffer(f"{name}.b", getattr(self, name)[1])]
               for name in ("w1", "wr3", "w3", "wr5", "w5", "wp")}  # fmt: skip

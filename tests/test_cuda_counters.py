@@ -1,0 +1,77 @@
+"""Memory traffic of the CUDA kernels, counted at small shapes, against what it must not exceed.
+
+Every site with more than 1 % of a kernel's wavefronts (sectors) stays within 1.1 of the least such
+an instruction needs, and the bytes of all sectors within 5 % of the plan's model. Channels are
+multiples of 32, so that what a warp stores is whole sectors: eight or 24 columns of 16 bits, which
+some of GoogLeNet's widths leave a warp, are not.
+"""
+
+import json
+
+import cuda_count_cases as counting
+import pytest
+from cuda_counts import Device
+from cuda_run import open_device
+
+X = (1, 8, 8, 96)
+CASES = {
+    "reduce_conv 3x3": lambda d: counting.simt_reduce_conv(d, X, 32, 64, 3, "fprop"),
+    "reduce_conv 5x5, backward": lambda d: counting.simt_reduce_conv(d, X, 32, 64, 5, "backward"),
+    "conv fp32": lambda d: counting.simt_conv(d, X, (64, 32), 1, "fp32", "fprop"),
+    "conv bf16": lambda d: counting.simt_conv(d, X, (64, 64), 3, "bf16", "fprop"),
+    "conv bf16 dgrad": lambda d: counting.simt_conv(d, X, (64,), 3, "bf16", "dgrad"),
+    "conv bf16 wgrad": lambda d: counting.simt_conv(d, X, (64,), 3, "bf16", "wgrad"),
+    "reduce_conv_mma bf16": lambda d: counting.mma_reduce_conv(d, X, 64, 256, 3, "bf16", 1),
+    "reduce_conv_mma tf32": lambda d: counting.mma_reduce_conv(d, X, 64, 256, 3, "fp32", 1),
+    "conv_mma bf16 dgrad": lambda d: counting.mma_conv(d, (*X[:3], 128), (64,), 3, "bf16", "dgrad"),
+    "conv_wgrad_mma bf16": lambda d: counting.mma_conv(d, (*X[:3], 128), (64,), 3, "bf16", "wgrad"),
+    "inception_mma bf16": lambda d: counting.mma_inception(
+        d, X, (64, 64, 128, 32, 64, 64), "bf16", 1
+    ),
+    "lrn_pool bf16": lambda d: counting.lrn_pool(d, (1, 16, 16, 64), False, "bf16"),
+    "lrn_pool fp32, pool first": lambda d: counting.lrn_pool(d, (1, 16, 16, 64), True, "fp32"),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_traffic(name):
+    open_device()  # or a skip that says what is missing
+    device = Device()
+    CASES[name](device)
+    results = list(device.results(name))
+    assert results
+    for counted in results:
+        for shared in (True, False):
+            sites = counted.sites_above(0.01, shared)
+            assert sites or (shared and counted.kernel == "sum_chunks")
+            for site in sites:
+                assert site.ratio <= 1.1, f"{counted.kernel}: {site}"
+        assert abs(counted.deviation) <= 0.05, f"{counted.kernel}: {counted.deviation:+.1%}"
+
+
+def test_the_register_tile_reads_two_registers_a_wavefront():
+    open_device()
+    device = Device()
+    CASES["conv fp32"](device)
+    [counted] = device.results("conv")
+    reads = [s for s in counted.sites if s.kind == "shared read" and s.width == 16]
+    assert reads and all(site.units == 2 * site.instructions for site in reads)
+    assert sum(site.units for site in reads) > 0.5 * counted.total(shared=True)
+
+
+def test_explain_counts_a_branch(capsys):
+    open_device()
+    from pyinception.cli import main
+
+    asked = ["explain", "reduce_conv", "1,7,7,32,16,24,3", "--backend", "emulated"]
+    assert main.run([*asked, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["counters"]
+    assert {row["kernel"] for row in rows} == {"reduce_conv_fprop_narrow"}
+    assert any(row["line"].startswith("tile.cuh:") for row in rows)
+    assert not any(".hpp" in row["line"] for row in rows)
+    for memory in ("shared", "global"):
+        mine = [row for row in rows if row["kind"].startswith(memory)]
+        assert sum(row["share"] for row in mine) == pytest.approx(1, abs=0.01)
+    assert main.run(asked) == 0
+    text = capsys.readouterr().out
+    assert "counted, one call" in text and "global read" in text
