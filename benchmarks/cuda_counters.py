@@ -112,7 +112,7 @@ def main() -> None:
         f"{DEVIATION:.0%} of the model")  # fmt: skip
     if options.json:
         what = {
-            "what": "counted on the emulator, not measured on a GPU; batch 1",
+            "counted": "on the emulator, not measured on a GPU; batch 1",
             "divided": {"channels": options.channels, "rows": options.rows},
             "rows": rows if options.sites else [_without_sites(row) for row in rows],
         }
