@@ -8,7 +8,8 @@
 #pragma once
 #include "cuda_args.h"
 
-enum MmaType { kMmaTf32 = 0, kMmaBf16 = 1, kMmaFp16 = 2 };
+// kMmaFp16Sm75: fp16 for the kernels of sm_75, forward only.
+enum MmaType { kMmaTf32 = 0, kMmaBf16 = 1, kMmaFp16 = 2, kMmaFp16Sm75 = 3 };
 
 // r = relu(x wr + br), rounded to the storage type, y = relu(conv(r, w) + b)
 struct ReduceConvMmaArgs {

@@ -205,7 +205,7 @@ DECLINED = {
     "w is null": {"w": 0},
     "x is null": {"x": 0},
     "wr begins 4 bytes past a multiple of 16, expected 0": {"wr": (1 << 32) + 4},
-    "type is 3, expected 0 (fp32 as tf32), 1 (bf16) or 2 (fp16)": {"type": 3},
+    "type is 4, expected 0 (fp32 as tf32), 1 (bf16), 2 (fp16) or 3 (fp16 on sm_75)": {"type": 4},
 }  # fmt: skip
 
 

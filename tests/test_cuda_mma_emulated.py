@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cuda_run import Launch
 from mma_device import Emulated, why_not
 from mma_problems import Conv, Inception, ReduceConv
 from mma_runs import (
@@ -15,7 +16,6 @@ from mma_runs import (
     KB,
     MODULES,
     STORAGE,
-    Launch,
     Planned,
     read_slice,
     rounded,
@@ -286,7 +286,7 @@ def test_wrappers_of_single_instructions():
         np.uint64,
     )
     for entry in ("probe_mma_k8", "probe_conversions"):
-        device.launch(Launch(PROBE, entry, (1, 1, 1), 32, 0, record))
+        device.launch(Launch(PROBE, entry, (1, 1, 1), 32, 0, record.tobytes(), 0.0))
     np.testing.assert_array_equal(device.read("d"), d + a.astype(np.float32) @ b.T)
     with np.errstate(over="ignore"):
         expected = np.concatenate([rounded(pairs[:16], STORAGE["bfloat16"]),

@@ -95,6 +95,7 @@ const Source kSources[] = {
     SOURCE("elementary.cu", kElementaryEntries),
     SOURCE("inception_mma.cu", kInceptionMmaEntries),
     SOURCE("lrn_pool.cu", kLrnPoolEntries),
+    SOURCE("mma_sm75.cu", kMmaSm75Entries),
     SOURCE("pool.cu", kPoolEntries),
     SOURCE("reduce_conv.cu", kReduceConvEntries),
     SOURCE("reduce_conv_mma.cu", kReduceConvMmaEntries),

@@ -64,7 +64,7 @@ __device__ __forceinline__ void conv_mma(const ConvMmaArgs& a, int block) {
   clear<T>(acc);
   ring<T>(
       ceil_div(a.units, T::kStageUnits),
-      [&](int stage, int slot) {
+      [&](int stage, int slot, Copies<T>& copies) {
         const int unit = threadIdx.x % T::kStageUnits, u = stage * T::kStageUnits + unit;
         const int tap = divide(u, a.channel_units), tap_r = divide(tap, a.filter_w);
         const int tap_s = tap - tap_r * a.filter_w.value;
@@ -90,9 +90,9 @@ __device__ __forceinline__ void conv_mma(const ConvMmaArgs& a, int block) {
           }
           wanted = wanted && h < a.H && column < a.W;
           const int offset = image[i] + h * a.x_strides.row + column * a.x_strides.pixel + channel;
-          if (row < T::kRows) cp_async16(to, x + (wanted ? offset : 0), wanted);
+          if (row < T::kRows) copies.copy(i, to, x + (wanted ? offset : 0), wanted);
         }
-        load_filter<T>(panels + slot + T::kPanelA, w, n0, a.K, count, stage, a.units);
+        load_filter<T>(copies, panels + slot + T::kPanelA, w, n0, a.K, count, stage, a.units);
       },
       [&](int, int slot) {
         const unsigned panel = panels + slot;

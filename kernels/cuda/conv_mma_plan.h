@@ -71,7 +71,7 @@ inline CudaStatus plan_conv_mma(const ConvMmaArgs& asked, ConvMmaPlan& plan, int
   const char* const names[] = {"H", "W", "C", "K", "P", "Q", "step_h", "step_w", "multiprocessors"};
   const int values[] = {a.H, a.W, a.C, a.K, a.P, a.Q, a.step_h, a.step_w, a.multiprocessors};
   if (a.N < 0) why << "N is " << a.N << ", expected at least 0";
-  if (why || !check_extents(why, names, values, 9) || !check_type(why, a.type)) return why;
+  if (why || !check_extents(why, names, values, 9) || !check_type(why, a.type, true)) return why;
   // dgrad has paddings of R - 1 - pad, below zero where the pad was larger than needed
   const int pads[] = {a.pad_h < 0 ? -a.pad_h : a.pad_h, a.pad_w < 0 ? -a.pad_w : a.pad_w};
   if (!check_windows(why, a.H, a.W, a.R, a.S, a.stride_h, a.stride_w, pads[0], pads[1]) ||
@@ -102,7 +102,7 @@ inline CudaStatus plan_conv_mma(const ConvMmaArgs& asked, ConvMmaPlan& plan, int
   a.channel_units = make_divisor(a.C / unit), a.filter_w = make_divisor(a.S);
   a.dilation_h = make_divisor(a.step_h), a.dilation_w = make_divisor(a.step_w);
   for (int shape = choice.first; shape <= choice.last; shape++) {
-    const MmaShape& s = kMmaShapes[shape];
+    const MmaShape s = mma_shape(a.type, shape);
     const int column_tiles = ceil_div(a.K, s.columns);
     const long long blocks = (long long)ceil_div(a.pixels, s.rows) * column_tiles;
     MmaCost cost{};
@@ -113,7 +113,9 @@ inline CudaStatus plan_conv_mma(const ConvMmaArgs& asked, ConvMmaPlan& plan, int
         (plan.clocks > 0 && clocks >= plan.clocks))
       continue;
     plan.clocks = clocks, a.column_tiles = make_divisor(column_tiles);
-    plan.launches[0] = {kConvMmaEntries[kConvMma + a.type * kMmaShapeCount + shape],
+    plan.launches[0] = {a.type == kMmaFp16Sm75
+                            ? kMmaSm75Entries[kMmaShapeCount + shape]
+                            : kConvMmaEntries[kConvMma + a.type * kMmaShapeCount + shape],
                         (unsigned)blocks,
                         1,
                         1,
@@ -125,7 +127,7 @@ inline CudaStatus plan_conv_mma(const ConvMmaArgs& asked, ConvMmaPlan& plan, int
     plan.count = 1;
   }
   if (plan.count == 0)
-    why << "a block needs " << kMmaShapes[choice.last].ring_bytes()
+    why << "a block needs " << mma_shape(a.type, choice.last).ring_bytes()
         << " bytes of shared memory, expected at most " << a.shared_limit;
   return why;
 }

@@ -11,6 +11,7 @@
 template <class E_>
 struct WgradTile {
   using E = E_;
+  static constexpr bool kSm75 = false;
   static constexpr int kThreads = 128, kRows = 64, kColumns = 128;  // a warp: 64 x 32
   static constexpr int kUnit = 16 / sizeof(E), kStages = 3;
   static constexpr int kStep = 2 * kUnit;         // pixels of an mma: 16 or 8
@@ -68,7 +69,7 @@ __device__ __forceinline__ void conv_wgrad_mma(const ConvWgradMmaArgs& a) {
   for (int i = 0; i < 64; i++) acc[i / 16][i / 4 % 4][i % 4] = 0.f;
   ring<T>(
       ceil_div(end - begin, T::kStagePixels),
-      [&](int stage, int slot) {
+      [&](int stage, int slot, Copies<T>& copies) {
         const int m0 = begin + stage * T::kStagePixels;
 #pragma unroll
         for (int i = 0; i < T::kStagePixels; i += T::kThreads / T::kUnitsA) {
@@ -76,8 +77,8 @@ __device__ __forceinline__ void conv_wgrad_mma(const ConvWgradMmaArgs& a) {
           int n, p, q;
           locate(m0 + at < end ? m0 + at : 0, n, p, q);
           const bool wanted = m0 + at < end && k < a.K;
-          cp_async16(panels + slot + across_offset<E>(at, unit_a, T::kUnitsA),
-                     gy + (wanted ? offset_of(a.gy_strides, n, p, q) + k : 0), wanted);
+          copies.copy(0, panels + slot + across_offset<E>(at, unit_a, T::kUnitsA),
+                      gy + (wanted ? offset_of(a.gy_strides, n, p, q) + k : 0), wanted);
         }
 #pragma unroll
         for (int i = 0; i < T::kStagePixels; i += T::kThreads / T::kUnitsB) {
@@ -87,8 +88,8 @@ __device__ __forceinline__ void conv_wgrad_mma(const ConvWgradMmaArgs& a) {
           const int h = halo_origin(p, a.stride_h, a.pad_h) + tap_r;
           const int column = halo_origin(q, a.stride_w, a.pad_w) + tap_s;
           const bool wanted = m0 + at < end && u < a.units && inside(h, a.H) && inside(column, a.W);
-          cp_async16(panels + slot + T::kPanelA + across_offset<E>(at, unit_b, T::kUnitsB),
-                     x + (wanted ? offset_of(a.x_strides, n, h, column) + channel : 0), wanted);
+          copies.copy(0, panels + slot + T::kPanelA + across_offset<E>(at, unit_b, T::kUnitsB),
+                      x + (wanted ? offset_of(a.x_strides, n, h, column) + channel : 0), wanted);
         }
       },
       [&](int, int slot) {

@@ -21,6 +21,7 @@ inline CudaStatus plan_inception_mma(const InceptionMmaArgs& asked, InceptionMma
   const int types[] = {a.branches[0].type, a.branches[1].type, a.ones.type, a.projection.type};
   const int batches[] = {a.branches[0].N, a.branches[1].N, a.ones.N, a.projection.N};
   double work[4], all = 0;
+  if (!check_type(why, types[0])) return why;
   for (int i = 0; i < 4; i++) {
     if (types[i] != types[0] || batches[i] != batches[0]) {
       why << names[i] << "type and N are " << types[i] << " and " << batches[i] << ", expected "

@@ -19,7 +19,8 @@ struct MmaPlan {
 // As MmaTile has them.
 struct MmaShape {
   int rows, columns, warps_n, threads, blocks;  // blocks: resident by registers
-  constexpr int ring_bytes() const { return 3 * 64 * (rows + columns); }
+  int stages = 3;                               // of the ring
+  constexpr int ring_bytes() const { return stages * 64 * (rows + columns); }
 };
 enum { kMmaWide, kMmaTall, kMmaFlat, kMmaMid };
 constexpr MmaShape kMmaShapes[] = {
@@ -34,6 +35,23 @@ constexpr bool is_shape() {
          kMmaShapes[kShape].warps_n == T::kWarpsN && kMmaShapes[kShape].threads == T::kThreads &&
          kMmaShapes[kShape].ring_bytes() == T::kRing;
 }
+
+// The tile of a type's kernels.
+constexpr MmaShape mma_shape(int type, int shape) {
+  MmaShape s = kMmaShapes[shape];
+  if (type == kMmaFp16Sm75) {
+    s.stages = 2;
+    if (s.blocks > 2) s.blocks = 2;
+  }
+  return s;
+}
+
+// clang-format off
+#define PYI_MMA_SM75_ENTRIES(X)                                                             \
+  X(reduce_conv_mma_sm75_wide) X(reduce_conv_mma_sm75_tall) X(reduce_conv_mma_sm75_flat)    \
+  X(conv_mma_sm75_wide) X(conv_mma_sm75_tall) X(conv_mma_sm75_flat)
+// clang-format on
+constexpr const char* kMmaSm75Entries[] = {PYI_MMA_SM75_ENTRIES(PYI_NAME)};
 
 // The shapes to choose from are first .. last.
 struct MmaChoice {
@@ -52,9 +70,11 @@ inline bool check_extents(CudaStatus& why, const char* const* names, const int* 
   return !why;
 }
 
-inline bool check_type(CudaStatus& why, int type) {
-  if (type < 0 || type >= kMmaTypeCount)
-    why << "type is " << type << ", expected 0 (fp32 as tf32), 1 (bf16) or 2 (fp16)";
+// sm75: this op has kernels of that type.
+inline bool check_type(CudaStatus& why, int type, bool sm75 = false) {
+  if (type < 0 || type >= kMmaTypeCount + sm75)
+    why << "type is " << type << ", expected 0 (fp32 as tf32), 1 (bf16)"
+        << (sm75 ? ", 2 (fp16) or 3 (fp16 on sm_75)" : " or 2 (fp16)");
   return !why;
 }
 

@@ -14,18 +14,21 @@
 #include "relu.cuh"
 
 // ---- tile --------------------------------------------------------------------------------------
-template <class E_, int kWarpTiles_, int kWarpsM_, int kWarpsN_>
+// kSm75: fp16 by eight k, and copies through registers into a ring of two stages.
+template <class E_, int kWarpTiles_, int kWarpsM_, int kWarpsN_, bool kSm75_ = false>
 struct MmaTile {
   using E = E_;
+  static constexpr bool kSm75 = kSm75_;
   static constexpr int kWarpTiles = kWarpTiles_, kWarpsM = kWarpsM_, kWarpsN = kWarpsN_;
   static constexpr int kThreads = 32 * kWarpsM * kWarpsN;
   static constexpr int kRows = 16 * kWarpTiles * kWarpsM, kColumns = 32 * kWarpsN;
   static constexpr int kUnit = 16 / sizeof(E);  // elements
-  static constexpr int kStageUnits = 4, kStages = 3;
+  static constexpr int kStageUnits = 4, kStages = kSm75 ? 2 : 3;
   static constexpr int kPanelA = kRows * 16 * kStageUnits, kPanelB = kColumns * 16 * kStageUnits;
   static constexpr int kStage = kPanelA + kPanelB, kRing = kStages * kStage;  // bytes
   static constexpr int kLoadRows = kThreads / kStageUnits;  // rows of a panel per pass of the block
   static constexpr int kLoadsA = (kRows + kLoadRows - 1) / kLoadRows;
+  static constexpr int kLoadsB = (kColumns + kLoadRows - 1) / kLoadRows;
 
   static_assert(
       kWarpTiles == 7 || kWarpTiles == 4,
@@ -64,28 +67,77 @@ struct Lane {
 };
 
 // ---- copies ------------------------------------------------------------------------------------
+// What a thread copies of a stage: asynchronously at once, or on sm_75 into registers, to be stored
+// when the stage before has been multiplied. `which` is a constant: 0 .. kLoadsA + kLoadsB - 1.
+template <class T, bool kSm75 = T::kSm75>
+struct Copies {
+  __device__ __forceinline__ void begin() {}
+  __device__ __forceinline__ void copy(int, unsigned to, const void* from, bool wanted) {
+    cp_async16(to, from, wanted);
+  }
+};
+template <class T>
+struct Copies<T, true> {
+  static constexpr int kPass = T::kLoadRows * 64;  // bytes from a thread's row to its next
+  static_assert(T::kLoadRows % 8 == 0, "panel_offset turns all rows of a thread alike");
+  uint4 values[T::kLoadsA + T::kLoadsB];
+  unsigned first[2], copied;  // its first row's place in A and B; a bit for each copy
+  __device__ __forceinline__ void begin() { copied = 0; }
+  __device__ __forceinline__ void copy(int which, unsigned to, const void* from, bool wanted) {
+    const int is_b = which >= T::kLoadsA;
+    first[is_b] = to - (which - is_b * T::kLoadsA) * kPass;
+    copied |= 1u << which;
+    values[which] = wanted ? *(const uint4*)from : make_uint4(0, 0, 0, 0);
+  }
+  __device__ __forceinline__ void store() const {
+#pragma unroll
+    for (int i = 0; i < T::kLoadsA + T::kLoadsB; i++) {
+      const int is_b = i >= T::kLoadsA;
+      if (copied >> i & 1) store_shared(first[is_b] + (i - is_b * T::kLoadsA) * kPass, values[i]);
+    }
+  }
+};
+
 // Rows of B: `count` output channels from `row`, the units stage * 4 .. + 3 of each.
 template <class T>
-__device__ __forceinline__ void load_filter(unsigned panel, const typename T::E* __restrict__ w,
-                                            int row, int rows, int count, int stage, int units) {
+__device__ __forceinline__ void load_filter(Copies<T>& copies, unsigned panel,
+                                            const typename T::E* __restrict__ w, int row, int rows,
+                                            int count, int stage, int units) {
   const int unit = threadIdx.x % T::kStageUnits, u = stage * T::kStageUnits + unit;
 #pragma unroll
-  for (int i = 0; i < T::kColumns; i += T::kLoadRows) {
-    const int at = i + threadIdx.x / T::kStageUnits, k = row + at;
+  for (int i = 0; i < T::kLoadsB; i++) {
+    const int at = i * T::kLoadRows + threadIdx.x / T::kStageUnits, k = row + at;
     const bool wanted = k < rows && u < units;
     if (at < count)
-      cp_async16(panel + panel_offset(at, unit), w + (wanted ? (k * units + u) * T::kUnit : 0),
-                 wanted);
+      copies.copy(T::kLoadsA + i, panel + panel_offset(at, unit),
+                  w + (wanted ? (k * units + u) * T::kUnit : 0), wanted);
   }
+}
+
+// Two stages, sm_75: while one is multiplied, the next is on its way to registers.
+template <class T, class Load, class Multiply>
+__device__ __forceinline__ void ring_of_two(int stages, Load load, Multiply multiply) {
+  Copies<T> copies;
+  copies.begin(), load(0, 0, copies), copies.store();
+#pragma unroll 1
+  for (int i = 0, slot = 0; i < stages; i++, slot = T::kStage - slot) {
+    __syncthreads();  // stage i is there, and nobody reads the other slot any more
+    copies.begin();
+    if (i + 1 < stages) load(i + 1, T::kStage - slot, copies);
+    multiply(i, slot);
+    copies.store();
+  }
+  __syncthreads();
 }
 
 // A ring of kStages panels: while stage i is multiplied, the copies of the next two are under way.
 // One barrier a stage: it publishes stage i and says that i - 1 is read. Ends with the ring free.
 template <class T, class Load, class Multiply>
-__device__ __forceinline__ void ring(int stages, Load load, Multiply multiply) {
+__device__ __forceinline__ void ring_of_three(int stages, Load load, Multiply multiply) {
+  Copies<T> copies;
 #pragma unroll
   for (int i = 0; i < T::kStages - 1; i++) {
-    if (i < stages) load(i, i * T::kStage);
+    if (i < stages) load(i, i * T::kStage, copies);
     cp_async_commit();
   }
   int slot = 0, next = (T::kStages - 1) * T::kStage;
@@ -93,7 +145,7 @@ __device__ __forceinline__ void ring(int stages, Load load, Multiply multiply) {
   for (int i = 0; i < stages; i++) {
     cp_async_wait<T::kStages - 2>();
     __syncthreads();
-    if (i + T::kStages - 1 < stages) load(i + T::kStages - 1, next);
+    if (i + T::kStages - 1 < stages) load(i + T::kStages - 1, next, copies);
     cp_async_commit();
     multiply(i, slot);
     slot = slot + T::kStage == T::kRing ? 0 : slot + T::kStage;
@@ -101,6 +153,15 @@ __device__ __forceinline__ void ring(int stages, Load load, Multiply multiply) {
   }
   cp_async_wait<0>();
   __syncthreads();
+}
+
+// load(stage, slot, copies) fills a stage, multiply(stage, slot) uses it.
+template <class T, class Load, class Multiply>
+__device__ __forceinline__ void ring(int stages, Load load, Multiply multiply) {
+  if constexpr (T::kSm75)
+    ring_of_two<T>(stages, load, multiply);
+  else
+    ring_of_three<T>(stages, load, multiply);
 }
 
 // ---- multiply-add -------------------------------------------------------------------------------
@@ -118,7 +179,7 @@ __device__ __forceinline__ void multiply_stage(float (&acc)[T::kWarpTiles][4][4]
                                                Address a, unsigned panel_b) {
   using E = typename T::E;
   const int row = l.first_column(nt) + l.lane % 8 + l.lane / 16 * 8, unit = l.lane / 8 % 2;
-#pragma unroll
+#pragma unroll(T::kSm75 ? 1 : T::kStageUnits / 2)
   for (int step = 0; step < T::kStageUnits / 2; step++) {
     unsigned b[4][2];
 #pragma unroll
@@ -139,7 +200,11 @@ __device__ __forceinline__ void multiply_stage(float (&acc)[T::kWarpTiles][4][4]
       ldmatrix_x4(v, a(step, i));
       if constexpr (kRoundA) round_operand<E>(v);
 #pragma unroll
-      for (int j = 0; j < nt; j++) mma(acc[i][j], v, b[j], E{});
+      for (int j = 0; j < nt; j++)
+        if constexpr (T::kSm75)
+          mma_halves(acc[i][j], v, b[j], E{});
+        else
+          mma(acc[i][j], v, b[j], E{});
     }
   }
 }

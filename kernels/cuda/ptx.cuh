@@ -53,6 +53,13 @@ __device__ __forceinline__ void mma_k8(float (&d)[4], const unsigned (&a)[2], un
       : "r"(a[0]), "r"(a[1]), "r"(b));
 }
 
+// The same sixteen k as `mma` has, in the fragments it has, as two of eight.
+__device__ __forceinline__ void mma_halves(float (&d)[4], const unsigned (&a)[4],
+                                           const unsigned (&b)[2], f16) {
+  mma_k8(d, {a[0], a[1]}, b[0], f16{});
+  mma_k8(d, {a[2], a[3]}, b[1], f16{});
+}
+
 // ---- matrices from shared memory ---------------------------------------------------------------
 // 8x8 matrices of 16-bit elements (8 rows of 16 bytes), sm_75. Lanes 8i..8i+7 give the addresses of
 // the rows of matrix i; lane 4g + t receives word t of row g of each. With `_trans` it receives
@@ -118,16 +125,20 @@ __device__ __forceinline__ void cp_async_wait() {
 }
 
 // ---- conversions, to nearest even unless said ---------------------------------------------------
-// Two values as one word, lo in the lower half, sm_80.
+// Two values as one word, lo in the lower half, sm_80 (fp16: two instructions before).
 __device__ __forceinline__ unsigned pack(float lo, float hi, bf16) {
   unsigned v;
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(v) : "f"(hi), "f"(lo));
   return v;
 }
 __device__ __forceinline__ unsigned pack(float lo, float hi, f16) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+  return from_float<f16>(lo).bits | (unsigned)from_float<f16>(hi).bits << 16;
+#else
   unsigned v;
   asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(v) : "f"(hi), "f"(lo));
   return v;
+#endif
 }
 __device__ __forceinline__ void unpack(unsigned v, float& lo, float& hi, bf16) {
   lo = __uint_as_float(v << 16), hi = __uint_as_float(v & 0xffff0000u);

@@ -69,17 +69,18 @@ __device__ __forceinline__ void reduce_conv_mma(const ReduceConvMmaArgs& a, int 
       clear<T>(acc);
       ring<T>(
           ceil_div(a.reduce_units, T::kStageUnits),
-          [&](int stage, int slot) {
+          [&](int stage, int slot, Copies<T>& copies) {
             const int unit = threadIdx.x % T::kStageUnits, u = stage * T::kStageUnits + unit;
 #pragma unroll
             for (int i = 0; i < T::kLoadsA; i++) {
               const int row = i * T::kLoadRows + threadIdx.x / T::kStageUnits;
               const bool wanted = source[i] >= 0 && u < a.reduce_units;
               if (row < T::kRows)
-                cp_async16(panels + slot + panel_offset(row, unit),
-                           x + (wanted ? source[i] + u * T::kUnit : 0), wanted);
+                copies.copy(i, panels + slot + panel_offset(row, unit),
+                            x + (wanted ? source[i] + u * T::kUnit : 0), wanted);
             }
-            load_filter<T>(panels + slot + T::kPanelA, wr, n0, a.Cr, count, stage, a.reduce_units);
+            load_filter<T>(copies, panels + slot + T::kPanelA, wr, n0, a.Cr, count, stage,
+                           a.reduce_units);
           },
           [&](int, int slot) {
             const unsigned panel = panels + slot;
@@ -159,8 +160,9 @@ __device__ __forceinline__ void reduce_conv_mma(const ReduceConvMmaArgs& a, int 
       clear<T>(acc);
       ring<T>(
           stages,
-          [&](int stage, int slot) {
-            load_filter<T>(panels + slot + T::kPanelA, w, n0, end, count, stage, a.conv_units);
+          [&](int stage, int slot, Copies<T>& copies) {
+            load_filter<T>(copies, panels + slot + T::kPanelA, w, n0, end, count, stage,
+                           a.conv_units);
           },
           [&](int stage, int slot) {
             const unsigned entry = list + (stage * T::kStageUnits + l.lane / 16) * 4;

@@ -54,7 +54,7 @@ inline void choose_mma_tile(const ReduceConvMmaArgs& asked, int unit, MmaChoice 
   for (int shape = choice.first; shape <= choice.last; shape++)
     for (int images = 1; images <= 4; images *= 2)
       for (int cuts = 1; cuts <= asked.P; cuts++) {
-        const MmaShape& s = kMmaShapes[shape];
+        const MmaShape s = mma_shape(asked.type, shape);
         ReduceConvMmaArgs a = asked;
         a.tile_images = images, a.tile_p = ceil_div(a.P, cuts);
         a.halo_h = halo_extent(a.tile_p, a.R, a.stride_h);
@@ -74,7 +74,9 @@ inline void choose_mma_tile(const ReduceConvMmaArgs& asked, int unit, MmaChoice 
                                            a.multiprocessors, a.shared_limit, bytes);
           if (blocks > kMaxElements || (plan.clocks > 0 && clocks >= plan.clocks)) continue;
           plan.clocks = clocks, plan.args = a, plan.args.slices = make_divisor(slices);
-          plan.launches[0] = {kReduceConvMmaEntries[a.type * kMmaShapeCount + shape],
+          plan.launches[0] = {a.type == kMmaFp16Sm75
+                                  ? kMmaSm75Entries[shape]
+                                  : kReduceConvMmaEntries[a.type * kMmaShapeCount + shape],
                               (unsigned)blocks,
                               1,
                               1,
@@ -97,7 +99,7 @@ inline CudaStatus plan_reduce_conv_mma(const ReduceConvMmaArgs& asked, ReduceCon
   const char* const names[] = {"H", "W", "C", "Cr", "K", "shared_limit", "multiprocessors"};
   const int values[] = {a.H, a.W, a.C, a.Cr, a.K, a.shared_limit, a.multiprocessors};
   if (a.N < 0) why << "N is " << a.N << ", expected at least 0";
-  if (why || !check_extents(why, names, values, 7) || !check_type(why, a.type)) return why;
+  if (why || !check_extents(why, names, values, 7) || !check_type(why, a.type, true)) return why;
   if (!check_windows(why, a.H, a.W, a.R, a.S, a.stride_h, a.stride_w, a.pad_h, a.pad_w)) return why;
   const int unit = unit_elements(a.type);
   if (!check_channels(why, "C", a.C, unit) || !check_channels(why, "Cr", a.Cr, unit) ||

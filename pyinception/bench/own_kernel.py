@@ -156,8 +156,8 @@ def ours() -> Contender:
     def launch(record: Array, limit: int) -> Launch:
         asked = record.copy()
         asked["shared_limit"] = limit
-        launches, _ = core().cuda_plan_reduce_conv(asked.tobytes(), 0)
-        ((entry, grid, block, shared, params),) = launches
+        launches, _ = core().cuda_plan("reduce_conv_fprop", asked.tobytes())
+        ((_, entry, grid, block, shared, params, _),) = launches
         return entry, grid, (block,), params, shared
 
     return Contender("ours", KERNELS / "cuda" / "reduce_conv.cu", launch)
