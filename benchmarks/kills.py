@@ -2,8 +2,8 @@
 
     python benchmarks/kills.py KILLS SEED FOLDER
 
-This process trains nothing itself: every run is a fork of it, so that no start-up is waited for
-and every moment from the making of the folder on is as likely to be hit as any other.
+This process trains nothing itself: every run is a fork of it, so no start-up is waited for. From
+the making of the folder to the end of the run every moment is as likely to be hit as any other.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ RECIPE = {
     "count": 72,
     "test_count": 24,
     "batch_size": 16,
-    "epochs": 6,
+    "epochs": 4,
 }
 KEPT = ("kind", "epoch", "step", "loss", "accuracy", "lr", "test_loss", "test_accuracy")
 
@@ -59,6 +59,16 @@ def forked(work: Callable[[], None]) -> int:
         traceback.print_exc()
     finally:
         os._exit(code)
+
+
+def begun(folder: Path) -> float:
+    """When the folder of a run that was just started appears."""
+    deadline = time.monotonic() + 60
+    while not folder.exists():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{folder} does not appear")
+        time.sleep(0.001)
+    return time.monotonic()
 
 
 def result(folder: Path) -> dict[str, Any]:
@@ -89,13 +99,9 @@ def state(folder: Path) -> str:
     steps = sum(line["kind"] == "step" for line in lines)
     if len(whole) != where["metrics"] or steps != 5 * where["epoch"] + where["batch"]:
         raise ValueError(f"metrics hold {steps} steps, the checkpoint {where}")
-    return (
-        "finished"
-        if where["epoch"] == RECIPE["epochs"]
-        else "inside an epoch"
-        if where["batch"]
-        else "between epochs"
-    )
+    if where["epoch"] == RECIPE["epochs"]:
+        return "finished"
+    return "inside an epoch" if where["batch"] else "between epochs"
 
 
 def main(kills: int, seed: int, root: Path) -> None:
@@ -105,18 +111,20 @@ def main(kills: int, seed: int, root: Path) -> None:
     data.load("digits")  # imported once, for all children
     durations = []
     for turn in range(2):
-        begun = time.monotonic()
-        os.waitpid(forked(lambda turn=turn: run(root / f"whole{turn}", 1)), 0)
-        durations.append(time.monotonic() - begun)
+        child = forked(lambda turn=turn: run(root / f"whole{turn}", 1))
+        start = begun(root / f"whole{turn}")
+        os.waitpid(child, 0)
+        durations.append(time.monotonic() - start)
     wanted = result(root / "whole0")
     duration = min(durations)
     print(json.dumps({"seconds": duration, "weights": wanted["weights"]}), flush=True)
     draw = rng.generator(seed, 0, 0, "kills")
     for n in range(kills):
         folder = root / f"run{n}"
-        begun, after = time.monotonic(), 1.05 * duration * draw.random()
+        after = 1.05 * duration * draw.random()
         child = forked(lambda folder=folder, n=n: run(folder, 1 + n % 2))
-        time.sleep(max(0.0, after - (time.monotonic() - begun)))
+        start = begun(folder)
+        time.sleep(max(0.0, start + after - time.monotonic()))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         line = {"kill": n, "after": after, "state": "", "readable": True, "equal": False}

@@ -93,10 +93,10 @@ def mirror(
     (N, H, W, C) float32, a new array
     """
     _check("mirror", images, indices)
-    flips = [rng.generator(seed, epoch, int(i), "mirror").integers(0, 2) for i in indices]
-    flipped = np.asarray(flips, dtype=bool)
-    out = images.copy()
-    out[flipped] = images[flipped, :, ::-1]
+    out = np.empty_like(images)
+    for image, result, index in zip(images, out, indices, strict=True):
+        turned = rng.generator(seed, epoch, int(index), "mirror").integers(0, 2)
+        result[...] = image[:, ::-1] if turned else image
     return out
 
 
@@ -113,13 +113,14 @@ def standardise(images: NDArray[np.float32]) -> NDArray[np.float32]:
     -------
     (N, H, W, C) float32, a new array
     """
-    axes = (1, 2, 3)
-    mean = images.mean(axis=axes, keepdims=True, dtype=np.float64)
-    centred = images - mean.astype(np.float32)
-    deviation = np.sqrt(np.mean(np.square(centred), axis=axes, keepdims=True, dtype=np.float64))
+    out = np.empty_like(images)
     floor = 1.0 / math.sqrt(max(1, math.prod(images.shape[1:])))
-    centred /= np.maximum(deviation, floor).astype(np.float32)
-    return centred
+    # One by one: the bits do not depend on the batch, and an image stays in cache.
+    for image, result in zip(images, out, strict=True):
+        np.subtract(image, np.float32(image.mean(dtype=np.float64)), out=result)
+        deviation = math.sqrt(np.mean(np.square(result), dtype=np.float64))
+        result /= np.float32(max(deviation, floor))
+    return out
 
 
 def subtract_mean(images: NDArray[np.float32], mean: tuple[float, ...]) -> NDArray[np.float32]:

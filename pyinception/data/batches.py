@@ -171,11 +171,12 @@ def _assemble(
     own = augment if isinstance(augment, Augment) else Augment()
     reasons: Sequence[str] = ()
     if pictures is not None:
-        images, reasons = prepare(_request(pictures, part, own, seed, epoch), size)
+        images = np.empty((len(part), *dataset.shape), np.float32)
+        reasons = prepare(_request(pictures, part, own, seed, epoch), images)
+        part = part[[not reason for reason in reasons]]
+        images = images[: len(part)]
         if augment is own or augment is None:
             return images, reasons
-        if reasons:
-            part = part[[not reason for reason in reasons]]
     elif own.area < 1:
         images = np.empty((len(part), *dataset.shape), np.float32)
         for n, index in enumerate(part):

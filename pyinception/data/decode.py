@@ -47,41 +47,41 @@ class Request:
 
 
 def prepare(
-    request: Request, size: tuple[int, int], tell: Callable[[int], None] | None = None
-) -> tuple[NDArray[np.float32], list[str]]:
+    request: Request, out: NDArray[np.float32], tell: Callable[[int], None] | None = None
+) -> list[str]:
     """Decode and augment the pictures of a request.
 
     Parameters
     ----------
-    size : (H, W)
+    out : (B, H, W, 3) float32
+        Filled from the front with the pictures that can be read, in order.
     tell : called with n before picture n is read.
 
     Returns
     -------
-    images : (m, H, W, 3) float32
-        Of the pictures that can be read, in order.
-    reasons : list of str
+    list of str
         For each picture asked for, "" or why it cannot be read.
     """
-    images = np.empty((len(request.indices), *size, 3), np.float32)
-    augment, reasons = request.augment, []
+    size = out.shape[1], out.shape[2]
+    augment, reasons, filled = request.augment, [], 0
     for n, (locator, index) in enumerate(zip(request.locators, request.indices, strict=True)):
+        when = {"seed": request.seed, "epoch": request.epoch}
 
-        def box(width: int, height: int, index: int = index) -> Box | None:
-            return augment.box(width, height, seed=request.seed, epoch=request.epoch, index=index)
+        def box(
+            width: int, height: int, index: int = index, when: dict[str, int] = when
+        ) -> Box | None:
+            return augment.box(width, height, index=index, **when)
 
         if tell is not None:
             tell(n)
         try:
             pixels = read_picture(fetch(locator), size, box=box, max_pixels=request.max_pixels)
-            np.divide(pixels, np.float32(255), out=images[n], dtype=np.float32)
-            reasons.append("")
         except PictureError as error:
             reasons.append(str(error))
-    indices = np.array(request.indices, np.int64)
-    if any(reasons):
-        good = np.array([not reason for reason in reasons])
-        images, indices = images[good], indices[good]
-    if len(indices):
-        images = augment(images, indices, seed=request.seed, epoch=request.epoch)
-    return images, reasons
+            continue
+        # One by one, so that a picture stays in cache until it is done.
+        image = np.divide(pixels[None], np.float32(255), dtype=np.float32)
+        out[filled] = augment(image, np.array([index]), **when)[0]
+        reasons.append("")
+        filled += 1
+    return reasons

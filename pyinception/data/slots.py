@@ -52,15 +52,14 @@ class Slots:
         """[which picture is being read or `IDLE`, how many images there are]."""
         return np.frombuffer(self._memory, np.int64, 2, slot * self._size + self._images)
 
-    def put(self, slot: int, images: NDArray[np.float32], reasons: Sequence[str]) -> None:
-        """Fill a slot."""
-        self.images(slot)[: len(images)] = images
+    def finish(self, slot: int, reasons: Sequence[str]) -> None:
+        """Note that a slot's images are filled, and why the others are not."""
         start = slot * self._size + self._images + 16
         for n, reason in enumerate(reasons):
             text = reason.encode(errors="replace")[:REASON]
             where = start + n * REASON
             self._memory[where : where + REASON] = text.ljust(REASON, b"\0")
-        self.state(slot)[:] = IDLE, len(images)
+        self.state(slot)[:] = IDLE, sum(not reason for reason in reasons)
 
     def take(self, slot: int, asked: int) -> tuple[NDArray[np.float32], list[str]]:
         """A copy of the images of a slot, and the reasons for the `asked` ones that lack."""

@@ -25,7 +25,6 @@ def main(given: str) -> None:
     slots = Slots(**{**(about := json.loads(given)), "shape": tuple(about["shape"])})
     reply = os.dup(1)
     os.dup2(2, 1)  # whatever a library prints must not look like a reply
-    height, width = slots.shape[:2]
     for line in sys.stdin.buffer:
         number, _, rest = line.partition(b" ")
         slot = int(number)
@@ -34,7 +33,7 @@ def main(given: str) -> None:
         def tell(n: int, state: NDArray[np.int64] = state) -> None:
             state[0] = n
 
-        slots.put(slot, *prepare(Request.from_json(rest), (height, width), tell))
+        slots.finish(slot, prepare(Request.from_json(rest), slots.images(slot), tell))
         try:
             os.write(reply, bytes([slot]))
         except BrokenPipeError:
