@@ -16,14 +16,13 @@ from pyinception.functional import (
     conv2d_backward,
     inception,
     inception_backward,
-    lrn,
-    lrn_backward,
     max_pool2d,
     max_pool2d_backward,
     reduce_conv2d,
     reduce_conv2d_backward,
 )
 from pyinception.functional_linear import linear, linear_backward
+from pyinception.functional_lrn import lrn, lrn_backward
 from pyinception.gradcheck import gradcheck
 from pyinception.ops import InceptionWeights, concat
 from pyinception.prepack import Format, Packed, prepack

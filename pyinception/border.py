@@ -6,14 +6,15 @@ copied once and counted; an output that does not fit raises. Nothing is written 
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from pyinception import backend, workspace
 from pyinception.backend import Array, array_module
-from pyinception.dispatch import check
+from pyinception.dispatch import Known, check
+from pyinception.known import find, key_of, note
 from pyinception.prepack import Packed
 from pyinception.tensor import Tensor
 
@@ -56,6 +57,9 @@ def intake(function: str, argument: str, value: Any) -> Array:
     if device not in _CPU_DEVICES:
         text = f"is on DLPack device type {device}, expected host or CUDA memory"
         raise TypeError(f"{function}: {argument} {text}")
+    if getattr(value, "is_neg", bool)():  # PyTorch's memory of such a view has the other sign
+        workspace.count_copy(function, argument, value.nbytes)
+        value = value.resolve_neg()
     core = backend.built_core()
     if core is None:  # NumPy opens capsules too, but takes those of before 1.0 as read-only
         return _ask(function, argument, value, lambda: np.from_dlpack(value))
@@ -188,9 +192,8 @@ class Border:
             raise ValueError(f'{function}: layout is {layout!r}, expected "NHWC" or "NCHW"')
         self.function, self.caller = function, x
         self.channels_first = layout == "NCHW"
-        self.inputs: list[Array] = []
         self.foreign: tuple[str, str] | None = None  # the argument and library seen first
-        self.as_given = not self.channels_first  # whether every input was taken as it is
+        self.as_given = True  # whether every input was taken as it is
         if layout is None and _is_foreign(x):
             self._refuse_ambiguous(tuple(x.shape), tuple(w.shape) if hasattr(w, "shape") else None)
 
@@ -224,14 +227,53 @@ class Border:
                 raise TypeError(f"{self.function}: {text}, or NumPy")
         return array
 
-    def _turn(self, array: Array) -> Array:
-        return array.transpose(_TO_NHWC) if self.channels_first and array.ndim == 4 else array
+    def _turn(self, array: Any) -> Any:
+        turned = (
+            self.channels_first and type(array) is not Packed and getattr(array, "ndim", 0) == 4
+        )
+        return array.transpose(_TO_NHWC) if turned else array
 
     def shape(self, x_shape: Any) -> tuple[int, ...]:
         """A shape given in the caller's layout, as (N, H, W, C)."""
         extents = tuple(x_shape)
         turned = self.channels_first and len(extents) == 4
         return tuple(extents[axis] for axis in _TO_NHWC) if turned else extents
+
+    def call(
+        self,
+        arrays: Mapping[str, Any],
+        options: tuple[Any, ...],
+        how: dict[str, str | None],
+        spec_of: Callable[..., Any],
+        out: Any = None,
+        letters: str = "",
+    ) -> tuple[Any, Any, Array | None, dict[str, Any]]:
+        """(spec, operands, out, how): what a call asks for, its arrays as kernels read them.
+
+        Parameters
+        ----------
+        arrays : argument -> array, for `take`; where there is an ``out``, x stands first.
+        options : all else that the spec depends on.
+        how : ``backend`` and ``algorithm``; comes back as `dispatch.launch` takes it.
+        spec_of : the spec from the arrays as taken; raises what there is to refuse.
+        out, letters : the array to write, of the spec's ``y_shape``, and its axes.
+        """
+        given = tuple(arrays.values())
+        key = key_of((self.function, self.channels_first, *given, out, *options, *how.values()))
+        known = find(key)
+        if known is None:
+            operands = tuple(map(self.take, arrays, given))
+            spec = spec_of(*operands)
+            if out is not None:
+                out = self._apart(self._out(out, spec.y_shape, operands[0], letters), operands)
+            known = Known(spec, how)
+            if self.as_given:
+                note(key, known)
+            return spec, operands, out, known.how
+        operands = tuple(map(self._turn, given)) if self.channels_first else given
+        if out is not None:
+            out = self._apart(self._turn(out), operands)
+        return known.spec, operands, out, known.how
 
     def take(self, argument: str, value: Any) -> Any:
         """One input, as NHWC or KRSC; None and packed weights pass."""
@@ -241,15 +283,13 @@ class Border:
         if array.dtype.kind not in "fiub":
             text = f"has dtype {array.dtype}, expected float32"
             raise TypeError(f"{self.function}: {argument} {text}")
-        array = operand(self.function, argument, self._turn(array))
-        self.as_given = self.as_given and array is value
-        self.inputs.append(array)
-        return array
+        turned = self._turn(array)
+        taken = operand(self.function, argument, turned)
+        self.as_given = self.as_given and array is value and taken is turned
+        return taken
 
-    def out(self, value: Any, shape: tuple[int, ...], like: Array, letters: str) -> Array | None:
-        """``out=`` as an array that may be written in place; None stays None."""
-        if value is None:
-            return None
+    def _out(self, value: Any, shape: tuple[int, ...], like: Array, letters: str) -> Array:
+        """``out=`` as an array that may be written in place."""
         if library_of(value) in _IMMUTABLE:
             text = f"out is an array of {library_of(value)}, which is immutable; leave it out"
             raise TypeError(f"{self.function}: {text}")
@@ -262,10 +302,14 @@ class Border:
             text = f"out has strides {tuple(array.strides)} bytes for shape {tuple(array.shape)}"
             wanted = "expected unit channel stride, positive others and no element twice"
             raise ValueError(f"{self.function}: {text}, {wanted}")
-        for given in self.inputs:
-            if array.size and _share(array, given):
-                raise ValueError(f"{self.function}: out overlaps an input, expected memory apart")
         return array
+
+    def _apart(self, out: Array, operands: tuple[Any, ...]) -> Array:
+        """``out``, if it shares no memory with what is read."""
+        for given in operands if out.size else ():
+            if given is not None and type(given) is not Packed and _share(out, given):
+                raise ValueError(f"{self.function}: out overlaps an input, expected memory apart")
+        return out
 
     def back(self, array: Array, out: Any = None) -> Any:
         """A result in the caller's layout and type; ``out`` itself where it was given."""

@@ -28,7 +28,7 @@ from pyinception.spec import (
 )
 from pyinception.table import ROWS, Row, formats, refuse_packed
 
-__all__ = ["Array", "Plan", "check", "choose", "launch", "operations"]
+__all__ = ["Array", "Known", "Plan", "check", "choose", "launch", "operations"]
 
 
 @dataclass(frozen=True)
@@ -58,15 +58,24 @@ class Plan:
 
 _MOST_PLANS = 4096  # a server that sees ever new shapes must not grow without end
 _plans: dict[tuple[Any, ...], Plan] = {}
-known_plans: dict[Any, Plan] = {}  # those of calls seen before (`known`)
+known_calls: dict[Any, "Known"] = {}  # calls seen before, by their looks (`known`)
 _said: set[str] = set()
 
 
 def clear() -> None:
     """Forget all plans and messages (after a backend appeared or went away)."""
     _plans.clear()
-    known_plans.clear()
+    known_calls.clear()
     _said.clear()
+
+
+class Known:
+    """A call that passed its checks: its spec, and the plans that its launches found so far."""
+
+    def __init__(self, spec: Any, how: dict[str, Any]) -> None:
+        self.spec = spec
+        self.plans: dict[tuple[str, str], Plan] = {}
+        self.how = {**how, "known": self}  # for `launch`
 
 
 def choose(
@@ -157,12 +166,20 @@ def launch(
     *arguments: Any,
     backend: str | None = None,
     algorithm: str | None = None,
+    known: Known | None = None,
 ) -> None:
-    """Run one row on ``arguments`` (inputs, then outputs), or note it while a module is traced."""
-    target = target_of(arguments[0])
-    plan = choose(op, direction, spec, target, backend=backend, algorithm=algorithm)
-    if reason := refuse_packed(plan.row, arguments):
-        raise BackendError(f"{getattr(spec, 'function', op)}: {reason}")
+    """Run one row on ``arguments`` (inputs, then outputs), or note it while a module is traced.
+
+    The plan is found once for a ``known`` call: whose looks, options and switches were the same.
+    """
+    plan = None if known is None else known.plans.get((op, direction))
+    if plan is None:
+        target = target_of(arguments[0])
+        plan = choose(op, direction, spec, target, backend=backend, algorithm=algorithm)
+        if reason := refuse_packed(plan.row, arguments):
+            raise BackendError(f"{getattr(spec, 'function', op)}: {reason}")
+        if known is not None:
+            known.plans[op, direction] = plan
     noted = workspace.recording()
     if noted is None:
         plan.row.run(spec, *arguments)

@@ -10,12 +10,10 @@ results are of the caller's type. Common arguments: ``layout`` "NHWC" (default: 
 from dataclasses import replace
 from typing import Any
 
-from pyinception import known
 from pyinception.border import Border
 from pyinception.dispatch import check
 from pyinception.ops import conv, pool, reduce_conv
 from pyinception.ops import inception as module
-from pyinception.ops import lrn as response
 from pyinception.ops.weights import NAMES, InceptionWeights
 
 
@@ -46,19 +44,15 @@ def conv2d(
     -------
     y : (N, P, Q, K), P = floor((H + 2 ph - R) / sh) + 1, Q likewise.
     """
-    options = stride, padding, relu, layout, backend, algorithm
-    key, y = known.call("conv2d", (x, w, b), options, out is not None)
-    if y is not None:
-        return y
-    border = Border("conv2d", layout, x, w)
-    x, w, b = border.take("x", x), border.take("w", w), border.take("b", b)
-    spec = conv.conv_spec("conv2d", x, w, b, stride, padding, relu)
-    target = border.out(out, spec.y_shape, x, "N P Q K")
-    how = {"backend": backend, "algorithm": algorithm}
-    y = conv.conv_fprop(spec, x, w, b, target, **how)
-    if border.as_given:
-        known.learn(key, "conv", "fprop", spec, x, **how)
-    return border.back(y, out)
+
+    def spec_of(x: Any, w: Any, b: Any) -> Any:
+        return conv.conv_spec("conv2d", x, w, b, stride, padding, relu)
+
+    border, arrays = Border("conv2d", layout, x, w), {"x": x, "w": w, "b": b}
+    how: Any = {"backend": backend, "algorithm": algorithm}
+    window = stride, padding, relu
+    spec, operands, target, how = border.call(arrays, window, how, spec_of, out, "N P Q K")
+    return border.back(conv.conv_fprop(spec, *operands, target, **how), out)
 
 
 def conv2d_backward(
@@ -78,15 +72,18 @@ def conv2d_backward(
     ``y`` is the forward's result if it had relu=True: gy then counts only where y > 0. Shapes are
     those of x (N, H, W, C), w (K, R, S, C) and b (K,); gy and y are (N, P, Q, K).
     """
-    border = Border("conv2d_backward", layout, x, w)
-    gy, x, w = border.take("gy", gy), border.take("x", x), border.take("w", w)
-    y = border.take("y", y)
-    spec = conv.conv_spec("conv2d_backward", x, w, None, stride, padding, False)
-    spec = replace(spec, bias=True)
-    check("conv2d_backward", "gy", gy, "N P Q K", spec.y_shape, like=x)
-    if y is not None:
-        check("conv2d_backward", "y", y, "N P Q K", spec.y_shape, like=x)
-    how = {"backend": backend, "algorithm": algorithm}
+    function = "conv2d_backward"
+
+    def spec_of(gy: Any, x: Any, w: Any, y: Any) -> Any:
+        spec = conv.conv_spec(function, x, w, None, stride, padding, False)
+        check(function, "gy", gy, "N P Q K", spec.y_shape, like=x)
+        if y is not None:
+            check(function, "y", y, "N P Q K", spec.y_shape, like=x)
+        return replace(spec, bias=True)
+
+    border, arrays = Border(function, layout, x, w), {"gy": gy, "x": x, "w": w, "y": y}
+    how: Any = {"backend": backend, "algorithm": algorithm}
+    spec, (gy, x, w, y), _, how = border.call(arrays, (stride, padding), how, spec_of)
     gx = conv.conv_dgrad(spec, gy, w, y, **how)
     gw, gb = conv.conv_wgrad(spec, x, gy, y, **how)
     return border.back(gx), border.back(gw), border.back(gb)
@@ -123,23 +120,16 @@ def reduce_conv2d(
     if relu is not True:
         text = f"relu is {relu!r}, expected True (for other chains call conv2d twice)"
         raise ValueError(f"reduce_conv2d: {text}")
-    arrays = x, w_reduce, b_reduce, w, b
-    options = stride, padding, layout, backend, algorithm
-    key, y = known.call("reduce_conv2d", arrays, options, out is not None or return_reduced)
-    if y is not None:
-        return y
+
+    def spec_of(x: Any, wr: Any, br: Any, w: Any, b: Any) -> Any:
+        return reduce_conv.reduce_conv_spec("reduce_conv2d", x, wr, br, w, b, stride, padding)
+
     border = Border("reduce_conv2d", layout, x, w_reduce)
-    x = border.take("x", x)
-    first = border.take("w_reduce", w_reduce), border.take("b_reduce", b_reduce)
-    last = border.take("w", w), border.take("b", b)
-    spec = reduce_conv.reduce_conv_spec("reduce_conv2d", x, *first, *last, stride, padding)
-    target = border.out(out, spec.y_shape, x, "N P Q K")
-    how = {"backend": backend, "algorithm": algorithm}
-    y, r = reduce_conv.reduce_conv_fprop(
-        spec, x, *first, *last, save=return_reduced, out=target, **how
-    )
-    if border.as_given:
-        known.learn(key, "reduce_conv", "fprop", spec, x, **how)
+    arrays = {"x": x, "w_reduce": w_reduce, "b_reduce": b_reduce, "w": w, "b": b}
+    how: Any = {"backend": backend, "algorithm": algorithm}
+    window = stride, padding
+    spec, operands, target, how = border.call(arrays, window, how, spec_of, out, "N P Q K")
+    y, r = reduce_conv.reduce_conv_fprop(spec, *operands, save=return_reduced, out=target, **how)
     result = border.back(y, out)
     return (result, border.back(r)) if return_reduced else result
 
@@ -164,15 +154,19 @@ def reduce_conv2d_backward(
     others as in `reduce_conv2d`. r and y carry the ReLU masks.
     """
     function = "reduce_conv2d_backward"
+
+    def spec_of(gy: Any, x: Any, wr: Any, w: Any, r: Any, y: Any) -> Any:
+        spec = reduce_conv.reduce_conv_spec(function, x, wr, None, w, None, stride, padding)
+        check(function, "r", r, "N H W Cr", (*x.shape[:3], wr.shape[0]), like=x)
+        check(function, "y", y, "N P Q K", spec.y_shape, like=x)
+        check(function, "gy", gy, "N P Q K", spec.y_shape, like=x)
+        return spec
+
     border = Border(function, layout, x, w_reduce)
-    named = ("gy", gy), ("x", x), ("w_reduce", w_reduce), ("w", w), ("r", r), ("y", y)
-    gy, x, w_reduce, w, r, y = (border.take(name, value) for name, value in named)
-    spec = reduce_conv.reduce_conv_spec(function, x, w_reduce, None, w, None, stride, padding)
-    check(function, "r", r, "N H W Cr", (*x.shape[:3], w_reduce.shape[0]), like=x)
-    check(function, "y", y, "N P Q K", spec.y_shape, like=x)
-    check(function, "gy", gy, "N P Q K", spec.y_shape, like=x)
-    how = {"backend": backend, "algorithm": algorithm}
-    grads = reduce_conv.reduce_conv_backward(spec, gy, x, w_reduce, w, r, y, **how)
+    arrays = {"gy": gy, "x": x, "w_reduce": w_reduce, "w": w, "r": r, "y": y}
+    how: Any = {"backend": backend, "algorithm": algorithm}
+    spec, operands, _, how = border.call(arrays, (stride, padding), how, spec_of)
+    grads = reduce_conv.reduce_conv_backward(spec, *operands, **how)
     gx, gwr, gbr, gw, gb = (border.back(g) for g in grads)
     return gx, gwr, gbr, gw, gb
 
@@ -201,19 +195,15 @@ def inception(
     """
     function, weights = "inception", tuple(weights)
     module.check_count(function, weights)
-    options = layout, backend, algorithm
-    key, y = known.call(function, (x, weights), options, out is not None or return_saved)
-    if y is not None:
-        return y
+
+    def spec_of(x: Any, *weights: Any) -> Any:
+        return module.inception_spec(function, x, weights)
+
     border = Border(function, layout, x, weights[0])
-    x = border.take("x", x)
-    arrays = tuple(map(border.take, NAMES, weights))
-    spec = module.inception_spec(function, x, arrays)
-    target = border.out(out, spec.y_shape, x, "N H W K")
-    how = {"backend": backend, "algorithm": algorithm}
-    y, saved = module.inception_fprop(spec, x, arrays, save=return_saved, out=target, **how)
-    if border.as_given:
-        known.learn(key, "inception", "fprop", spec, x, **how)
+    arrays = {"x": x, **dict(zip(NAMES, weights, strict=True))}
+    how: Any = {"backend": backend, "algorithm": algorithm}
+    spec, (x, *filters), target, how = border.call(arrays, (), how, spec_of, out, "N H W K")
+    y, saved = module.inception_fprop(spec, x, filters, save=return_saved, out=target, **how)
     result = border.back(y, out)
     return (result, tuple(border.back(s) for s in saved or ())) if return_saved else result
 
@@ -233,16 +223,21 @@ def inception_backward(
     function = "inception_backward"
     weights = tuple(weights)
     module.check_count(function, weights)
+
+    def spec_of(gy: Any, x: Any, y: Any, *rest: Any) -> Any:
+        spec = module.inception_spec(function, x, rest[: len(NAMES)])
+        for name, array in (("gy", gy), ("y", y)):
+            check(function, name, array, "N H W K", spec.y_shape, like=x)
+        module.check_saved(function, spec, x, rest[len(NAMES) :])
+        return spec
+
     border = Border(function, layout, x, weights[0])
-    gy, x, y = border.take("gy", gy), border.take("x", x), border.take("y", y)
-    arrays = tuple(map(border.take, NAMES, weights))
-    spec = module.inception_spec(function, x, arrays)
-    for name, array in (("gy", gy), ("y", y)):
-        check(function, name, array, "N H W K", spec.y_shape, like=x)
-    maps = tuple(border.take(f"saved[{i}]", s) for i, s in enumerate(saved))
-    module.check_saved(function, spec, x, maps)
-    how = {"backend": backend, "algorithm": algorithm}
-    gx, grads = module.inception_backward(spec, gy, x, arrays, y, maps, **how)
+    arrays = {"gy": gy, "x": x, "y": y, **dict(zip(NAMES, weights, strict=True))}
+    arrays |= {f"saved[{i}]": array for i, array in enumerate(saved)}
+    how: Any = {"backend": backend, "algorithm": algorithm}
+    spec, (gy, x, y, *rest), _, how = border.call(arrays, (), how, spec_of)
+    filters, maps = rest[: len(NAMES)], rest[len(NAMES) :]
+    gx, grads = module.inception_backward(spec, gy, x, filters, y, maps, **how)
     return border.back(gx), InceptionWeights(*(border.back(g) for g in grads))
 
 
@@ -263,13 +258,16 @@ def max_pool2d(
     ``stride`` None means the kernel's extents. ``return_argmax`` also gives the winning tap r S + s
     of each y, uint8 of y's shape, which `max_pool2d_backward` takes. x (N, H, W, C).
     """
-    border = Border("max_pool2d", layout, x)
-    x = border.take("x", x)
-    check("max_pool2d", "x", x, "N H W C")
-    window = kernel_size, stride, padding, ceil_mode
-    spec = pool.pool_spec("max_pool2d", "max", x.shape, *window)
-    target = border.out(out, spec.y_shape, x, "N P Q C")
-    y, argmax = pool.max_pool_fprop(spec, x, save=return_argmax, out=target, backend=backend)
+    border, window = Border("max_pool2d", layout, x), (kernel_size, stride, padding, ceil_mode)
+
+    def spec_of(x: Any) -> Any:
+        check("max_pool2d", "x", x, "N H W C")
+        return pool.pool_spec("max_pool2d", "max", x.shape, *window)
+
+    spec, (x,), target, how = border.call(
+        {"x": x}, window, {"backend": backend}, spec_of, out, "N P Q C"
+    )
+    y, argmax = pool.max_pool_fprop(spec, x, save=return_argmax, out=target, **how)
     result = border.back(y, out)
     return (result, border.back(argmax)) if return_argmax else result
 
@@ -287,14 +285,20 @@ def max_pool2d_backward(
     backend: str | None = None,
 ) -> Any:
     """gx: every pixel gathers the gy of the windows that it won; ``x_shape`` in ``layout``."""
-    border = Border("max_pool2d_backward", layout, gy)
-    gy, argmax = border.take("gy", gy), border.take("argmax", argmax)
-    shape = border.shape(x_shape)
-    window = kernel_size, stride, padding, ceil_mode
-    spec = pool.pool_spec("max_pool2d_backward", "max", shape, *window)
-    check("max_pool2d_backward", "gy", gy, "N P Q C", spec.y_shape)
-    pool.check_argmax("max_pool2d_backward", argmax, spec, gy)
-    return border.back(pool.max_pool_dgrad(spec, gy, argmax, backend=backend))
+    function, window = "max_pool2d_backward", (kernel_size, stride, padding, ceil_mode)
+    border = Border(function, layout, gy)
+    shape, arrays = border.shape(x_shape), {"gy": gy, "argmax": argmax}
+
+    def spec_of(gy: Any, argmax: Any) -> Any:
+        spec = pool.pool_spec(function, "max", shape, *window)
+        check(function, "gy", gy, "N P Q C", spec.y_shape)
+        return spec
+
+    spec, (gy, argmax), _, how = border.call(
+        arrays, (shape, *window), {"backend": backend}, spec_of
+    )
+    pool.check_argmax(function, argmax, spec, gy)
+    return border.back(pool.max_pool_dgrad(spec, gy, argmax, **how))
 
 
 def avg_pool2d(
@@ -314,12 +318,16 @@ def avg_pool2d(
     cells counts padding up to H + p as Caffe does, or pixels alone without ``count_include_pad``.
     """
     border = Border("avg_pool2d", layout, x)
-    x = border.take("x", x)
     window = kernel_size, stride, padding, ceil_mode, count_include_pad
-    check("avg_pool2d", "x", x, "N H W C")
-    spec = pool.pool_spec("avg_pool2d", "avg", x.shape, *window)
-    target = border.out(out, spec.y_shape, x, "N P Q C")
-    return border.back(pool.avg_pool_fprop(spec, x, target, backend=backend), out)
+
+    def spec_of(x: Any) -> Any:
+        check("avg_pool2d", "x", x, "N H W C")
+        return pool.pool_spec("avg_pool2d", "avg", x.shape, *window)
+
+    spec, operands, target, how = border.call(
+        {"x": x}, window, {"backend": backend}, spec_of, out, "N P Q C"
+    )
+    return border.back(pool.avg_pool_fprop(spec, *operands, target, **how), out)
 
 
 def avg_pool2d_backward(
@@ -336,46 +344,15 @@ def avg_pool2d_backward(
 ) -> Any:
     """gx = sum of gy / cells over the windows that hold the pixel; ``x_shape`` in ``layout``."""
     border = Border("avg_pool2d_backward", layout, gy)
-    gy = border.take("gy", gy)
+    shape = border.shape(x_shape)
     window = kernel_size, stride, padding, ceil_mode, count_include_pad
-    spec = pool.pool_spec("avg_pool2d_backward", "avg", border.shape(x_shape), *window)
-    check("avg_pool2d_backward", "gy", gy, "N P Q C", spec.y_shape)
-    return border.back(pool.avg_pool_dgrad(spec, gy, backend=backend))
 
+    def spec_of(gy: Any) -> Any:
+        spec = pool.pool_spec("avg_pool2d_backward", "avg", shape, *window)
+        check("avg_pool2d_backward", "gy", gy, "N P Q C", spec.y_shape)
+        return spec
 
-def lrn(
-    x: Any,
-    size: int = 5,
-    alpha: float = 1e-4,
-    beta: float = 0.75,
-    k: float = 1.0,
-    *,
-    layout: str | None = None,
-    out: Any = None,
-    backend: str | None = None,
-) -> Any:
-    """y_c = x_c (k + alpha/size sum_{c' in window} x_c'^2)^-beta; x (N, H, W, C), size odd."""
-    border = Border("lrn", layout, x)
-    x = border.take("x", x)
-    spec = response.lrn_spec("lrn", x, size, alpha, beta, k)
-    target = border.out(out, spec.x_shape, x, "N H W C")
-    return border.back(response.lrn_fprop(spec, x, target, backend=backend), out)
-
-
-def lrn_backward(
-    gy: Any,
-    x: Any,
-    size: int = 5,
-    alpha: float = 1e-4,
-    beta: float = 0.75,
-    k: float = 1.0,
-    *,
-    layout: str | None = None,
-    backend: str | None = None,
-) -> Any:
-    """gx of sum(gy lrn(x)); gy and x (N, H, W, C)."""
-    border = Border("lrn_backward", layout, x)
-    gy, x = border.take("gy", gy), border.take("x", x)
-    spec = response.lrn_spec("lrn_backward", x, size, alpha, beta, k)
-    check("lrn_backward", "gy", gy, "N H W C", spec.x_shape, like=x)
-    return border.back(response.lrn_dgrad(spec, gy, x, backend=backend))
+    spec, operands, _, how = border.call(
+        {"gy": gy}, (shape, *window), {"backend": backend}, spec_of
+    )
+    return border.back(pool.avg_pool_dgrad(spec, *operands, **how))

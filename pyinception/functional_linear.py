@@ -18,24 +18,32 @@ def linear(
     backend: str | None = None,
 ) -> Any:
     """y[n,k] = [relu](b[k] + sum_c x[n,c] w[k,c]); x (N, C), w (K, C), b (K,) or None."""
-    border = Border("linear", "NHWC", x)
-    x, w, b = border.take("x", x), border.take("w", w), border.take("b", b)
-    spec = dense.linear_spec("linear", x, w, b, relu)
-    target = border.out(out, (spec.N, spec.K), x, "N K")
-    return border.back(dense.linear_fprop(spec, x, w, b, target, backend=backend), out)
+
+    def spec_of(x: Any, w: Any, b: Any) -> Any:
+        return dense.linear_spec("linear", x, w, b, relu)
+
+    border, arrays = Border("linear", "NHWC", x), {"x": x, "w": w, "b": b}
+    spec, operands, target, how = border.call(
+        arrays, (relu,), {"backend": backend}, spec_of, out, "N K"
+    )
+    return border.back(dense.linear_fprop(spec, *operands, target, **how), out)
 
 
 def linear_backward(
     gy: Any, x: Any, w: Any, *, y: Any = None, backend: str | None = None
 ) -> tuple[Any, Any, Any]:
     """(gx, gw, gb) of sum(gy y), y = linear(x, w, b); with ``y``, gy counts where y > 0."""
-    border = Border("linear_backward", "NHWC", x)
-    gy, x, w = border.take("gy", gy), border.take("x", x), border.take("w", w)
-    y = border.take("y", y)
-    spec = replace(dense.linear_spec("linear_backward", x, w, None, False), bias=True)
-    check("linear_backward", "gy", gy, "N K", (spec.N, spec.K), like=x)
-    if y is not None:
-        check("linear_backward", "y", y, "N K", (spec.N, spec.K), like=x)
-    gx = dense.linear_dgrad(spec, gy, w, y, backend=backend)
-    gw, gb = dense.linear_wgrad(spec, x, gy, y, backend=backend)
+    function = "linear_backward"
+
+    def spec_of(gy: Any, x: Any, w: Any, y: Any) -> Any:
+        spec = replace(dense.linear_spec(function, x, w, None, False), bias=True)
+        check(function, "gy", gy, "N K", spec.y_shape, like=x)
+        if y is not None:
+            check(function, "y", y, "N K", spec.y_shape, like=x)
+        return spec
+
+    border, arrays = Border(function, "NHWC", x), {"gy": gy, "x": x, "w": w, "y": y}
+    spec, (gy, x, w, y), _, how = border.call(arrays, (), {"backend": backend}, spec_of)
+    gx = dense.linear_dgrad(spec, gy, w, y, **how)
+    gw, gb = dense.linear_wgrad(spec, x, gy, y, **how)
     return border.back(gx), border.back(gw), border.back(gb)

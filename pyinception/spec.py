@@ -1,9 +1,8 @@
 """What is asked: frozen descriptions of one op on one shape.
 
 Letters: N H W C input, K R S filter, P Q output. P, Q, multiply-adds and bytes are derived here and
-nowhere else; how an op is done (kernel, tile, scratch) is a ``Plan`` (`dispatch.py`). Maps are
-NHWC, filters KRSC; ``stride``, ``padding`` and ``kernel`` are pairs (rows, columns). ``function``
-only names the caller in error messages; it takes no part in comparison or hashing.
+nowhere else; how an op is done is a ``Plan`` (`dispatch.py`). Maps are NHWC, filters KRSC; pairs
+are (rows, columns). ``function`` only names the caller in errors.
 """
 
 from collections.abc import Iterable
@@ -170,6 +169,10 @@ class LinearSpec(Work):
         extents(self, "N C K")
 
     @property
+    def y_shape(self) -> tuple[int, int]:
+        return self.N, self.K
+
+    @property
     def macs(self) -> int:
         return self.N * self.C * self.K
 
@@ -250,10 +253,8 @@ class BranchSpec(Map):
                 if part.x_shape != before.y_shape:
                     text = f"a stage takes {part.x_shape}, expected {before.y_shape}"
                     raise ValueError(f"{self.function}: {text}, the output of the stage before")
-        shapes = {(part.x_shape, part.y_shape[:3]) for part in _parts(self.stages[-1])}
-        if len(shapes) != 1:
-            text = "the two stages of the last pair differ in input or in N, P, Q"
-            raise ValueError(f"{self.function}: {text}")
+        if len({(part.x_shape, part.y_shape[:3]) for part in _parts(self.stages[-1])}) != 1:
+            raise ValueError(f"{self.function}: the last pair's stages differ in input or N, P, Q")
 
     def _links(self) -> list[tuple[ConvSpec | PoolSpec, Stage]]:
         pairs = zip(self.stages, self.stages[1:], strict=False)

@@ -97,7 +97,7 @@ def _cpu_runs(algorithm: str) -> dict[Key, Run]:
     def reduce_conv_fprop(spec, x, wr, br, w, b, y, r):
         second = spec.stages[1]
         where = second.kernel, second.stride, second.padding
-        core().reduce_conv_fprop(x, raw(wr), br, raw(w), b, y, r, *where, *end())
+        core().reduce_conv_fprop(x, raw(wr), br, raw(w), b, y, r, *where, *end(), second.C)
 
     def reduce_conv_backward(spec, gy, x, wr, w, r, y, gx, gwr, gbr, gw, gb, accumulate):
         second = spec.stages[1]

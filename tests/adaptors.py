@@ -271,7 +271,7 @@ class _Tensor(ctypes.Structure):
 class _Params(ctypes.Structure):
     names = "stride_h stride_w pad_h pad_w kernel_h kernel_w".split()
     _fields_ = [(n, ctypes.c_int64) for n in names] + [
-        ("relu", ctypes.c_int), ("accumulate", ctypes.c_int),
+        ("relu", ctypes.c_int), ("accumulate", ctypes.c_int), ("reduced", ctypes.c_int64),
     ]  # fmt: skip
 
 
@@ -299,7 +299,7 @@ class C(NumPy):
                 made.append((ctypes.POINTER(_Tensor) * len(a))(*map(ctypes.pointer, tensors)))
             else:
                 made.append(None if a is None else ctypes.byref(self._tensor(a)))
-        where = [ctypes.byref(_Params(1, 1, 1, 1, 0, 0, 1, 0))] if params else []
+        where = [ctypes.byref(_Params(1, 1, 1, 1, 0, 0, 1, 0, 0))] if params else []
         status = getattr(core, f"pyi_{name}")(*made, *where, None)
         if status != 0:
             error = {1: ValueError, 2: TypeError}.get(status, RuntimeError)

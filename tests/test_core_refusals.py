@@ -26,7 +26,7 @@ def test_filter_gradient_without_extent():
 @pytest.mark.parametrize("br", [None, zeros()])
 def test_packed_filters_of_unknown_width(br):
     x, y = zeros(1, 4, 4, 8), zeros(1, 4, 4, 8)
-    with pytest.raises(ValueError, match="widths of packed wr"):
+    with pytest.raises(ValueError, match="wr and w are packed, so the reduced width must"):
         core.reduce_conv_fprop(x, zeros(0), br, zeros(0), None, y, None, *WHERE)
 
 

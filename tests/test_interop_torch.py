@@ -107,9 +107,9 @@ def test_without_gradients_the_reduced_map_is_not_stored(monkeypatch):
     stored = []
     run = kernels._run
 
-    def spy(plan, inputs, outputs):
-        stored.append([tuple(t.shape) for t in outputs if t is not None])
-        run(plan, inputs, outputs)
+    def spy(plan, operands):
+        stored.append([tuple(pair[0].shape) for pair in operands[5:] if pair is not None])
+        run(plan, operands)
 
     monkeypatch.setattr(kernels, "_run", spy)
     reduce_conv2d(*tensors(CASES[0], grad=False))

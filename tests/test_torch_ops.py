@@ -12,7 +12,10 @@ torch = pytest.importorskip("torch", reason="torch is not installed (extra `orac
 REASON = backend.why_not("cpu")
 if REASON is None:
     import torch.nn.functional as F
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.utils._python_dispatch import TorchDispatchMode
 
+    import pyinception as pyi
     from pyinception.interop.torch import conv2d, inception, ops, prepack, reduce_conv2d
     from pyinception.ops.weights import NAMES, weight_shapes
 
@@ -328,6 +331,55 @@ def test_packed_filters():
     x, weights = module_arguments()
     packed = [prepack(w) if w.ndim == 4 else w for w in weights]
     assert torch.equal(inception(x, packed), inception(x, weights))
+
+
+def test_what_watches_ops_sees_them():
+    """Calls go to the kernels directly, but for modes, profilers, traces and transforms."""
+    x, *rest = branch_arguments()
+    right = reduce_conv2d(x, *rest)
+    seen = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, arguments=(), kwargs=None):
+            seen.append(str(function))
+            return function(*arguments, **(kwargs or {}))
+
+    with torch.no_grad(), Watch():
+        assert torch.equal(reduce_conv2d(x, *rest), right)
+    assert "pyinception.reduce_conv2d.default" in seen
+    with torch.profiler.profile() as profile:
+        reduce_conv2d(x, *rest)
+    assert "pyinception::reduce_conv2d" in {event.name for event in profile.events()}
+    traced = torch.jit.trace(lambda x: reduce_conv2d(x, *rest), x)
+    assert torch.equal(traced(2 * x), reduce_conv2d(2 * x, *rest))
+    assert "pyinception::reduce_conv2d" in str(traced.graph)
+    with FakeTensorMode() as fake:
+        like = [fake.from_tensor(t) for t in (x, *rest)]
+        assert reduce_conv2d(*like).shape == right.shape
+
+
+def test_lazily_negated_tensors_are_read_as_they_are():
+    """The imaginary part of a conjugate is a view whose memory has the other sign."""
+    x = torch.randn(2, 1, 5, 4, dtype=torch.complex64).conj().imag
+    w = torch.randn(3, 1, 1, 1, dtype=torch.complex64).conj().imag
+    plain = torch.empty_strided(x.shape, x.stride()).copy_(x)
+    assert x.is_neg() and x.stride() == plain.stride()
+    for _ in range(2):
+        right = conv2d(plain, w.resolve_neg())
+        for a, b in ((x, w), (plain, w), (x, w.resolve_neg())):
+            assert torch.equal(conv2d(a, b), right)
+            assert torch.equal(pyi.conv2d(a, b, layout="NCHW"), right)
+    with pytest.raises(TypeError, match="conv2d: w is packed, expected a tensor beside"):
+        conv2d(x, prepack(w.resolve_neg()))
+
+
+def test_two_packed_filters_need_no_reduce_bias():
+    x, wr, _, w, b = branch_arguments()
+    right = reduce_conv2d(x, wr, None, w, b)
+    assert torch.equal(reduce_conv2d(x, prepack(wr), None, prepack(w), b), right)
+    nhwc = x.permute(0, 2, 3, 1).numpy()
+    mine = pyi.reduce_conv2d(nhwc, prepack(wr), None, prepack(w), b.numpy())
+    assert torch.equal(torch.from_numpy(mine), right.permute(0, 2, 3, 1))
 
 
 def test_without_torch_the_extra_is_named():

@@ -103,6 +103,10 @@ void Array::from_buffer(const char* function, const char* name, bool output) {
 }
 
 void Array::from_dlpack(const char* function, const char* name, bool output) {
+  DLTensor lent;
+  // A loan says nothing of read-only memory and ends with the call.
+  if (!output && recording() == nullptr && borrow(owner_.ptr(), &lent)) return describe(lent);
+  if (PyErr_Occurred()) throw py::error_already_set();
   py::object capsule = exchange(owner_);
   try {
     if (!capsule) {
@@ -113,16 +117,19 @@ void Array::from_dlpack(const char* function, const char* name, bool output) {
     capsule = owner_.attr("__dlpack__")();  // a producer of before DLPack 1.0
   }
   Taken taken = take_dlpack(function, name, capsule);
-  const DLTensor* from = taken.tensor;
   if (output && taken.read_only) read_only(function, name);
-  tensor_ = *from;
-  shape_.assign(from->shape, from->shape + from->ndim);
+  describe(*taken.tensor);
+  owner_ = py::make_tuple(owner_, taken.owner);
+}
+
+void Array::describe(const DLTensor& from) {
+  tensor_ = from;
+  shape_.assign(from.shape, from.shape + from.ndim);
   tensor_.shape = shape_.data();
-  if (from->strides != nullptr) {
-    strides_.assign(from->strides, from->strides + from->ndim);
+  if (from.strides != nullptr) {
+    strides_.assign(from.strides, from.strides + from.ndim);
     tensor_.strides = strides_.data();
   }
-  owner_ = py::make_tuple(owner_, taken.owner);
 }
 
 LaunchList*& recording() {

@@ -29,6 +29,7 @@ class Array {
   void turn(const char* function, const char* name, const py::object& order);
   void from_buffer(const char* function, const char* name, bool output);
   void from_dlpack(const char* function, const char* name, bool output);
+  void describe(const DLTensor& from);
   DLTensor tensor_{};
   std::vector<int64_t> shape_, strides_;
   py::object owner_;  // keeps the memory alive
@@ -84,5 +85,6 @@ void run(Call call) {
 void register_conv(py::module_& m);
 void register_ops(py::module_& m);
 void register_cuda_plan(py::module_& m);
+void register_looks(py::module_& m);
 
 }  // namespace pyi_bind

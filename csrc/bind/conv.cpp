@@ -7,7 +7,7 @@ namespace {
 using Object = const py::object&;
 
 pyi_conv_params conv_params(Pair kernel, Pair stride, Pair padding, bool relu, bool accumulate) {
-  return {stride[0], stride[1], padding[0], padding[1], kernel[0], kernel[1], relu, accumulate};
+  return {stride[0], stride[1], padding[0], padding[1], kernel[0], kernel[1], relu, accumulate, 0};
 }
 
 constexpr const char* kWeightNames[12] = {"w1",  "b1",  "wr3", "br3", "w3", "b3",
@@ -85,17 +85,19 @@ void register_conv(py::module_& m) {
   m.def(
       "reduce_conv_fprop",
       [](Object x_, Object wr_, Object br_, Object w_, Object b_, Object y_, Object r_, Pair kernel,
-         Pair stride, Pair padding, std::string algorithm, std::string level, int threads) {
+         Pair stride, Pair padding, std::string algorithm, std::string level, int threads,
+         int64_t reduced) {
         const char* f = "reduce_conv_fprop";
         Array x(f, "x", x_), wr(f, "wr", wr_), br(f, "br", br_), w(f, "w", w_), b(f, "b", b_);
         Array y(f, "y", y_, true), r(f, "r", r_, true);
         Options o(algorithm, level, threads);
         auto p = conv_params(kernel, stride, padding, true, false);
+        p.reduced = reduced;
         run([&] { return pyi_reduce_conv_fprop(x, wr, br, w, b, y, r, &p, &o.c); });
       },
       py::arg("x"), py::arg("wr"), py::arg("br"), py::arg("w"), py::arg("b"), py::arg("y"),
       py::arg("r"), py::arg("kernel"), py::arg("stride"), py::arg("padding"), algorithm_arg,
-      level_arg, threads_arg);
+      level_arg, threads_arg, py::arg("reduced") = 0);
 
   m.def(
       "reduce_conv_backward",

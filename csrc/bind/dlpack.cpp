@@ -29,13 +29,28 @@ constexpr const char* kPlain = "dltensor";
 constexpr const char* kVersioned = "dltensor_versioned";
 
 // The table of C functions that a type of arrays may carry (DLPack 1.3): an export through it costs
-// a tenth of a call of __dlpack__. Only the head of the table is used.
+// a tenth of a call of __dlpack__, a loan even less. Only the head of the table is used.
 struct Exchange {
   uint32_t major, minor;
   Exchange* older;
   void* allocate;
   int (*to_managed)(void* object, ManagedVersioned** out);
+  void* from_managed;
+  int (*lend)(void* object, DLTensor* out);  // may be null
 };
+
+// The table of the type of `object`, or null.
+Exchange* table_of(PyObject* object) {
+  static PyObject* name = PyUnicode_InternFromString("__dlpack_c_exchange_api__");
+  auto* type = reinterpret_cast<PyObject*>(Py_TYPE(object));
+  auto capsule = py::reinterpret_steal<py::object>(PyObject_GetAttr(type, name));
+  if (!capsule || !PyCapsule_IsValid(capsule.ptr(), "dlpack_exchange_api")) {
+    PyErr_Clear();
+    return nullptr;
+  }
+  auto* api = static_cast<Exchange*>(PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api"));
+  return api->major == 1 ? api : nullptr;
+}
 
 void delete_unused(PyObject* capsule) {
   if (!PyCapsule_IsValid(capsule, kVersioned)) return;
@@ -101,18 +116,16 @@ py::array from_dlpack(const std::string& function, const std::string& name,
 }  // namespace
 
 py::object exchange(const py::object& object) {
-  static PyObject* name = PyUnicode_InternFromString("__dlpack_c_exchange_api__");
-  PyObject* type = reinterpret_cast<PyObject*>(Py_TYPE(object.ptr()));
-  auto table = py::reinterpret_steal<py::object>(PyObject_GetAttr(type, name));
-  if (!table || !PyCapsule_IsValid(table.ptr(), "dlpack_exchange_api")) {
-    PyErr_Clear();
-    return {};
-  }
-  auto* api = static_cast<Exchange*>(PyCapsule_GetPointer(table.ptr(), "dlpack_exchange_api"));
+  Exchange* api = table_of(object.ptr());
   ManagedVersioned* managed = nullptr;
-  if (api->major != 1) return {};
+  if (api == nullptr) return {};
   if (api->to_managed(object.ptr(), &managed) != 0) throw py::error_already_set();
   return py::reinterpret_steal<py::object>(PyCapsule_New(managed, kVersioned, delete_unused));
+}
+
+bool borrow(PyObject* object, DLTensor* tensor) {
+  Exchange* api = table_of(object);
+  return api != nullptr && api->lend != nullptr && api->lend(object, tensor) == 0;
 }
 
 Taken take_dlpack(const char* function, const char* name, const py::object& capsule) {

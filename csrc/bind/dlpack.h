@@ -24,6 +24,10 @@ Taken take_dlpack(const char* function, const char* name, const py::object& caps
 // The memory of `object` as a capsule, by its type's table; a null object where there is none.
 py::object exchange(const py::object& object);
 
+// `object` as a tensor that stays its own, by its type's table: valid while nobody changes its
+// shape. False where there is no such table, or with a Python error where it refuses.
+bool borrow(PyObject* object, DLTensor* tensor);
+
 void register_dlpack(py::module_& m);
 
 }  // namespace pyi_bind

@@ -70,4 +70,5 @@ PYBIND11_MODULE(_C, m) {
   pyi_bind::register_conv(m);
   pyi_bind::register_ops(m);
   pyi_bind::register_cuda_plan(m);
+  pyi_bind::register_looks(m);
 }

@@ -7,7 +7,7 @@ namespace {
 using Object = const py::object&;
 
 pyi_conv_params pool_params(Pair kernel, Pair stride, Pair padding, bool accumulate) {
-  return {stride[0], stride[1], padding[0], padding[1], kernel[0], kernel[1], 0, accumulate};
+  return {stride[0], stride[1], padding[0], padding[1], kernel[0], kernel[1], 0, accumulate, 0};
 }
 
 void register_maps(py::module_& m) {

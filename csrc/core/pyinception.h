@@ -71,6 +71,7 @@ typedef struct {
   int64_t kernel_h, kernel_w; /* needed where w is packed, and for pools */
   int relu;                   /* fprop: y = max(y, 0) */
   int accumulate;             /* dgrad: gx += instead of gx = */
+  int64_t reduced;            /* reduce_conv: Cr, needed where only packed filters could tell it */
 } pyi_conv_params;
 
 PYI_API const char* pyi_last_error(void);

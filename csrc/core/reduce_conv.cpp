@@ -58,9 +58,15 @@ pyi_status pyi_reduce_conv_fprop(const DLTensor* x_, const DLTensor* wr_, const 
     Filter w = call.check.filter(w_, "w", params->kernel_h, params->kernel_w);
     Map y = call.check.map(y_, "y", true), r;
     if (r_ != nullptr) r = call.check.map(r_, "r", true);
-    // Of two packed filters the reduced width is known only from r or the bias of the reduction.
-    const int64_t told = br_ != nullptr && br_->ndim == 1 ? br_->shape[0] : 0;
-    int64_t Cr = !wr.packed ? wr.K : !w.packed ? w.C : r_ ? r.C : told;
+    // Two packed filters do not tell the reduced width.
+    int64_t Cr = !wr.packed ? wr.K : !w.packed ? w.C : r_ ? r.C : params->reduced;
+    if (Cr == 0 && br_ != nullptr && br_->ndim == 1) Cr = br_->shape[0];
+    if (Cr < 1) {
+      fail(PYI_INVALID_VALUE,
+           "reduce_conv_fprop: wr and w are packed, so the reduced width must be "
+           "given, got reduced = ",
+           Cr);
+    }
     wr = checked(call.check, wr, call.level, Cr, x.C, "wr");
     w = checked(call.check, w, call.level, y.C, Cr, "w");
     if (wr.R != 1 || wr.S != 1 || wr.C != x.C) {

@@ -72,7 +72,7 @@ struct Call {
     }
     for (Operand& operand : inputs) in.push_back(operand.get());
     for (Operand& operand : outputs) out.push_back(operand.get());
-    params = {window[0], window[1], window[2], window[3], 0, 0, relu, 0};
+    params = {window[0], window[1], window[2], window[3], 0, 0, relu, 0, 0};
     options = {algorithm.c_str(), level.c_str(), static_cast<int>(threads), nullptr, nullptr};
   }
 };

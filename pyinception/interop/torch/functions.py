@@ -49,12 +49,12 @@ def conv2d(
         As `reduce_conv2d` does.
     """
     tensors = x, w, b
-    window = _window("conv2d", w, stride, padding)
     kind = _kind("conv2d", tensors)
-    if kind == "plain":
+    if kind == "direct":
+        return kernels.conv2d(*tensors, stride, padding, bool(relu))
+    window = _window("conv2d", w, stride, padding)
+    if kind == "registered":
         return _registered(_conv2d, *tensors, *window, bool(relu))
-    if kind == "packed":
-        return kernels.conv2d(*tensors, *window, bool(relu))
     y: torch.Tensor = _Conv2d.apply(*tensors, window, bool(relu))
     return y
 
@@ -98,20 +98,17 @@ def reduce_conv2d(
     >>> y = reduce_conv2d(x, w_reduce, b_reduce, w, b)
     >>> y.sum().backward()
     """
-    tensors = x, w_reduce, b_reduce, w, b
-    return branch(tensors, _window("reduce_conv2d", w, stride, padding))
+    return branch((x, w_reduce, b_reduce, w, b), stride, padding)
 
 
-def branch(
-    tensors: tuple[Any, ...], window: tuple[Window, Window], keep: bool = False
-) -> torch.Tensor:
+def branch(tensors: Any, stride: Any, padding: Any, keep: bool = False) -> torch.Tensor:
     """`reduce_conv2d` on its five tensors; ``keep``: filters stay packed until they change."""
     kind = _kind("reduce_conv2d", tensors)
-    if kind == "plain":
+    if kind == "direct":
+        return kernels.reduce_conv2d(*tensors, stride, padding, keep)[0]
+    window = _window("reduce_conv2d", tensors[3], stride, padding)
+    if kind == "registered":
         return _registered(_reduce_conv2d, *tensors, *window, keep)
-    if kind == "packed":
-        x, w_reduce, b_reduce, w, b = tensors
-        return kernels.reduce_conv2d(x, w_reduce, b_reduce, w, b, *window)[0]
     y: torch.Tensor = _ReduceConv2d.apply(*tensors, window)
     return y
 
@@ -143,10 +140,10 @@ def inception(
 def module(tensors: Any, keep: bool = False) -> torch.Tensor:
     """`inception` on x and its twelve weights; ``keep``: filters stay packed until they change."""
     kind = _kind("inception", tensors)
-    if kind == "plain":
+    if kind == "direct":
+        return kernels.inception(tensors[0], tensors[1:], keep)[0]
+    if kind == "registered":
         return _registered(_inception, tensors[0], tensors[1:], keep)
-    if kind == "packed":
-        return kernels.inception(tensors[0], tensors[1:])[0]
     y: torch.Tensor = _Inception.apply(*tensors)
     return y
 
@@ -247,29 +244,44 @@ def _window(function: str, w: Any, stride: Any, padding: Any) -> tuple[Window, W
 
 
 def _kind(function: str, tensors: Any) -> str:
-    """How a call goes: "recorded" by PyTorch, "packed" (some filters are) or "plain".
+    """How a call goes: "recorded" by PyTorch, through the "registered" op, or "direct".
 
-    What is no dense CPU tensor is refused.
+    The dispatcher costs 6 us, so tensors with nothing of their own in how they are read go to the
+    kernels directly where nobody watches; packed filters, which no op takes, do so always. What is
+    no dense CPU tensor is refused.
     """
-    wanted = strange = packed = False
-    for index, tensor in enumerate(tensors):
-        if isinstance(tensor, torch.Tensor):
-            wanted = wanted or tensor.requires_grad
-            strange = strange or not tensor.is_cpu or tensor.layout is not torch.strided
+    wanted = packed = False
+    special, recording = torch.compiler.is_compiling(), torch.is_grad_enabled()
+    for tensor in tensors:
+        if type(tensor) in kernels.PLAIN:
+            wanted = wanted or (recording and tensor.requires_grad)
+            special = special or tensor.is_neg()
         elif isinstance(tensor, Packed):
             packed = True
-        elif tensor is not None or index not in (2, 4) or function == "inception":  # no bias
-            strange = True
-    if strange:
-        operands.check(function, tensors)
-    if not (wanted and torch.is_grad_enabled()):
-        return "packed" if packed else "plain"
-    if packed:
+        elif tensor is not None:
+            special = True
+            wanted = wanted or (recording and getattr(tensor, "requires_grad", False))
+    if special or wanted:
+        operands.check_kinds(function, tensors)
+    if packed and (special or wanted):
         names = zip(operands.AXES[function], tensors, strict=True)
         name = next(name for name, tensor in names if isinstance(tensor, Packed))
-        text = f"{name} is packed, expected a tensor where gradients are asked for"
-        raise TypeError(f"{function}: {text}")
-    return "recorded"
+        where = "where gradients are asked for" if wanted else "beside tensors of other kinds"
+        raise TypeError(f"{function}: {name} is packed, expected a tensor {where}")
+    if wanted:
+        return "recorded"
+    return "direct" if packed or not (special or _watched()) else "registered"
+
+
+def _watched() -> bool:
+    """Whether anything wants to see ops: a trace, transform, mode or profiler."""
+    return (
+        torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._len_torch_function_stack() > 0
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or torch._C._get_tracing_state() is not None
+        or torch.autograd._profiler_enabled()
+    )
 
 
 def _registered(op: Any, *arguments: Any) -> torch.Tensor:

@@ -12,37 +12,40 @@ from typing import Any
 import torch
 
 from pyinception import config, known
-from pyinception.dispatch import Plan, choose, known_plans, target_of
+from pyinception.dispatch import Plan, choose, target_of
 from pyinception.interop.torch import operands
 from pyinception.interop.torch.filters import packed_filter
 from pyinception.ops import conv as convs
 from pyinception.ops import inception as modules
 from pyinception.ops import reduce_conv as branches
-from pyinception.prepack import Packed
 from pyinception.spec import InceptionSpec
 
 Tensors = tuple[Any, ...]
 Window = tuple[int, int]
 _TO_NHWC, _TO_NCHW = (0, 2, 3, 1), (0, 3, 1, 2)
+PLAIN = torch.Tensor, torch.nn.Parameter  # nothing of their own in how they are read
+_CONV, _CONV_BACKWARD = (("conv", "fprop"),), (("conv", "dgrad"), ("conv", "wgrad"))
+_BRANCH, _BRANCH_BACKWARD = (("reduce_conv", "fprop"),), (("reduce_conv", "backward"),)
+_MODULE, _MODULE_BACKWARD = (("inception", "fprop"),), (("inception", "backward"),)
 
 
 # --------------------------------------------------------------------------------------- forward
 
 
 def conv2d(
-    x: Any, w: Any, b: Any, stride: Window, padding: Window, relu: bool, keep: bool = False
+    x: Any, w: Any, b: Any, stride: Any, padding: Any, relu: bool, keep: bool = False
 ) -> torch.Tensor:
     """y = [relu](conv2d(x, w) + b), (N, K, P, Q)."""
-    options = *stride, *padding, relu
 
     def make(x: Any, w: Any, b: Any) -> Any:
-        return convs.conv_spec("conv2d", x, w, b, tuple(stride), tuple(padding), relu)
+        return convs.conv_spec("conv2d", x, w, b, stride, padding, relu)
 
-    plan, (x, w, b) = _plan("conv2d", ("conv", "fprop"), (x, w, b), options, make)
+    options = stride, padding, relu
+    plan, (x, w, b) = _plans("conv2d", _CONV, (x, w, b), options, make)
     y = _new(plan.spec.y_shape, x)
     if keep:
         (w,) = _kept(plan, w)
-    _run(plan, (x, w, b), (y,))
+    _run(plan, (_nhwc(x), _nhwc(w), b, _nhwc(y)))
     return y
 
 
@@ -52,27 +55,24 @@ def reduce_conv2d(
     b_reduce: Any,
     w: Any,
     b: Any,
-    stride: Window,
-    padding: Window,
+    stride: Any,
+    padding: Any,
     keep: bool = False,
     save: bool = False,
 ) -> tuple[torch.Tensor, Any]:
     """(y, r) of the fused branch; r only if ``save``, else None."""
 
     def make(x: Any, wr: Any, br: Any, w: Any, b: Any) -> Any:
-        window = tuple(stride), tuple(padding)
-        return branches.reduce_conv_spec("reduce_conv2d", x, wr, br, w, b, *window)
+        return branches.reduce_conv_spec("reduce_conv2d", x, wr, br, w, b, stride, padding)
 
-    tensors, options = (x, w_reduce, b_reduce, w, b), (*stride, *padding)
-    plan, tensors = _plan("reduce_conv2d", ("reduce_conv", "fprop"), tensors, options, make)
+    tensors, options = (x, w_reduce, b_reduce, w, b), (stride, padding)
+    plan, tensors = _plans("reduce_conv2d", _BRANCH, tensors, options, make)
     x, w_reduce, b_reduce, w, b = tensors
     y = _new(plan.spec.y_shape, x)
     r = _new(plan.spec.stages[0].y_shape, x) if save else None
     if keep:
         w_reduce, w = _kept(plan, w_reduce, w)
-        if b_reduce is None and type(w_reduce) is Packed:
-            b_reduce = x.new_zeros(w_reduce.format.K)  # its length tells the core Cr
-    _run(plan, (x, w_reduce, b_reduce, w, b), (y, r))
+    _run(plan, (_nhwc(x), _nhwc(w_reduce), b_reduce, _nhwc(w), b, _nhwc(y), _nhwc(r)))
     return y, r
 
 
@@ -84,15 +84,14 @@ def inception(
     def make(x: Any, *arrays: Any) -> Any:
         return modules.inception_spec("inception", x, arrays)
 
-    key = "inception", "fprop"
-    plan, (x, *filters) = _plan("inception", key, (x, *weights), (), make)
+    plan, (x, *filters) = _plans("inception", _MODULE, (x, *weights), (), make)
     y, saved = _new(plan.spec.y_shape, x), None
     if save:
         saved = tuple(_new(shape, x) for shape in _reduced(plan.spec))
         saved += (_new(plan.spec.x_shape, x, torch.uint8),)
     if keep:
         filters[::2] = _kept(plan, *filters[::2])
-    _run(plan, (x, tuple(filters)), (y, saved))
+    _run(plan, _turned((x, tuple(filters), y, saved)))
     return y, saved
 
 
@@ -109,7 +108,7 @@ def conv2d_backward(
     gy: Any, x: Any, w: Any, y: Any, stride: Window, padding: Window
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """(gx, gw, gb); y only where ReLU followed: gy then counts where y > 0."""
-    function, options = "conv2d_backward", (*stride, *padding)
+    function, options = "conv2d_backward", (tuple(stride), tuple(padding))
 
     def make(gy: Any, x: Any, w: Any, y: Any) -> Any:
         window = tuple(stride), tuple(padding)
@@ -117,11 +116,10 @@ def conv2d_backward(
         return _matching(function, replace(spec, bias=True), gy)
 
     tensors = gy, x, w, y
-    plan, tensors = _plan(function, ("conv", "dgrad"), tensors, options, make)
-    wplan, (gy, x, w, y) = _plan(function, ("conv", "wgrad"), tensors, options, make)
+    plan, wplan, (gy, x, w, y) = _plans(function, _CONV_BACKWARD, tensors, options, make)
     gx, gw, gb = _new(plan.spec.x_shape, x), _new(plan.spec.w_shape, x), _new((len(w),), x)
-    _run(plan, (gy, w, y), (gx, False))
-    _run(wplan, (x, gy, y), (gw, gb))
+    _run(plan, _turned((gy, w, y, gx, False)))
+    _run(wplan, _turned((x, gy, y, gw, gb)))
     return gx, gw, gb
 
 
@@ -129,7 +127,7 @@ def reduce_conv2d_backward(
     gy: Any, x: Any, w_reduce: Any, w: Any, r: Any, y: Any, stride: Window, padding: Window
 ) -> tuple[torch.Tensor, ...]:
     """(gx, gw_reduce, gb_reduce, gw, gb) from the maps that the forward saved."""
-    function, options = "reduce_conv2d_backward", (*stride, *padding)
+    function, options = "reduce_conv2d_backward", (tuple(stride), tuple(padding))
 
     def make(gy: Any, x: Any, wr: Any, w: Any, r: Any, y: Any) -> Any:
         window = tuple(stride), tuple(padding)
@@ -137,12 +135,12 @@ def reduce_conv2d_backward(
         return _matching(function, spec, gy)
 
     tensors = gy, x, w_reduce, w, r, y
-    plan, tensors = _plan(function, ("reduce_conv", "backward"), tensors, options, make)
+    plan, tensors = _plans(function, _BRANCH_BACKWARD, tensors, options, make)
     _, x, w_reduce, w, *_ = tensors
     filters = [_new((len(f), *f.shape[2:], f.shape[1]), x) for f in (w_reduce, w)]
     gx, (gwr, gw) = _new(plan.spec.x_shape, x), filters
     gbr, gb = _new((len(gwr),), x), _new((len(gw),), x)
-    _run(plan, tensors, (gx, gwr, gbr, gw, gb, False))
+    _run(plan, _turned((*tensors, gx, gwr, gbr, gw, gb, False)))
     return gx, gwr, gbr, gw, gb
 
 
@@ -156,13 +154,13 @@ def inception_backward(
         return _matching(function, modules.inception_spec(function, x, arrays[:12]), gy)
 
     tensors = gy, x, *weights, y, *saved
-    plan, tensors = _plan(function, ("inception", "backward"), tensors, (), make)
+    plan, tensors = _plans(function, _MODULE_BACKWARD, tensors, (), make)
     gy, x, *weights = tensors[:14]
     y, *saved = tensors[14:]
     gx = _new(plan.spec.x_shape, x)
     shapes = [w.shape if w.ndim == 1 else (len(w), *w.shape[2:], w.shape[1]) for w in weights]
     grads = tuple(_new(shape, x) for shape in shapes)
-    _run(plan, (gy, x, tuple(weights), y, tuple(saved)), (gx, grads))
+    _run(plan, _turned((gy, x, tuple(weights), y, tuple(saved), gx, grads)))
     return gx, list(grads)
 
 
@@ -179,47 +177,31 @@ def _matching(function: str, spec: Any, gy: Any) -> Any:
 # --------------------------------------------------------------------------------- what all share
 
 
-def _plan(
+def _plans(
     function: str,
-    key: tuple[str, str],
+    directions: tuple[tuple[str, str], ...],
     tensors: Tensors,
     options: Tensors,
     make: Callable[..., Any],
 ) -> Any:
-    """The plan of a call and its tensors as the plan reads them: maps channels last.
+    """The plans of a call and its tensors as the plans read them: maps channels last.
 
     A call that is not known is checked in full; ``make`` gives its spec from NHWC arrays.
     """
-    switches = config.values()
-    look = function, key, _looks(tensors), options, switches
-    plan = known_plans.get(look)
-    if plan is not None:
-        return plan, tensors
-    operands.check(function, tensors)
-    laid = operands.lay(function, tensors)
-    look = function, key, _looks(laid), options, switches
-    plan = known_plans.get(look)
-    if plan is None:
-        arrays = tuple(map(_array, laid))
+    seen = known.find(key := known.key_of((function, *tensors, *options), PLAIN))
+    if seen is None:
+        operands.check(function, tensors)
+        tensors = operands.lay(function, tensors)
+        seen = known.find(key := known.key_of((function, *tensors, *options), PLAIN))
+    if seen is None:
+        arrays = tuple(map(_array, tensors))
         spec, target = make(*arrays), target_of(_first(arrays))
         backend = "reference" if target.dtype == "float64" else None
-        plan = choose(*key, spec, target, backend=backend)
-        known.note(look, plan)
-    return plan, laid
-
-
-def _looks(tensors: Tensors) -> tuple[Any, ...]:
-    """What checks and plans read of tensors, packed filters and None."""
-    return tuple(
-        [
-            (t.shape, t.stride(), t.dtype)
-            if isinstance(t, torch.Tensor)
-            else t.key
-            if type(t) is Packed
-            else type(t)
-            for t in tensors
-        ]
-    )
+        seen = known.Known(spec, {"backend": backend})
+        for direction in directions:
+            seen.plans[direction] = choose(*direction, spec, target, backend=backend)
+        known.note(key, seen)
+    return *seen.plans.values(), tensors
 
 
 def _first(arrays: Tensors) -> Any:
@@ -234,20 +216,23 @@ def _kept(plan: Plan, *filters: Any) -> list[Any]:
     return [packed_filter(f, format) for f, format in zip(filters, formats, strict=True)]
 
 
-def _run(plan: Plan, inputs: Tensors, outputs: Tensors) -> None:
-    """One launch, operands in PyTorch's order of axes; some are tuples of operands."""
-    if plan.row.backend == "cpu":
-        operands = (*_turned(inputs), *_turned(outputs))
-    else:
-        operands = (*map(_array, inputs), *map(_array, outputs))
+def _run(plan: Plan, operands: Tensors) -> None:
+    """One launch on operands as `_nhwc` and `_turned` give them."""
+    if plan.row.backend != "cpu":
+        operands = tuple(map(_array, operands))
     config.with_threads(torch.get_num_threads(), plan.row.run, plan.spec, *operands)
 
 
+def _nhwc(value: Any) -> Any:
+    """A map or filter with the order in which the core reads its axes; packed ones and None."""
+    return (value, _TO_NHWC) if isinstance(value, torch.Tensor) else value
+
+
 def _turned(values: Tensors) -> Tensors:
-    """Operands of the core: maps and filters with the order in which it reads their axes."""
+    """`_nhwc` of all that have four axes, in tuples too."""
     return tuple(
         [
-            ((v, _TO_NHWC) if v.ndim == 4 else v)
+            ((v, _TO_NHWC) if v.dim() == 4 else v)
             if isinstance(v, torch.Tensor)
             else _turned(v)
             if type(v) is tuple
@@ -258,11 +243,14 @@ def _turned(values: Tensors) -> Tensors:
 
 
 def _array(value: Any) -> Any:
-    """Operands of the reference: NumPy arrays, NHWC and KRSC."""
+    """An operand as the reference takes it: NumPy arrays, NHWC and KRSC."""
     if isinstance(value, torch.Tensor):
         array = value.detach().numpy()
         return array.transpose(_TO_NHWC) if array.ndim == 4 else array
-    return tuple(map(_array, value)) if isinstance(value, tuple) else value
+    if type(value) is tuple:
+        turned = len(value) == 2 and value[1] is _TO_NHWC
+        return _array(value[0]) if turned else tuple(map(_array, value))
+    return value
 
 
 def _new(shape: Any, like: torch.Tensor, dtype: Any = None) -> torch.Tensor:

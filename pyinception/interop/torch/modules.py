@@ -88,7 +88,7 @@ class ReduceConv2d(_Fused):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         own = self._parameters
         tensors = x, own["w_reduce"], own["b_reduce"], own["w"], own["b"]
-        return branch(tensors, self.window, keep=True)
+        return branch(tensors, *self.window, keep=True)
 
     def extra_repr(self) -> str:
         (w_reduce, _), (w, _) = self._pairs()

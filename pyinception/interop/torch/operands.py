@@ -59,14 +59,17 @@ def check(function: str, tensors: Iterable[Any]) -> None:
             raise ValueError(f"{function}: {text}")
 
 
+def check_kinds(function: str, tensors: Iterable[Any]) -> None:
+    """Raise for what is no dense CPU tensor and no packed filter, and where a tensor is missing."""
+    for name, tensor in zip(AXES[function], tensors, strict=True):
+        absent = tensor is None and name in _OPTIONAL
+        if not absent and not isinstance(tensor, Packed):
+            _check_kind(function, name, tensor)
+
+
 def check_tensor(function: str, name: str, tensor: Any, axes: str, dtype: Any = None) -> None:
     """Raise unless ``tensor`` is a dense CPU tensor of ``dtype`` with these axes."""
-    if not isinstance(tensor, torch.Tensor):
-        kind = type(tensor).__name__
-        raise TypeError(f"{function}: {name} is a {kind}, expected a torch.Tensor")
-    if tensor.device.type != "cpu" or tensor.layout != torch.strided:
-        text = f"is a {tensor.layout} tensor on {tensor.device}, expected a dense tensor on the cpu"
-        raise TypeError(f"{function}: {name} {text}")
+    _check_kind(function, name, tensor)
     if tensor.dtype not in (torch.float32, torch.float64) and dtype != torch.uint8:
         raise TypeError(f"{function}: {name} has dtype {tensor.dtype}, expected torch.float32")
     if dtype is not None and tensor.dtype != dtype:
@@ -75,6 +78,15 @@ def check_tensor(function: str, name: str, tensor: Any, axes: str, dtype: Any = 
         letters = ", ".join(axes.split())
         text = f"has shape {tuple(tensor.shape)}, expected ({letters})"
         raise ValueError(f"{function}: {name} {text}")
+
+
+def _check_kind(function: str, name: str, tensor: Any) -> None:
+    if not isinstance(tensor, torch.Tensor):
+        kind = type(tensor).__name__
+        raise TypeError(f"{function}: {name} is a {kind}, expected a torch.Tensor")
+    if tensor.device.type != "cpu" or tensor.layout != torch.strided:
+        text = f"is a {tensor.layout} tensor on {tensor.device}, expected a dense tensor on the cpu"
+        raise TypeError(f"{function}: {name} {text}")
 
 
 def kcrs(tensor: torch.Tensor | Packed) -> tuple[int, ...]:

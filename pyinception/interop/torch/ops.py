@@ -38,19 +38,19 @@ library = torch.library.Library("pyinception", "DEF")
 def _conv2d(
     x: Any, w: Any, b: Any, stride: Any, padding: Any, relu: bool, keep: bool = False
 ) -> Any:
-    return kernels.conv2d(x, w, b, stride, padding, relu, keep)
+    return kernels.conv2d(x, w, b, tuple(stride), tuple(padding), relu, keep)
 
 
 def _reduce_conv2d(
     x: Any, wr: Any, br: Any, w: Any, b: Any, stride: Any, padding: Any, keep: bool = False
 ) -> Any:
-    return kernels.reduce_conv2d(x, wr, br, w, b, stride, padding, keep)[0]
+    return kernels.reduce_conv2d(x, wr, br, w, b, tuple(stride), tuple(padding), keep)[0]
 
 
 def _reduce_conv2d_saved(
     x: Any, wr: Any, br: Any, w: Any, b: Any, stride: Any, padding: Any
 ) -> Any:
-    return kernels.reduce_conv2d(x, wr, br, w, b, stride, padding, save=True)
+    return kernels.reduce_conv2d(x, wr, br, w, b, tuple(stride), tuple(padding), save=True)
 
 
 def _inception(x: Any, weights: Any, keep: bool = False) -> Any:

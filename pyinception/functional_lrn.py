@@ -1,0 +1,53 @@
+"""Local response normalisation on arrays, as `functional` does the others."""
+
+from typing import Any
+
+from pyinception.border import Border
+from pyinception.dispatch import check
+from pyinception.ops import lrn as response
+
+
+def lrn(
+    x: Any,
+    size: int = 5,
+    alpha: float = 1e-4,
+    beta: float = 0.75,
+    k: float = 1.0,
+    *,
+    layout: str | None = None,
+    out: Any = None,
+    backend: str | None = None,
+) -> Any:
+    """y_c = x_c (k + alpha/size sum_{c' in window} x_c'^2)^-beta; x (N, H, W, C), size odd."""
+    border, window = Border("lrn", layout, x), (size, alpha, beta, k)
+
+    def spec_of(x: Any) -> Any:
+        return response.lrn_spec("lrn", x, *window)
+
+    spec, operands, target, how = border.call(
+        {"x": x}, window, {"backend": backend}, spec_of, out, "N H W C"
+    )
+    return border.back(response.lrn_fprop(spec, *operands, target, **how), out)
+
+
+def lrn_backward(
+    gy: Any,
+    x: Any,
+    size: int = 5,
+    alpha: float = 1e-4,
+    beta: float = 0.75,
+    k: float = 1.0,
+    *,
+    layout: str | None = None,
+    backend: str | None = None,
+) -> Any:
+    """gx of sum(gy lrn(x)); gy and x (N, H, W, C)."""
+    border, window = Border("lrn_backward", layout, x), (size, alpha, beta, k)
+
+    def spec_of(gy: Any, x: Any) -> Any:
+        spec = response.lrn_spec("lrn_backward", x, *window)
+        check("lrn_backward", "gy", gy, "N H W C", spec.x_shape, like=x)
+        return spec
+
+    spec, operands, _, how = border.call({"gy": gy, "x": x}, window, {"backend": backend}, spec_of)
+    return border.back(response.lrn_dgrad(spec, *operands, **how))
