@@ -50,6 +50,17 @@ def memory_of(array: Array) -> str:
     return "host" if array_module(array) is np else "cuda"
 
 
+NARROW = ("float16", "bfloat16")  # storage of maps and filters of the CUDA kernels
+
+
+def wide(array: Array) -> Any:
+    """The dtype of biases, vectors, losses and parameter gradients beside ``array``.
+
+    float32 beside 16-bit maps, else the dtype of ``array``.
+    """
+    return np.dtype(np.float32) if array.dtype.name in NARROW else array.dtype
+
+
 @cache
 def _load_core() -> tuple[Any, str | None]:
     try:
@@ -105,9 +116,18 @@ def why_not(name: str) -> str | None:
     if name == "cpu":
         return _load_core()[1]
     if name == "cuda":
-        return _core_lacks("cuda_arch", "the CUDA kernels") or _cupy_reason()
+        return _core_lacks("cuda_device", "the CUDA kernels") or _cuda_reason() or _cupy_reason()
     if name == "emulated":
         return _core_lacks("cuda_plan", "the CUDA kernels") or _emulator_reason()
+    return None
+
+
+@cache
+def _cuda_reason() -> str | None:
+    try:
+        _load_core()[0].cuda_device()
+    except NotImplementedError as error:
+        return f'{str(error).partition(": ")[2]}; use backend="cpu" or "reference"'
     return None
 
 

@@ -280,7 +280,7 @@ class Border:
         if value is None or isinstance(value, Packed):
             return value
         array = self._intake(argument, value)
-        if array.dtype.kind not in "fiub":
+        if array.dtype.kind not in "fiub" and array.dtype.name != "bfloat16":
             text = f"has dtype {array.dtype}, expected float32"
             raise TypeError(f"{self.function}: {argument} {text}")
         turned = self._turn(array)

@@ -63,13 +63,16 @@ def _flag(value: Any) -> bool | None:
     return {"1": True, "0": False, "": False, True: True, False: False}.get(value)
 
 
+# "mma" and "tf32" are rungs of the CUDA kernels; float32 is rounded to tf32 only where it is named.
+ALGORITHMS = ("auto", "direct", "winograd", "plain", "mma", "tf32")
+
 SWITCHES: Mapping[str, Switch] = MappingProxyType(
     {
         switch.name: switch
         for switch in (
             Switch("backend", "auto", ("auto", "cpu", "cuda", "emulated", "reference"), _text),
             Switch("threads", 0, (), _count),
-            Switch("algorithm", "auto", ("auto", "direct", "winograd", "plain"), _text),
+            Switch("algorithm", "auto", ALGORITHMS, _text),
             Switch("cpu_level", "", ("", "x86-64-v3", "x86-64-v4", "neon"), _text),
             Switch("jit", False, (), _flag),
             Switch("log", "warning", ("debug", "info", "warning", "error"), _text),

@@ -12,7 +12,16 @@ from typing import Any
 import numpy as np
 
 from pyinception import config, workspace
-from pyinception.backend import HOST, Array, BackendError, Target, memory_of, why_not
+from pyinception.backend import (
+    HOST,
+    NARROW,
+    Array,
+    BackendError,
+    Target,
+    memory_of,
+    why_not,
+    wide,
+)
 from pyinception.prepack import Format, Packed
 from pyinception.spec import (
     BatchNormSpec,
@@ -28,7 +37,7 @@ from pyinception.spec import (
 )
 from pyinception.table import ROWS, Row, formats, refuse_packed
 
-__all__ = ["Array", "Known", "Plan", "check", "choose", "launch", "operations"]
+__all__ = ["Array", "Known", "Plan", "check", "choose", "launch", "operations", "wide"]
 
 
 @dataclass(frozen=True)
@@ -124,11 +133,16 @@ def _choose(
     if target.dtype == "float64" and name != "reference":
         text = 'expected float32 (float64 runs with backend="reference" only)'
         raise TypeError(f"{function}: arrays have dtype float64, {text}")
+    if target.dtype in NARROW and name in ("auto", "cpu", "reference") and target.memory == "host":
+        text = f'has dtype {target.dtype}, expected float32 (16 bits run on backend="emulated" or '
+        raise TypeError(f'{function}: x {text}"cuda")')
     if name != "auto" and (reason := why_not(name)):
         raise BackendError(f'{function}: backend "{name}" cannot run: {reason}')
     rows = [row for row in ROWS[op, direction] if name in ("auto", row.backend)]
     if name == "auto":  # kernels of another machine run only where they are asked for
         rows = [row for row in rows if row.backend != "emulated"]
+    if wish != "tf32":  # never less than the precision of the arrays, unless it is asked for
+        rows = [row for row in rows if row.algorithm != "tf32"]
     wished = [row for row in rows if wish in ("auto", row.algorithm)]
     declined: list[tuple[str, str]] = []
     for row in wished if binding else wished + [row for row in rows if row not in wished]:
@@ -202,7 +216,8 @@ def check(
     ----------
     letters : the axes, such as "K R S C", for the message and the rank.
     shape : the extents wanted; None checks the rank alone.
-    like : an array whose memory and dtype this one must share; None wants float32 or float64.
+    like : an array whose memory and dtype this one must share; None wants a floating type of a
+        backend: float32 or float64, 16 bits for the CUDA kernels.
     dtype : the dtype wanted where it is not that of ``like``.
     """
     where = f"{function}: {argument}"
@@ -217,7 +232,8 @@ def check(
             raise TypeError(f"{where} is in {memory} memory, expected {memory_of(like)} memory")
     wanted = like.dtype if dtype is None and like is not None else dtype
     if wanted is None:
-        if array.dtype not in (np.float32, np.float64):
+        known = array.dtype.name in ("float32", "float64", *NARROW)
+        if not known or not array.dtype.isnative:
             raise TypeError(f"{where} has dtype {array.dtype}, expected float32")
     elif array.dtype != wanted:
         hint = ", as the first array has" if wanted == np.float64 else ""

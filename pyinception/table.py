@@ -12,11 +12,11 @@ layer shape; the reference rows copy what `kernels/reference.py` returns.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 from pyinception import config
 from pyinception.backend import Target, core, level_reason, reference, why_not
+from pyinception.cuda import runs
 from pyinception.prepack import Format, Packed, raw
 from pyinception.spec import BranchSpec, ConvSpec, InceptionSpec, LinearSpec, Spec
 
@@ -162,10 +162,10 @@ def _cpu_runs(algorithm: str) -> dict[Key, Run]:
     return _by_key(locals(), dropout_fprop)
 
 
-def _by_key(runs: dict[str, Any], dropout: Run) -> dict[Key, Run]:
+def _by_key(found: dict[str, Any], dropout: Run) -> dict[Key, Run]:
     """(op, direction) -> run, from functions called op_direction; dropout is its own gradient."""
     keyed: dict[Key, Run] = {("dropout", "dgrad"): dropout}
-    for name, run in runs.items():
+    for name, run in found.items():
         op, _, direction = name.rpartition("_")
         if op and direction in ("fprop", "dgrad", "wgrad", "backward", "inference"):
             keyed[op, direction] = run
@@ -275,36 +275,32 @@ def _reference_runs() -> dict[Key, Run]:
     return _by_key(locals(), dropout_fprop)
 
 
-# -------------------------------------------------------------------------------- emulated rows
+# ------------------------------------------------------------------------------------ CUDA rows
+
+# Rungs of the CUDA kernels, best first: tensor cores on 16-bit maps, tensor cores that round
+# float32 to tf32 (only where it is asked for), CUDA cores.
+CUDA_RUNGS = ("mma", "tf32", "direct")
 
 
-def _emulated_runs() -> dict[Key, Run]:
-    """The CUDA kernels, run on the CPU: to test and study them, not for speed."""
-
-    def reduce_conv_fprop(spec, x, wr, br, w, b, y, r):
-        _emulated_reduce_conv().fprop(spec, x, raw(wr), br, raw(w), b, y, r)
-
-    def reduce_conv_backward(spec, gy, x, wr, w, r, y, gx, gwr, gbr, gw, gb, accumulate):
-        arrays = gy, x, wr, w, r, y, gx, gwr, gbr, gw, gb
-        _emulated_reduce_conv().backward(spec, *arrays, accumulate)
-
-    return {
-        ("reduce_conv", "fprop"): reduce_conv_fprop,
-        ("reduce_conv", "backward"): reduce_conv_backward,
-    }
+def _cuda_rows(key: Key, backend: str) -> list[Row]:
+    """The rows of backend "cuda", or "emulated": the same kernels by the same plans."""
+    start = runs.emulated if backend == "emulated" else runs.runtime
+    return [
+        Row(*key, f"{backend}/{rung}", backend, rung, _cuda_declines(key, backend, rung),
+            start(rung, key))
+        for rung in CUDA_RUNGS
+        if key in runs.RUNS[rung]
+    ]  # fmt: skip
 
 
-def _emulated_reduce_conv() -> Any:
-    return import_module("pyinception.emulator.reduce_conv")  # its kernels compile at first use
-
-
-def _emulated_declines(key: Key) -> Why:
+def _cuda_declines(key: Key, backend: str, rung: str) -> Why:
     def why(spec: Spec, target: Target) -> str | None:
-        if reason := _reference_declines(spec, target) or why_not("emulated"):
+        memory = "host" if backend == "emulated" else "cuda"
+        if target.memory != memory:
+            return f"needs arrays in {memory} memory"
+        if reason := _other_problem(spec) or why_not(backend):
             return reason
-        if target.dtype != "float32":
-            return f"needs float32, not {target.dtype}"
-        return _emulated_reduce_conv().why_not(spec, key[1])
+        return runs.why_not(rung, key, spec, target.dtype)
 
     return why
 
@@ -340,9 +336,16 @@ def _winograd_declines(spec: Spec) -> str | None:
 
 
 def _reference_declines(spec: Spec, target: Target) -> str | None:
-    """What every row of today refuses: other memory, other chains, other modules."""
+    """What the rows of the host refuse: other memory, 16 bits, other chains, other modules."""
     if target.memory != "host":
         return "needs arrays in host memory"
+    if target.dtype not in ("float32", "float64"):
+        return f"needs float32 or float64, not {target.dtype}"
+    return _other_problem(spec)
+
+
+def _other_problem(spec: Spec) -> str | None:
+    """Chains and modules that no row takes."""
     if isinstance(spec, BranchSpec) and not spec.is_reduce_conv:
         return "takes chains of two convolutions, 1x1 -> RxS with ReLU after both"
     if isinstance(spec, InceptionSpec) and not spec.is_googlenet:
@@ -358,7 +361,6 @@ _WITH_WINOGRAD = ("conv", "reduce_conv", "inception")
 
 def _rows() -> dict[Key, tuple[Row, ...]]:
     cpu = {algorithm: _cpu_runs(algorithm) for algorithm in ALGORITHMS}
-    emulated = _emulated_runs()
     table: dict[Key, tuple[Row, ...]] = {}
     for key, run in _reference_runs().items():
         op = key[0]
@@ -367,11 +369,7 @@ def _rows() -> dict[Key, tuple[Row, ...]]:
             for a in ALGORITHMS
             if key in cpu[a] and (op in _WITH_WINOGRAD or a in ("auto", "plain"))
         ]
-        if key in emulated:
-            row = Row(
-                *key, "emulated", "emulated", "direct", _emulated_declines(key), emulated[key]
-            )
-            rows.append(row)
+        rows += _cuda_rows(key, "cuda") + _cuda_rows(key, "emulated")
         rows.append(Row(*key, "reference", "reference", "plain", _reference_declines, run))
         table[key] = tuple(rows)
     return table

@@ -75,8 +75,8 @@ def test_every_row_runs_or_gives_a_reason(case: Case, monkeypatch: pytest.Monkey
 def test_core_rows_against_the_reference(case: Case) -> None:
     rows = table.ROWS[case.op, case.direction]
     expected = _run(case, rows[-1])
-    for row in rows[:-1]:
-        if row.why_not(case.spec, HOST) is None:
+    for row in rows[:-1]:  # the CUDA kernels': test_emulator_ops.py
+        if row.backend == "cpu" and row.why_not(case.spec, HOST) is None:
             for a, b in zip(_run(case, row), expected, strict=True):
                 if case.exact and row.algorithm in ("direct", "plain"):
                     np.testing.assert_array_equal(a, b)

@@ -11,7 +11,7 @@ from pyinception.kernels import reference
 
 import pyinception as pyi
 from pyinception import backend, emulator
-from pyinception.emulator import reduce_conv
+from pyinception.dispatch import launch
 from pyinception.emulator.device import BACK_EDGES
 from pyinception.spec import BranchSpec, ConvSpec
 
@@ -56,7 +56,19 @@ def test_fprop_and_backward(shape: tuple[int, ...], order: str, seed: int) -> No
         y = pyi.reduce_conv2d(x, wr, br, w, b, stride=stride, padding=padding)
         np.testing.assert_array_equal(y, y_expected)
         got = [np.full(a.shape, np.nan, np.float32) for a in expected]
-        reduce_conv.backward(spec_of(shape), gy, x, wr, w, r_expected, y_expected, *got, False)
+        launch(
+            "reduce_conv",
+            "backward",
+            spec_of(shape),
+            gy,
+            x,
+            wr,
+            w,
+            r_expected,
+            y_expected,
+            *got,
+            False,
+        )
     for name, a, wanted in zip(("gx", "gwr", "gbr", "gw", "gb"), got, expected, strict=True):
         np.testing.assert_array_equal(a, wanted, name)
 
@@ -77,7 +89,19 @@ def test_channel_slices_and_accumulation() -> None:
     wide_x[:, :, 1:-1, 2 : 2 + c] = x
     y, r = np.full((n, h, wide, k + 9), 7, np.float32), np.zeros((n, h, wide, cr), np.float32)
     spec = spec_of(shape)
-    reduce_conv.fprop(spec, wide_x[:, :, 1:-1, 2 : 2 + c], wr, br, w, b, y[..., 4 : 4 + k], r)
+    launch(
+        "reduce_conv",
+        "fprop",
+        spec,
+        wide_x[:, :, 1:-1, 2 : 2 + c],
+        wr,
+        br,
+        w,
+        b,
+        y[..., 4 : 4 + k],
+        r,
+        backend="emulated",
+    )
     y_expected, r_expected = reference.reduce_conv_fprop(
         x, wr, br, w, b, stride=(1, 1), padding=(1, 1)
     )
@@ -88,7 +112,21 @@ def test_channel_slices_and_accumulation() -> None:
     gy, before = integers(8, *y_expected.shape), integers(9, *x.shape)
     gx = before.copy()
     none = (None,) * 4
-    reduce_conv.backward(spec, gy, x, wr, w, r, y[..., 4 : 4 + k], gx, *none, True)
+    launch(
+        "reduce_conv",
+        "backward",
+        spec,
+        gy,
+        x,
+        wr,
+        w,
+        r,
+        y[..., 4 : 4 + k],
+        gx,
+        *none,
+        True,
+        backend="emulated",
+    )
     expected, *_ = reference.reduce_conv_backward(
         gy, x, wr, w, r_expected, y_expected, stride=(1, 1), padding=(1, 1)
     )
@@ -117,22 +155,19 @@ def test_an_empty_batch_launches_nothing() -> None:
     assert pyi.reduce_conv2d(x, wr, br, w, b, padding=1, backend="emulated").shape == (0, 7, 5, 7)
 
 
-def test_nothing_but_reduce_conv_is_emulated_and_auto_never_chooses_it() -> None:
-    x, w = np.ones((1, 4, 4, 2), np.float32), np.ones((3, 1, 1, 2), np.float32)
-    with pytest.raises(pyi.BackendError, match="conv2d: nothing runs conv fprop"):
-        pyi.conv2d(x, w, backend="emulated")
+def test_auto_never_chooses_the_emulator() -> None:
     explanation = pyi.explain(spec_of(SHAPES[1]))
     rows = {(way, row): reason for _, way, row, reason in explanation.rows}
-    assert rows["fprop", "emulated"] is None and rows["backward", "emulated"] is None
-    assert "emulated" not in explanation.chosen.values()
+    assert rows["fprop", "emulated/direct"] is None and rows["backward", "emulated/direct"] is None
+    assert not any(row.startswith("emulated") for row in explanation.chosen.values())
     with pyi.using(backend="emulated"):
-        assert set(pyi.explain(spec_of(SHAPES[1])).chosen.values()) == {"emulated"}
+        assert set(pyi.explain(spec_of(SHAPES[1])).chosen.values()) == {"emulated/direct"}
 
 
 def test_the_plan_s_reason_stands_in_explain() -> None:
     wide = spec_of((1, 8, 8, 64, 60000, 64, 3, 1, 1))
     rows = {(way, row): reason for _, way, row, reason in pyi.explain(wide).rows}
-    assert "smallest tile" in str(rows["fprop", "emulated"])
+    assert "smallest tile" in str(rows["fprop", "emulated/direct"])
     x, wr, br, w, b = operands((1, 1, 1, 1, 60000, 1, 1, 1, 0))
     with pytest.raises(pyi.BackendError, match="smallest tile"):
         pyi.reduce_conv2d(x, wr, br, w, b, backend="emulated")
@@ -146,7 +181,7 @@ def test_doctor_and_explain_on_the_command_line() -> None:
     done = CliRunner().invoke(app, ["doctor", "--json"])
     assert json.loads(done.output)["backends"]["emulated"] is None
     done = CliRunner().invoke(app, ["explain", "reduce_conv", "3a/3x3", "--backend", "emulated"])
-    assert "reduce_conv fprop -> emulated" in done.output
+    assert "reduce_conv fprop -> emulated/direct" in done.output
 
 
 def test_counters_of_a_shipped_kernel() -> None:

@@ -7,7 +7,7 @@ takes the running ones. Ioffe and Szegedy, arXiv 1502.03167, algorithm 1.
 from typing import Any
 
 from pyinception import workspace
-from pyinception.dispatch import Array, check, launch
+from pyinception.dispatch import Array, check, launch, wide
 from pyinception.op import Op
 from pyinception.spec import BatchNormSpec
 
@@ -20,7 +20,7 @@ def batch_norm_spec(
     """The spec that x, (N, H, W, C) or (N, C), and vectors (C,) imply, all checked."""
     check(function, "x", x, _AXES.get(getattr(x, "ndim", 4), "N H W C"))
     for name, vector in vectors.items():
-        check(function, name, vector, "C", (x.shape[-1],), like=x)
+        check(function, name, vector, "C", (x.shape[-1],), like=x, dtype=wide(x))
     return BatchNormSpec(tuple(x.shape), float(eps), bool(relu), function)
 
 
@@ -35,7 +35,7 @@ class BatchNorm(Op):
         vectors = {"gamma": gamma, "beta": beta}
         self.spec = batch_norm_spec("batch_norm", x, vectors, self.eps, self.relu)
         y = _output(self.spec, x, self.out)
-        mean, var = workspace.empty(gamma.shape, x), workspace.empty(gamma.shape, x)
+        mean, var = (workspace.empty(gamma.shape, x, wide(x)) for _ in range(2))
         launch("batch_norm", "fprop", self.spec, x, gamma, beta, y, mean, var)
         self.statistics = mean, var
         if self.recording:
@@ -45,7 +45,7 @@ class BatchNorm(Op):
     def backward(self, gy: Array) -> tuple[Array, ...]:
         x, gamma, mean, var, y = self.saved
         gx = workspace.empty(self.spec.shape, gy)
-        ggamma, gbeta = workspace.empty(gamma.shape, gy), workspace.empty(gamma.shape, gy)
+        ggamma, gbeta = (workspace.empty(gamma.shape, gy, wide(gy)) for _ in range(2))
         arrays = gy, x, gamma, mean, var, y, gx, ggamma, gbeta
         launch("batch_norm", "dgrad", self.spec, *arrays)
         return gx, ggamma, gbeta

@@ -3,7 +3,7 @@
 from typing import Any
 
 from pyinception import workspace
-from pyinception.dispatch import Array, check, launch
+from pyinception.dispatch import Array, check, launch, wide
 from pyinception.extents import padding_pair, pair
 from pyinception.op import Op
 from pyinception.spec import ConvSpec
@@ -22,7 +22,7 @@ def conv_spec(
     k, r, s, _ = w.shape
     check(function, "w", w, "K R S C", (k, r, s, c), like=x)
     if b is not None:
-        check(function, "b", b, "K", (k,), like=x)
+        check(function, "b", b, "K", (k,), like=x, dtype=wide(x))
     strides, paddings = pair(function, "stride", stride, 1), padding_pair(function, padding, (r, s))
     return ConvSpec(n, h, width, c, k, r, s, strides, paddings, relu, b is not None, function)
 
@@ -47,8 +47,8 @@ def conv_wgrad(
     spec: ConvSpec, x: Array, gy: Array, y: Array | None, **how: Any
 ) -> tuple[Array, Array | None]:
     """gw (K, R, S, C) and gb (K,), the latter None where the spec has no bias."""
-    gw = workspace.empty(spec.w_shape, x)
-    gb = workspace.empty((spec.K,), x) if spec.bias else None
+    gw = workspace.empty(spec.w_shape, x, wide(x))
+    gb = workspace.empty((spec.K,), x, wide(x)) if spec.bias else None
     launch("conv", "wgrad", spec, x, gy, y, gw, gb, **how)
     return gw, gb
 

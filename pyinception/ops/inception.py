@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pyinception import workspace
-from pyinception.dispatch import Array, check, launch
+from pyinception.dispatch import Array, check, launch, wide
 from pyinception.op import Op
 from pyinception.ops.weights import NAMES, weight_shapes
 from pyinception.spec import InceptionSpec
@@ -25,13 +25,16 @@ def inception_spec(function: str, x: Array, weights: tuple[Array, ...]) -> Incep
     """The spec that these arrays imply, every shape and dtype checked; x (N, H, W, C)."""
     check(function, "x", x, "N H W C")
     check_count(function, weights)
+    kinds = {"w": x.dtype, "b": wide(x)}
     for name, w in zip(NAMES, weights, strict=True):
-        check(function, name, w, "K R S C" if name[0] == "w" else "K", like=x)
+        letters = "K R S C" if name[0] == "w" else "K"
+        check(function, name, w, letters, like=x, dtype=kinds[name[0]])
     widths = tuple(w.shape[0] for w in weights[::2])
     third = 3 if weights[NAMES.index("w5")].shape[1] == 3 else 5
     shapes = weight_shapes(x.shape[3], widths, third)
     for name, w, shape in zip(NAMES, weights, shapes, strict=True):
-        check(function, name, w, "K R S C" if name[0] == "w" else "K", shape, like=x)
+        letters = "K R S C" if name[0] == "w" else "K"
+        check(function, name, w, letters, shape, like=x, dtype=kinds[name[0]])
     return InceptionSpec.of_widths(x.shape, widths, function, third)
 
 
@@ -71,7 +74,7 @@ def inception_backward(
 ) -> tuple[Array, tuple[Array, ...]]:
     """(gx, grads): grads are twelve arrays in the order of `InceptionWeights`."""
     gx = workspace.empty(spec.x_shape, x)
-    grads = tuple(workspace.empty(tuple(w.shape), x) for w in weights)
+    grads = tuple(workspace.empty(tuple(w.shape), x, wide(x)) for w in weights)
     arrays = gy, x, tuple(weights), y, tuple(saved), gx, grads
     launch("inception", "backward", spec, *arrays, **how)
     return gx, grads

@@ -3,7 +3,7 @@
 from typing import Any
 
 from pyinception import workspace
-from pyinception.dispatch import Array, check, launch
+from pyinception.dispatch import Array, check, launch, wide
 from pyinception.op import Op
 from pyinception.spec import LinearSpec
 
@@ -18,7 +18,7 @@ def linear_spec(function: str, x: Array, w: Array, b: Array | None, relu: bool) 
     else:
         check(function, "w", w, "K C", (k, c), like=x)
     if b is not None:
-        check(function, "b", b, "K", (k,), like=x)
+        check(function, "b", b, "K", (k,), like=x, dtype=wide(x))
     return LinearSpec(n, c, k, bool(relu), b is not None, function)
 
 
@@ -42,8 +42,8 @@ def linear_wgrad(
     spec: LinearSpec, x: Array, gy: Array, y: Array | None, **how: Any
 ) -> tuple[Array, Array | None]:
     """gw (K, C) = gy^T x and gb (K,) = sum_n gy, the latter None where there is no bias."""
-    gw = workspace.empty((spec.K, spec.C), x)
-    gb = workspace.empty((spec.K,), x) if spec.bias else None
+    gw = workspace.empty((spec.K, spec.C), x, wide(x))
+    gb = workspace.empty((spec.K,), x, wide(x)) if spec.bias else None
     launch("linear", "wgrad", spec, x, gy, y, gw, gb, **how)
     return gw, gb
 

@@ -7,7 +7,7 @@ saved once and serves as its own ReLU mask.
 from typing import Any
 
 from pyinception import workspace
-from pyinception.dispatch import Array, check, launch
+from pyinception.dispatch import Array, check, launch, wide
 from pyinception.extents import padding_pair, pair
 from pyinception.op import Op
 from pyinception.spec import BranchSpec, ConvSpec
@@ -37,7 +37,7 @@ def reduce_conv_spec(
     check(function, "w", w, "K R S Cr", (k, r, s, cr), like=x)
     for name, bias, letter, extent in (("b_reduce", br, "Cr", cr), ("b", b, "K", k)):
         if bias is not None:
-            check(function, name, bias, letter, (extent,), like=x)
+            check(function, name, bias, letter, (extent,), like=x, dtype=wide(x))
     strides, paddings = pair(function, "stride", stride, 1), padding_pair(function, padding, (r, s))
     first = ConvSpec(n, h, width, c, cr, 1, 1, relu=True, bias=br is not None, function=function)
     last = ConvSpec(n, h, width, cr, k, r, s, strides, paddings, True, b is not None, function)
@@ -59,8 +59,11 @@ def reduce_conv_backward(
 ) -> tuple[Array, ...]:
     """(gx, gwr, gbr, gw, gb), ReLU masks taken from r and y."""
     k, cr = spec.K, _reduced(spec)[3]
-    shapes = tuple(x.shape), tuple(wr.shape), (cr,), tuple(w.shape), (k,)
-    grads = tuple(workspace.empty(shape, x) for shape in shapes)
+    shapes = tuple(wr.shape), (cr,), tuple(w.shape), (k,)
+    grads = (
+        workspace.empty(tuple(x.shape), x),
+        *(workspace.empty(shape, x, wide(x)) for shape in shapes),
+    )
     launch("reduce_conv", "backward", spec, gy, x, wr, w, r, y, *grads, False, **how)
     return grads
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pyinception import workspace
-from pyinception.dispatch import Array, check, launch
+from pyinception.dispatch import Array, check, launch, wide
 from pyinception.op import Op
 from pyinception.spec import SoftmaxCrossEntropySpec
 
@@ -41,20 +41,20 @@ class SoftmaxCrossEntropy(Op):
         n, k = logits.shape
         self.spec = SoftmaxCrossEntropySpec(n, k, "cross_entropy")
         labels = check_labels("cross_entropy", self.labels, n, k)
-        loss = workspace.empty((self.spec.N,), logits)
-        probs = workspace.empty(tuple(logits.shape), logits)
+        loss = workspace.empty((self.spec.N,), logits, wide(logits))
+        probs = workspace.empty(tuple(logits.shape), logits, wide(logits))
         launch("softmax_cross_entropy", "fprop", self.spec, logits, labels, loss, probs)
         if self.smoothing:  # the kernel's loss, moved from the label's logit towards their mean
             chosen = logits[workspace.arange(n, logits), labels]
             loss += loss.dtype.type(self.smoothing) * (chosen - logits.mean(axis=1))
         self.probabilities = probs
         if self.recording:
-            self.saved = (probs, labels)
+            self.saved = (probs, labels, logits.dtype)
         return loss
 
     def backward(self, gy: Array) -> Array:
-        probs, labels = self.saved
-        glogits = workspace.empty(tuple(probs.shape), gy)
+        probs, labels, dtype = self.saved
+        glogits = workspace.empty(tuple(probs.shape), gy, dtype)
         launch("softmax_cross_entropy", "dgrad", self.spec, probs, labels, gy, glogits)
         if self.smoothing:
             n, k = probs.shape

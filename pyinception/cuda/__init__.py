@@ -1,0 +1,1 @@
+"""The CUDA kernels' side of the table: records from arrays, and who runs their plans."""

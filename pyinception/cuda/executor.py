@@ -1,0 +1,267 @@
+"""Who runs a plan of the CUDA kernels: the emulator, the CUDA runtime, or nobody (a dry run).
+
+    call = Emulated()                       # or Runtime(x), or Dry()
+    record["x"], strides = call.put("x", x)
+    record["y"], strides = call.put("y", y, output=True)
+    call.run("lrn_fprop", record)           # the launches of the plan, in order
+    call.finish()                           # outputs are where the caller put them
+
+One executor serves one call of one op. Which launches there are is the plan's business alone, so
+what one executor has run is what the others would run.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from pyinception import workspace
+from pyinception.backend import BackendError, array_module, core
+from pyinception.kernels import cuda_args
+
+Strides = tuple[int, ...]  # elements; of an array of any rank
+SOURCES = Path(cuda_args.__file__).parent / "cuda"
+
+
+class Declined(Exception):
+    """A plan does not take a problem; the message is its sentence."""
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """Device memory between two launches of one call, contiguous, as an operand of either."""
+
+    address: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    memory: Any  # kept alive
+
+
+class Executor(Protocol):
+    """What `records` needs of a device."""
+
+    shared_limit: int  # bytes of shared memory a block may have
+    multiprocessors: int
+
+    def put(
+        self, name: str, array: Any, *, output: bool = False, keeps: bool = False, unit: int = 0
+    ) -> tuple[int, Strides]:
+        """Address and strides of an operand.
+
+        output: it will be written, all of it; keeps: it will be read as well. unit: 0 for an
+        operand that the kernel takes contiguous only, else a map, whose strides but that of the
+        channels must be multiples of ``unit`` elements and its address of as many.
+        """
+
+    def scratch(self, name: str, shape: tuple[int, ...], dtype: Any) -> Scratch:
+        """Memory of the device that a launch writes and a later one reads."""
+
+    def run(self, plan: str, record: np.ndarray) -> None:
+        """Execute the launches of a plan; `Declined` where there are none for this record."""
+
+
+def launches_of(plan: str, record: np.ndarray) -> tuple[list[tuple[Any, ...]], int]:
+    """(launches, bytes of workspace) by the core; `Declined` where the plan declines."""
+    try:
+        launches, workspace_bytes = core().cuda_plan(plan, record.tobytes())
+    except NotImplementedError as error:
+        raise Declined(str(error).partition(": ")[2]) from None
+    return launches, workspace_bytes
+
+
+def dense(shape: Sequence[int]) -> Strides:
+    """Strides of a C-contiguous array, in elements."""
+    return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
+
+
+def strides_of(array: Any) -> Strides | None:
+    """Strides in elements of a map with unit channel stride; None for any other array."""
+    strides, item = array.strides, array.dtype.itemsize
+    if any(stride % item or stride < 0 for stride in strides):
+        return None
+    # an axis of extent 1 has no stride of its own
+    regular = list(dense(array.shape))
+    for axis, extent in enumerate(array.shape):
+        if extent > 1:
+            regular[axis] = strides[axis] // item
+    return tuple(regular) if regular and regular[-1] == 1 else None
+
+
+def _suits(address: int, strides: Strides | None, array: Any, unit: int) -> bool:
+    """Whether a kernel may read the array where it lies."""
+    if strides is None:
+        return False
+    if unit == 0:
+        return strides == dense(array.shape)
+    whole = all(stride % unit == 0 for stride in strides[:-1])
+    return whole and address % (unit * array.dtype.itemsize) == 0
+
+
+# ------------------------------------------------------------------------------------------ nobody
+
+
+class Dry:
+    """Takes operands of any address and runs nothing: whether the plans decline, and why."""
+
+    shared_limit = 163 << 10  # of a block on sm_80
+    multiprocessors = 108
+
+    def put(
+        self, name: str, array: Any, *, output: bool = False, keeps: bool = False, unit: int = 0
+    ) -> tuple[int, Strides]:
+        return 1 << 40, dense(array.shape)  # nobody follows it
+
+    def scratch(self, name: str, shape: tuple[int, ...], dtype: Any) -> Scratch:
+        return Scratch(1 << 40, shape, np.dtype(dtype), None)
+
+    def run(self, plan: str, record: np.ndarray) -> None:
+        launches_of(plan, record)
+
+
+# ------------------------------------------------------------------------------------ the emulator
+
+
+class Emulated:
+    """The emulated device: operands in guarded buffers of their own, strides as the caller's.
+
+    NumPy arrays are copied in and out. A slice of channels is a slice there too, with poison
+    beside it that must be there still in the end.
+    """
+
+    shared_limit = Dry.shared_limit
+    multiprocessors = Dry.multiprocessors
+
+    def __init__(self) -> None:
+        self.settings = import_module("pyinception.emulator.settings")
+        self.device = self.settings.current().device()
+        self.placed: dict[tuple[Any, ...], tuple[int, Strides]] = {}
+        self.memory: list[np.ndarray] = []
+        self.outputs: list[tuple[str, np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
+
+    def put(
+        self, name: str, array: Any, *, output: bool = False, keeps: bool = False, unit: int = 0
+    ) -> tuple[int, Strides]:
+        if isinstance(array, Scratch):
+            return array.address, dense(array.shape)
+        key = (array.ctypes.data, array.shape, array.strides, array.dtype)
+        if key in self.placed:  # of an earlier launch
+            return self.placed[key]
+        strides = strides_of(array)
+        if strides is None or not _suits(0, strides, array, unit):
+            strides = dense(array.shape)
+        used = zip(array.shape, strides, strict=True)
+        span = 1 + sum((n - 1) * stride for n, stride in used) if array.size else 0
+        if output and not keeps:
+            memory = self.device.empty(name, (span,), array.dtype)
+        else:
+            memory = self.device.buffer(name, _poison(span, array.dtype))
+        view = _as_strided(memory, array.shape, strides)
+        if not output or keeps:
+            view[...] = array
+        if output:
+            self.outputs.append((name, array, view, memory, memory.copy()))
+        self.memory.append(memory)
+        self.placed[key] = memory.ctypes.data, strides
+        return self.placed[key]
+
+    def scratch(self, name: str, shape: tuple[int, ...], dtype: Any) -> Scratch:
+        memory = self.device.empty(name, (math.prod(shape),), dtype)
+        self.memory.append(memory)
+        return Scratch(memory.ctypes.data, shape, np.dtype(dtype), memory)
+
+    def run(self, plan: str, record: np.ndarray) -> None:
+        for source, entry, grid, block, shared_bytes, params, _ in launches_of(plan, record)[0]:
+            loaded = kernel(source, entry, self.settings.current().checked)
+            raw = np.frombuffer(params, np.uint8)
+            self.device.launch(loaded, grid, (block,), raw, shared_bytes)
+            self.settings.collect(self.device, loaded)
+
+    def finish(self) -> None:
+        """Copy the outputs back; RuntimeError where a kernel wrote beside one."""
+        for name, array, view, memory, before in self.outputs:
+            array[...] = view
+            _as_strided(before, array.shape, [s // array.itemsize for s in view.strides])[...] = 0
+            view[...] = 0
+            beside = np.flatnonzero(_bits(memory) != _bits(before))
+            if beside.size:
+                raise RuntimeError(f"wrote element {beside[0]} beside its slice of {name}")
+
+
+@cache
+def kernel(source: str, entry: str, checked: bool) -> Any:
+    """An entry of a source in kernels/cuda, translated once; from the cache where it can be."""
+    compiler = import_module("pyinception.emulator.compile")
+    translation, library = compiler.build(_module(source), entry, checked=checked)
+    device = import_module("pyinception.emulator.device")
+    return device.Kernel.load(library, entry, translation.sites)
+
+
+@cache
+def _module(source: str) -> Any:
+    return import_module("pyinception.emulator.compile").module_of(SOURCES / source)
+
+
+def _poison(count: int, dtype: np.dtype[Any]) -> np.ndarray:
+    """All bits set: NaN in every floating type."""
+    return np.full(count * dtype.itemsize, 0xFF, np.uint8).view(dtype)
+
+
+def _bits(array: np.ndarray) -> np.ndarray:
+    return array.view(f"u{array.itemsize}")
+
+
+def _as_strided(memory: np.ndarray, shape: Sequence[int], strides: Sequence[int]) -> np.ndarray:
+    item = memory.itemsize
+    return np.lib.stride_tricks.as_strided(memory, shape, [item * stride for stride in strides])
+
+
+# --------------------------------------------------------------------------------- the CUDA runtime
+
+
+class Runtime:
+    """The current CUDA device: operands are the caller's memory, launches go on his stream."""
+
+    def __init__(self, like: Any) -> None:
+        self.like, self.module = like, array_module(like)
+        self.shared_limit, self.multiprocessors = core().cuda_device()
+        self.stream = int(self.module.cuda.get_current_stream().ptr)
+        self.memory: list[Any] = []
+
+    def put(
+        self, name: str, array: Any, *, output: bool = False, keeps: bool = False, unit: int = 0
+    ) -> tuple[int, Strides]:
+        if isinstance(array, Scratch):
+            return array.address, dense(array.shape)
+        strides, address = strides_of(array), _address(array)
+        if not _suits(address, strides, array, unit):
+            if output:
+                wanted = f"steps of {unit} elements" if unit else "contiguous memory"
+                raise BackendError(f"{name} has strides {array.strides} bytes, expected {wanted}")
+            workspace.count_copy("cuda", name, array.nbytes)
+            array = self.module.ascontiguousarray(array)
+            strides, address = dense(array.shape), _address(array)
+        self.memory.append(array)
+        assert strides is not None
+        return address, strides
+
+    def scratch(self, name: str, shape: tuple[int, ...], dtype: Any) -> Scratch:
+        memory = workspace.empty(shape, self.like, dtype)
+        return Scratch(_address(memory), shape, np.dtype(dtype), memory)
+
+    def run(self, plan: str, record: np.ndarray) -> None:
+        try:
+            core().cuda_run(plan, record.tobytes(), self.stream)
+        except NotImplementedError as error:
+            raise Declined(str(error).partition(": ")[2]) from None
+
+    def finish(self) -> None:
+        """Nothing: the outputs are the caller's memory, and nobody waits."""
+
+
+def _address(array: Any) -> int:
+    return int(array.__cuda_array_interface__["data"][0])

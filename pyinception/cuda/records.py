@@ -1,0 +1,347 @@
+"""Records of the CUDA kernels from specs and arrays: one function per plan, which it then runs.
+
+Maps are (N, H, W, C), or (N, C) as (N, 1, 1, C), of one storage: float32, float16 or bfloat16.
+Filters have the maps' storage; biases, vectors of batch normalisation, losses, probabilities and
+filter gradients are float32. ``on`` is an `executor.Executor`; arrays that are None are null.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pyinception.cuda.executor import Declined, Executor, launches_of
+from pyinception.kernels import cuda_args, cuda_mma_args
+from pyinception.spec import (
+    BatchNormSpec,
+    BranchSpec,
+    ConvSpec,
+    DropoutSpec,
+    LrnSpec,
+    PoolSpec,
+    SoftmaxCrossEntropySpec,
+)
+
+STORAGES = {"float32": 0, "bfloat16": 1, "float16": 2}  # `storage` and `type` of the records
+
+
+def storage_of(array: Any) -> int:
+    """The code of an array's dtype; `Declined` for one that no kernel stores."""
+    name = np.dtype(array.dtype).name
+    if name not in STORAGES:
+        raise Declined(f"needs {', '.join(STORAGES)}, not {name}")
+    return STORAGES[name]
+
+
+class _Call:
+    """One record on its way to one plan."""
+
+    def __init__(self, on: Executor, dtype: np.dtype[Any], unit: int = 1, **fields: Any) -> None:
+        self.on, self.unit, self.record = on, unit, np.zeros((), dtype)
+        self.fill(**fields)
+
+    def fill(self, **fields: Any) -> None:
+        try:
+            for name, value in fields.items():
+                self.record[name] = value
+        except OverflowError:
+            raise Declined("an extent or a stride is beyond 32 bits") from None
+
+    def array(self, name: str, array: Any, into: Any = None, **how: Any) -> None:
+        """A contiguous operand."""
+        if array is not None:
+            (self.record if into is None else into)[name] = self.on.put(name, array, **how)[0]
+
+    def map(self, name: str, array: Any, into: Any = None, **how: Any) -> None:
+        """An operand with strides of image, row and pixel."""
+        if array is None:
+            return
+        record = self.record if into is None else into
+        record[name], strides = self.on.put(name, array, unit=self.unit, **how)
+        image = strides[0]
+        try:
+            record[f"{name}_strides"] = strides[:3] if len(strides) == 4 else (image,) * 3
+        except OverflowError:
+            raise Declined("an extent or a stride is beyond 32 bits") from None
+
+    def run(self, plan: str, sized: bool = False) -> None:
+        """``sized``: the plan has a workspace, whose bytes its dry run tells."""
+        if sized:
+            _, count = launches_of(f"{plan}_size", self.record)
+            workspace = self.on.scratch("workspace", (count // 4,), np.float32)
+            self.fill(workspace=workspace.address if count else 0, workspace_bytes=count)
+        self.on.run(plan, self.record)
+
+
+def extents(shape: Any) -> dict[str, int]:
+    """N, H, W, C of a map."""
+    n, *middle, c = shape
+    h, w = middle or (1, 1)
+    return {"N": n, "H": h, "W": w, "C": c}
+
+
+def _window(spec: ConvSpec | PoolSpec) -> dict[str, int]:
+    (stride_h, stride_w), (pad_h, pad_w) = spec.stride, spec.padding
+    r, s = spec.kernel
+    return {
+        "R": r, "S": s, "stride_h": stride_h, "stride_w": stride_w, "pad_h": pad_h, "pad_w": pad_w,
+    }  # fmt: skip
+
+
+# --------------------------------------------------------------------------------- CUDA-core plans
+
+
+class Panel(NamedTuple):
+    """One filter of a launch with its maps; siblings read the same x."""
+
+    w: Any  # (K, R, S, C)
+    K: int
+    b: Any = None
+    y: Any = None  # the output of fprop, else the mask
+    gy: Any = None
+    relu: bool = False
+
+
+def conv(
+    on: Executor, plan: str, spec: ConvSpec, panels: list[Panel], *, x: Any = None, gx: Any = None,
+    gw: Any = None, gb: Any = None, accumulate: bool = False,
+) -> None:  # fmt: skip
+    """conv_fprop, conv_dgrad or conv_wgrad of up to four filters with the window of ``spec``."""
+    maps = [a for panel in panels for a in (x, gx, panel.y, panel.gy) if a is not None]
+    call = _Call(
+        on, cuda_args.CONV_CUDA_ARGS, storage=storage_of(maps[0]), panel_count=len(panels),
+        accumulate=accumulate, **extents(spec.x_shape), **_window(spec),
+    )  # fmt: skip
+    for i, panel in enumerate(panels):
+        into = call.record["panels"][i]
+        into["K"], into["relu"] = panel.K, panel.relu
+        call.array("w", panel.w, into)
+        call.array("b", panel.b, into)
+        call.map("y", panel.y, into, output=plan == "conv_fprop")
+        call.map("gy", panel.gy, into)
+    call.map("x", x)
+    call.map("gx", gx, output=True, keeps=accumulate)
+    call.array("gw", gw, output=True)
+    call.array("gb", gb, output=True)
+    call.run(plan, sized=plan == "conv_wgrad")
+
+
+def reduce_conv(
+    on: Executor, plan: str, spec: BranchSpec, inputs: dict[str, Any], outputs: dict[str, Any],
+    accumulate: bool = False,
+) -> None:  # fmt: skip
+    """reduce_conv_fprop or reduce_conv_backward, float32; arrays by the record's names."""
+    reduce, last = spec.stages
+    assert isinstance(reduce, ConvSpec) and isinstance(last, ConvSpec)
+    call = _Call(
+        on, cuda_args.REDUCE_CONV_CUDA_ARGS, Cr=reduce.K, K=last.K, accumulate=accumulate,
+        shared_limit=on.shared_limit, **extents(reduce.x_shape), **_window(last),
+    )  # fmt: skip
+    for arrays, output in ((inputs, False), (outputs, True)):
+        for name, array in arrays.items():
+            is_map = f"{name}_strides" in cuda_args.REDUCE_CONV_CUDA_ARGS.names
+            put = call.map if is_map else call.array
+            put(name, array, output=output, keeps=name == "gx" and accumulate)
+    call.run(plan, sized=plan == "reduce_conv_backward")
+
+
+def pool(
+    on: Executor, plan: str, spec: PoolSpec, *, x: Any = None, y: Any = None, argmax: Any = None,
+    gy: Any = None, gx: Any = None, accumulate: bool = False,
+) -> None:  # fmt: skip
+    """pool_fprop or pool_dgrad."""
+    call = _Call(
+        on, cuda_args.POOL_CUDA_ARGS, average=spec.kind == "avg", accumulate=accumulate,
+        storage=storage_of(x if gy is None else gy), ceil_mode=spec.ceil_mode,
+        count_include_pad=spec.count_include_pad, **extents(spec.x_shape), **_window(spec),
+    )  # fmt: skip
+    call.map("x", x)
+    call.map("y", y, output=True)
+    call.array("argmax", argmax, output=gy is None)
+    call.map("gy", gy)
+    call.map("gx", gx, output=True, keeps=accumulate)
+    call.run(plan)
+
+
+def lrn(
+    on: Executor, plan: str, spec: LrnSpec, x: Any, *, y: Any = None, gy: Any = None, gx: Any = None
+) -> None:
+    """lrn_fprop or lrn_dgrad."""
+    call = _Call(
+        on, cuda_args.LRN_CUDA_ARGS, storage=storage_of(x), size=spec.size, alpha=spec.alpha,
+        beta=spec.beta, k=spec.k, **extents(spec.x_shape),
+    )  # fmt: skip
+    call.map("x", x)
+    call.map("y", y, output=True)
+    call.map("gy", gy)
+    call.map("gx", gx, output=True)
+    call.run(plan)
+
+
+def softmax(
+    on: Executor, plan: str, spec: SoftmaxCrossEntropySpec, *, logits: Any = None, labels: Any,
+    loss: Any = None, probs: Any, g: Any = None, glogits: Any = None,
+) -> None:  # fmt: skip
+    """softmax_fprop or softmax_backward; ``g`` may have any stride."""
+    forward = g is None
+    rows = logits if forward else glogits
+    call = _Call(
+        on, cuda_args.SOFTMAX_CUDA_ARGS, storage=storage_of(rows), N=spec.N, K=spec.K
+    )  # fmt: skip
+    address, strides = on.put("logits" if forward else "glogits", rows, output=not forward, unit=1)
+    call.fill(logits_row=strides[0], **{"logits" if forward else "glogits": address})
+    call.array("labels", labels)
+    call.array("loss", loss, output=True)
+    call.array("probs", probs, output=forward)
+    call.array("g", g)
+    call.run(plan)
+
+
+def batch_norm(
+    on: Executor, plan: str, spec: BatchNormSpec, inputs: dict[str, Any], outputs: dict[str, Any]
+) -> None:
+    """batch_norm_fprop, batch_norm_inference or batch_norm_dgrad; arrays by the record's names."""
+    call = _Call(
+        on, cuda_args.BATCH_NORM_CUDA_ARGS, storage=storage_of(inputs["x"]), relu=spec.relu,
+        eps=spec.eps, **extents(spec.shape),
+    )  # fmt: skip
+    for arrays, output in ((inputs, False), (outputs, True)):
+        for name, array in arrays.items():
+            put = call.map if name in ("x", "y", "gx", "gy") else call.array
+            put(name, array, output=output)
+    call.run(plan, sized=plan != "batch_norm_inference")
+
+
+def dropout(
+    on: Executor, spec: DropoutSpec, x: Any, y: Any, seed: int, step: int, layer: int,
+    first_sample: int,
+) -> None:  # fmt: skip
+    """dropout, of a map of any rank: elements of a sample count in memory order."""
+    n, *rest = spec.shape
+    shape = spec.shape if len(rest) in (1, 3) else (n, int(np.prod(rest)))
+    call = _Call(
+        on, cuda_args.DROPOUT_CUDA_ARGS, storage=storage_of(x), threshold=round(spec.p * 2**32),
+        divisor=np.float32(1 - spec.p), seed_low=seed % 2**32, seed_high=seed // 2**32, step=step,
+        layer=layer, first_sample=first_sample, **extents(shape),
+    )  # fmt: skip
+    call.map("x", x)
+    call.map("y", y, output=True)
+    call.run("dropout")
+
+
+# ------------------------------------------------------------------------------- tensor-core plans
+
+
+def _unit(array: Any) -> int:
+    """Elements of 16 bytes."""
+    return 16 // int(array.dtype.itemsize)
+
+
+def mask_mma(on: Executor, spec: ConvSpec, gy: Any, y: Any) -> Any:
+    """gy [y > 0], contiguous; gy itself without a mask."""
+    if y is None:
+        return gy
+    n, p, q, k = spec.y_shape
+    call = _Call(
+        on, cuda_mma_args.MASK_MMA_ARGS, _unit(gy), N=n, P=p, Q=q, K=k, type=storage_of(gy)
+    )  # fmt: skip
+    call.map("gy", gy)
+    call.map("y", y)
+    out = on.scratch("masked", spec.y_shape, gy.dtype)
+    call.array("out", out)
+    call.run("mask_mma")
+    return out
+
+
+def _outputs(call: _Call, arrays: list[Any], accumulate: bool = False) -> None:
+    first = 0
+    for i, array in enumerate(arrays):
+        into = call.record["outputs"][i]
+        how = {"output": True, "keeps": accumulate, "unit": call.unit}
+        address, strides = call.on.put("y", array, **how)  # type: ignore[arg-type]
+        into["y"], into["first"], into["count"] = address, first, array.shape[-1]
+        into["strides"] = strides[:3] if len(strides) == 4 else (strides[0],) * 3
+        first += array.shape[-1]
+    call.fill(output_count=len(arrays))
+
+
+def _conv_mma(on: Executor, spec: ConvSpec, like: Any, **fields: Any) -> _Call:
+    return _Call(
+        on, cuda_mma_args.CONV_MMA_ARGS, _unit(like), type=storage_of(like),
+        shared_limit=on.shared_limit, multiprocessors=on.multiprocessors, **fields,
+    )  # fmt: skip
+
+
+def conv_mma_fprop(on: Executor, spec: ConvSpec, x: Any, w: Any, b: Any, y: Any) -> None:
+    """y = [relu](conv(x, w) + b)."""
+    fields = {**extents(spec.x_shape), **_window(spec), "K": spec.K, "P": spec.P, "Q": spec.Q}
+    call = _conv_mma(on, spec, x, step_h=1, step_w=1, relu=spec.relu, **fields)
+    call.map("x", x)
+    call.array("w", w)
+    call.array("b", b)
+    _outputs(call, [y])
+    call.run("conv_mma")
+
+
+def conv_mma_dgrad(
+    on: Executor, spec: ConvSpec, gy: Any, w: Any, gx: Any, *, mask: Any = None,
+    accumulate: bool = False,
+) -> None:  # fmt: skip
+    """gx = or += conv^T(gy, w) [mask > 0], gy masked already: w flipped, gy dilated."""
+    flip = _Call(
+        on, cuda_mma_args.FLIP_FILTER_MMA_ARGS, K=spec.K, R=spec.R, S=spec.S, C=spec.C,
+        type=storage_of(gy),
+    )  # fmt: skip
+    flip.array("w", w)
+    flipped = on.scratch("flipped", (spec.C, spec.R, spec.S, spec.K), gy.dtype)
+    flip.array("out", flipped)
+    flip.run("flip_filter_mma")
+    call = _conv_mma(
+        on, spec, gy, N=spec.N, H=spec.P, W=spec.Q, C=spec.K, K=spec.C, R=spec.R, S=spec.S,
+        P=spec.H, Q=spec.W, stride_h=1, stride_w=1, pad_h=spec.R - 1 - spec.padding[0],
+        pad_w=spec.S - 1 - spec.padding[1], step_h=spec.stride[0], step_w=spec.stride[1],
+        accumulate=accumulate,
+    )  # fmt: skip
+    call.map("x", gy)
+    call.array("w", flipped)
+    call.map("mask", mask)
+    _outputs(call, [gx], accumulate)
+    call.run("conv_mma")
+
+
+def conv_mma_wgrad(on: Executor, spec: ConvSpec, x: Any, gy: Any, gw: Any, gb: Any) -> None:
+    """gw, gb = the sums over pixels, gy masked already."""
+    fields = {**extents(spec.x_shape), **_window(spec), "K": spec.K, "P": spec.P, "Q": spec.Q}
+    call = _Call(
+        on, cuda_mma_args.CONV_WGRAD_MMA_ARGS, _unit(x), type=storage_of(x),
+        shared_limit=on.shared_limit, **fields,
+    )  # fmt: skip
+    call.map("gy", gy)
+    call.map("x", x)
+    call.array("gw", gw, output=True)
+    call.array("gb", gb, output=True)
+    call.run("conv_wgrad_mma", sized=True)
+
+
+def reduce_conv_mma_fields(
+    call: _Call, spec: BranchSpec, into: Any, x: Any, wr: Any, br: Any, w: Any, b: Any, y: Any,
+    r: Any,
+) -> None:  # fmt: skip
+    """The record of the fused branch, alone or within a module's."""
+    reduce, last = spec.stages
+    assert isinstance(reduce, ConvSpec) and isinstance(last, ConvSpec)
+    on, more = call.on, {"Cr": reduce.K, "K": last.K, "type": storage_of(x)}
+    limits = {"shared_limit": on.shared_limit, "multiprocessors": on.multiprocessors}
+    for name, value in {**extents(reduce.x_shape), **_window(last), **more, **limits}.items():
+        into[name] = value
+    call.map("x", x, into)
+    for name, array in (("wr", wr), ("br", br), ("w", w), ("b", b)):
+        call.array(name, array, into)
+    call.map("y", y, into, output=True)
+    call.map("r", r, into, output=True)
+
+
+def reduce_conv_mma(on: Executor, spec: BranchSpec, x: Any, *arrays: Any) -> None:
+    """y, r = the fused branch; arrays: wr, br, w, b, y, r."""
+    call = _Call(on, cuda_mma_args.REDUCE_CONV_MMA_ARGS, _unit(x))
+    reduce_conv_mma_fields(call, spec, call.record, x, *arrays)
+    call.run("reduce_conv_mma")
