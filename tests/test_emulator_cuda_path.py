@@ -53,7 +53,7 @@ def test_every_op_runs_where_its_arrays_are(case: Any, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("case", wide_cases(), ids=lambda c: f"{c.op}-{c.direction}")
 def test_tensor_cores(case: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     key = case.op, case.direction
-    given = stored(case.fresh(), runs.operands(key, case.spec, "float16"))
+    given = stored(case.fresh(), runs.operands(key, case.spec, "bfloat16"))
     with standing_in(monkeypatch) as runtime:
         arguments = moved(given, runtime)
         (row,) = [row for row in table.ROWS[key] if row.name == "cuda/mma"]

@@ -16,6 +16,7 @@ from pyinception.spec import (
     BranchSpec,
     ConvSpec,
     DropoutSpec,
+    InceptionSpec,
     LrnSpec,
     PoolSpec,
     SoftmaxCrossEntropySpec,
@@ -142,6 +143,41 @@ def reduce_conv(
             put = call.map if is_map else call.array
             put(name, array, output=output, keeps=name == "gx" and accumulate)
     call.run(plan, sized=plan == "reduce_conv_backward")
+
+
+def inception(
+    on: Executor, plan: str, spec: InceptionSpec, weights: tuple[Any, ...], saved: Any,
+    tensor_cores: bool, *, x: Any, y: Any, gy: Any = None, gx: Any = None, grads: Any = None,
+) -> None:  # fmt: skip
+    """inception_fprop or inception_backward: a GoogLeNet module on either rung.
+
+    weights, grads: filters and biases in turn; saved: r3, r5, pooled, argmax, or None in fprop.
+    """
+    forward = gy is None
+    convs = [s for branch in spec.branches for s in branch.stages if isinstance(s, ConvSpec)]
+    call = _Call(
+        on, cuda_args.INCEPTION_CUDA_ARGS, 16 // x.dtype.itemsize if tensor_cores else 1,
+        K=[conv.K for conv in convs], filter=convs[4].R, storage=storage_of(x),
+        tensor_cores=tensor_cores, shared_limit=on.shared_limit,
+        multiprocessors=on.multiprocessors, **extents(spec.x_shape),
+    )  # fmt: skip
+    call.map("x", x)
+    call.map("y", y, output=forward)
+    for name, array in zip(("r3", "r5", "pooled"), saved or (), strict=False):
+        call.map(name, array, output=forward)
+    call.array("argmax", saved[3] if saved else None, output=forward)
+    call.map("gy", gy)
+    call.map("gx", gx, output=True)
+    lists = [("w", weights[::2], False)]
+    if forward:
+        lists += [("b", weights[1::2], False)]
+    else:
+        lists += [("gw", grads[::2], True), ("gb", grads[1::2], True)]
+    for field, arrays, output in lists:
+        for i, array in enumerate(arrays):
+            if array is not None:
+                call.record[field][i] = on.put(f"{field}{i}", array, output=output)[0]
+    call.run(plan, sized=True)
 
 
 def pool(

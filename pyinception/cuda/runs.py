@@ -10,7 +10,7 @@ table; several plans of one run are launched in order, with scratch between them
 # mypy: allow-untyped-defs, allow-untyped-calls
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -73,45 +73,11 @@ def _simt_runs() -> dict[Key, Run]:
         conv_wgrad(on, last, r, gy, y, gw, gb)
 
     def inception_fprop(on, spec, x, weights, y, saved):
-        (one,), (reduce3, last3), (reduce5, last5), (pool, projection) = _stages(spec)
-        w1, b1, wr3, br3, w3, b3, wr5, br5, w5, b5, wp, bp = weights
-        y1, y3, y5, yp = (y[..., where] for where in spec.slices)
-        r3, r5, pooled, argmax = saved or (
-            on.scratch("r3", reduce3.y_shape, x.dtype), on.scratch("r5", reduce5.y_shape, x.dtype),
-            on.scratch("pooled", spec.x_shape, x.dtype), None,
-        )  # fmt: skip
-        siblings = ((w1, b1, y1, one), (wr3, br3, r3, reduce3), (wr5, br5, r5, reduce5))
-        panels = [Panel(w, stage.K, b, out, relu=True) for w, b, out, stage in siblings]
-        records.conv(on, "conv_fprop", one, panels, x=x)
-        conv_fprop(on, last3, r3, w3, b3, y3)
-        conv_fprop(on, last5, r5, w5, b5, y5)
-        records.pool(on, "pool_fprop", pool, x=x, y=pooled, argmax=argmax)
-        conv_fprop(on, projection, pooled, wp, bp, yp)
+        records.inception(on, "inception_fprop", spec, weights, saved, False, x=x, y=y)
 
     def inception_backward(on, spec, gy, x, weights, y, saved, gx, grads):
-        (one,), (reduce3, last3), (reduce5, last5), (pool, projection) = _stages(spec)
-        w1, _, wr3, _, w3, _, wr5, _, w5, _, wp, _ = weights
-        y1, y3, y5, yp = (y[..., where] for where in spec.slices)
-        gy1, gy3, gy5, gyp = (gy[..., where] for where in spec.slices)
-        r3, r5, pooled, argmax = saved
-        gr3, gr5, gp = (
-            on.scratch(name, stage.x_shape, x.dtype)
-            for name, stage in (("gr3", last3), ("gr5", last5), ("gp", projection))
-        )
-        conv_dgrad(on, last3, gy3, w3, y3, gr3, False)
-        conv_dgrad(on, last5, gy5, w5, y5, gr5, False)
-        conv_dgrad(on, projection, gyp, wp, yp, gp, False)
-        # the three 1x1s of x are one sum: gx is written once, and the pool's gather adds to it
-        siblings = ((w1, y1, gy1, one), (wr3, r3, gr3, reduce3), (wr5, r5, gr5, reduce5))
-        panels = [Panel(w, stage.K, y=mask, gy=g) for w, mask, g, stage in siblings]
-        records.conv(on, "conv_dgrad", one, panels, gx=gx)
-        records.pool(on, "pool_dgrad", pool, argmax=argmax, gy=gp, gx=gx, accumulate=True)
-        steps = (
-            (one, x, gy1, y1), (reduce3, x, gr3, r3), (last3, r3, gy3, y3), (reduce5, x, gr5, r5),
-            (last5, r5, gy5, y5), (projection, pooled, gyp, yp),
-        )  # fmt: skip
-        for i, (stage, source, g, mask) in enumerate(steps):
-            conv_wgrad(on, stage, source, g, mask, grads[2 * i], grads[2 * i + 1])
+        maps = {"x": x, "y": y, "gy": gy, "gx": gx, "grads": grads}
+        records.inception(on, "inception_backward", spec, weights, saved, False, **maps)
 
     def max_pool_fprop(on, spec, x, y, argmax):
         records.pool(on, "pool_fprop", spec, x=x, y=y, argmax=argmax)
@@ -194,6 +160,13 @@ def _mma_runs() -> dict[Key, Run]:
         records.conv_mma_wgrad(on, reduce, x, gr, gwr, gbr)
         records.conv_mma_wgrad(on, last, r, masked, gw, gb)
 
+    def inception_fprop(on, spec, x, weights, y, saved):
+        records.inception(on, "inception_fprop", spec, weights, saved, True, x=x, y=y)
+
+    def inception_backward(on, spec, gy, x, weights, y, saved, gx, grads):
+        maps = {"x": x, "y": y, "gy": gy, "gx": gx, "grads": grads}
+        records.inception(on, "inception_backward", spec, weights, saved, True, **maps)
+
     def linear_fprop(on, spec, x, w, b, y):
         conv_fprop(on, _pointwise(spec), x, w, b, y)
 
@@ -209,10 +182,6 @@ def _mma_runs() -> dict[Key, Run]:
 def _by_key(runs: dict[str, Any]) -> dict[Key, Run]:
     """(op, direction) -> run, from functions called op_direction."""
     return {(op, way): run for name, run in runs.items() for op, _, way in [name.rpartition("_")]}
-
-
-def _stages(spec: InceptionSpec) -> Iterator[tuple[Any, ...]]:
-    return (branch.stages for branch in spec.branches)
 
 
 def _pointwise(spec: LinearSpec) -> ConvSpec:
