@@ -12,6 +12,7 @@ loader      2 worker processes against none, decoding JPEGs
 resume      10 epochs = 5 + resume 5, to the bit, on any number of threads
 start       seconds of the import, and of a process up to its first logits
 invariance  the same bits for any number of threads, alone or in a batch
+emulated    20 training steps on the CUDA kernels, emulated, beside the CPU's
 versus      GoogLeNet forward beside torch eager
 turns       our calls and torch's in turns: what either loses to the other's team of threads
 
@@ -34,6 +35,7 @@ from importlib.util import find_spec
 
 import figures_behaviour as behaviour
 import figures_data
+from figures_emulated import emulated
 from figures_record import RESULTS, Figure, Unavailable, store
 
 from pyinception import config
@@ -72,6 +74,7 @@ FIGURES: dict[str, Callable[[bool], Figure]] = {
     "resume": behaviour.resume,
     "survive": figures_data.survive,
     "loader": figures_data.loader,
+    "emulated": emulated,
 }
 
 

@@ -22,6 +22,7 @@ from typing import Any
 from pyinception import backend, dispatch, models, session
 from pyinception.backend import BackendError, Target
 from pyinception.bench import Report, shapes
+from pyinception.cuda import runs
 from pyinception.extents import FLOAT_BYTES, numbers
 from pyinception.spec import (
     BatchNormSpec,
@@ -198,10 +199,11 @@ def lacking(name: str) -> str | None:
 
 
 def compiled_only(specs: Iterable[Spec]) -> str:
-    """The state of what no row runs yet but for which CUDA sources stand in ``kernels/cuda``."""
-    ops = {op for spec in specs for op, _ in dispatch.operations(spec)}
-    if len(ops) != 1 or not (ROOT / "kernels" / "cuda" / f"{ops.pop()}.cu").exists():
-        return "-"
+    """The state of what CUDA kernels exist for, by their plans, where no GPU is."""
+    for spec in specs:
+        for key in dispatch.operations(spec):
+            if runs.why_not("direct", key, spec, "float32"):
+                return "-"
     nvcc = shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
     return "compiled only" if nvcc else "source only"
 
