@@ -16,7 +16,7 @@ import pyinception as pyi
 from pyinception import backend, dispatch, emulator, table
 from pyinception.backend import BackendError, Target
 from pyinception.cuda import runs
-from pyinception.spec import ConvSpec, InceptionSpec, LrnSpec
+from pyinception.spec import ConvSpec, DropoutSpec, InceptionSpec, LrnSpec
 
 if reason := backend.why_not("emulated"):
     pytest.skip(reason, allow_module_level=True)
@@ -251,6 +251,17 @@ def test_a_write_beside_a_slice_is_noticed(monkeypatch: pytest.MonkeyPatch) -> N
     x, wide = np.ones((1, 1, 3, 4), np.float32), np.zeros((1, 1, 3, 9), np.float32)
     with pyi.using(backend="emulated"), pytest.raises(RuntimeError, match="beside its slice of y"):
         dispatch.launch("lrn", "fprop", LrnSpec(1, 1, 3, 4), x, wide[..., :4])
+
+
+def test_an_output_may_be_an_input() -> None:
+    x = np.arange(24, dtype=np.float32).reshape(2, 12)
+    place = 1, 2, 3, 4
+    wanted = np.empty_like(x)
+    dispatch.launch("dropout", "fprop", DropoutSpec(x.shape, 0.5), x, wanted, *place)
+    how = {"backend": "emulated"}
+    dispatch.launch("dropout", "fprop", DropoutSpec(x.shape, 0.5), x, x, *place, **how)
+    np.testing.assert_array_equal(x, wanted)
+    assert x.any() and not x.all()
 
 
 def test_a_fault_names_the_operand() -> None:

@@ -139,7 +139,7 @@ class Emulated:
     def __init__(self) -> None:
         self.settings = import_module("pyinception.emulator.settings")
         self.device = self.settings.current().device()
-        self.placed: dict[tuple[Any, ...], tuple[int, Strides]] = {}
+        self.placed: dict[tuple[Any, ...], tuple[int, Strides, np.ndarray, np.ndarray]] = {}
         self.memory: list[np.ndarray] = []
         self.outputs: list[tuple[str, np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
 
@@ -149,8 +149,11 @@ class Emulated:
         if isinstance(array, Scratch):
             return array.address, dense(array.shape)
         key = (array.ctypes.data, array.shape, array.strides, array.dtype)
-        if key in self.placed:  # of an earlier launch
-            return self.placed[key]
+        if key in self.placed:  # of an earlier launch, or an input that is written in place
+            address, kept, view, memory = self.placed[key]
+            if output and not any(view is known for _, _, known, *_ in self.outputs):
+                self.outputs.append((name, array, view, memory, memory.copy()))
+            return address, kept
         strides = strides_of(array)
         if strides is None or not _suits(0, strides, array, unit):
             strides = dense(array.shape)
@@ -165,9 +168,9 @@ class Emulated:
             view[...] = array
         if output:
             self.outputs.append((name, array, view, memory, memory.copy()))
-        self.memory.append(memory)
-        self.placed[key] = memory.ctypes.data, strides
-        return self.placed[key]
+        address = int(memory.ctypes.data)
+        self.placed[key] = address, strides, view, memory
+        return address, strides
 
     def scratch(self, name: str, shape: tuple[int, ...], dtype: Any) -> Scratch:
         memory = self.device.empty(name, (math.prod(shape),), dtype)
