@@ -32,6 +32,14 @@ CODE = (
     "from pyinception.data.worker import main; main(sys.argv[2])"
 )
 
+# glibc would return the memory of each picture to the system and fault it in again for the next:
+# a 500 x 375 JPEG to 224 x 224 took 3.7 ms instead of 2.6 (2 shared AMD EPYC cores).
+ENVIRONMENT = {
+    "OPENBLAS_NUM_THREADS": "1",
+    "MALLOC_TRIM_THRESHOLD_": str(2**26),
+    "MALLOC_MMAP_THRESHOLD_": str(2**25),
+}
+
 
 class WorkerError(RuntimeError):
     """A worker process ended; the message names it and what it was reading."""
@@ -153,7 +161,7 @@ class Workers:
                 bufsize=0,
                 pass_fds=[slots.descriptor],
                 process_group=0,  # Ctrl-C at the terminal is for the parent alone
-                env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+                env={**os.environ, **ENVIRONMENT},
             )
             self._processes.append(process)
         return slots
