@@ -282,12 +282,13 @@ struct SgdCudaArgs {
   int storage, count;
 };
 
-// (N, C, H, W), contiguous, to (N, H, W, C), or back where to_nchw is set
+// (N, C, H, W), contiguous, to (N, H, W, C + padding), or back where to_nchw is set; the padding is
+// zero: a first layer of three channels becomes one of whole units for the tensor cores
 struct LayoutCudaArgs {
   const void* x;
   void* y;              // =
   CudaStrides strides;  // of the NHWC side
-  int storage, N, H, W, C, to_nchw;
+  int storage, N, H, W, C, to_nchw, padding;
 
   // plan
   int pixels;                // H W

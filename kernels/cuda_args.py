@@ -175,6 +175,6 @@ SGD_CUDA_ARGS = _record(
 LAYOUT_CUDA_ARGS = _record(
     ("pointer", "x y"),
     ("strides", "strides"),
-    ("int", "storage N H W C to_nchw pixels"),
+    ("int", "storage N H W C to_nchw padding pixels"),
     ("divisor", "tiles map_w"),
 )

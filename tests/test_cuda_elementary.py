@@ -369,3 +369,19 @@ def test_layout_there_and_back(shape, storage):
     )
     assert_only_slice_written(nhwc)
     np.testing.assert_array_equal(back.view(bits), nchw.view(bits))
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize(("channels", "padding"), ((3, 1), (3, 5), (31, 33)))
+def test_layout_pads_channels_with_zeros(channels, padding, storage):
+    n, h, w = 2, 5, 7
+    nchw = np.random.default_rng(3).standard_normal((n, channels, h, w)).astype(STORAGES[storage])
+    nhwc, memory = output((n, h, w, channels + padding), storage), Memory(open_device())
+    a = np.zeros((), cuda_args.LAYOUT_CUDA_ARGS)
+    a["x"], a["y"], a["strides"] = memory.put(nchw, "x"), memory.put(nhwc, "y"), strides_of(nhwc)
+    a["N"], a["H"], a["W"], a["C"], a["padding"] = n, h, w, channels, padding
+    a["storage"] = list(STORAGES).index(storage)
+    run("elementary.cu", plan("layout", a)[0], memory)
+    np.testing.assert_array_equal(nhwc[..., :channels], nchw.transpose(0, 2, 3, 1))
+    assert not nhwc[..., channels:].astype(np.float32).any()
+    assert_only_slice_written(nhwc)

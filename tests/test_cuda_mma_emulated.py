@@ -203,6 +203,13 @@ def test_conv_and_its_gradients(name, storage):
     hold_conv(Conv(extents, stride=stride, padding=padding, storage=storage, **more))
 
 
+def test_conv1_with_its_channels_padded(plans):
+    """Three channels and one of zeros, as the layout kernel writes them: a whole unit of fp32."""
+    case = Conv((1, 15, 13, 4, 64, 7, 7), stride=(2, 2), padding=(3, 3), storage="float32")
+    case.x[..., 3] = 0
+    hold_conv(plans, case)
+
+
 @pytest.mark.parametrize("storage", ["bfloat16", "float32"])
 def test_conv_without_races(storage):
     for order, seed in (("fair", 0), ("greedy", 1), ("greedy", 2)):

@@ -210,6 +210,7 @@ ELEMENTARY_REFUSED = [
     (-8, "check_finite", "FINITE", {"workspace": 0}),
     (-7, "sgd", "SGD", {"v": 0}),
     (-7, "layout", "LAYOUT", {"y": 0}),
+    (-1, "layout", "LAYOUT", {"padding": -1}),
     (-4, "layout", "LAYOUT", {"strides": (96, -32, 8)}),
 ]
 

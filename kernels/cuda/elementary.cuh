@@ -87,6 +87,7 @@ __device__ __forceinline__ void layout_body(const LayoutCudaArgs& a) {
   const int n = divide(blockIdx.x, a.tiles), lane = threadIdx.x % 32, row = threadIdx.x / 32;
   const int m0 = (blockIdx.x - n * a.tiles.value) * 32, c0 = blockIdx.y * 32;
   const int planes = n * a.C * a.pixels;  // the sample in NCHW
+  const int channels = a.C + (a.to_nchw ? 0 : a.padding);
   const auto in_map = [&](int m) {
     const int h = divide(m, a.map_w);
     return offset_of(a.strides, n, h, m - h * a.map_w.value);
@@ -96,8 +97,8 @@ __device__ __forceinline__ void layout_body(const LayoutCudaArgs& a) {
     if (a.to_nchw) {
       if (m0 + i < a.pixels && c0 + lane < a.C) tile[lane][i] = x[in_map(m0 + i) + c0 + lane];
     } else {
-      if (m0 + lane < a.pixels && c0 + i < a.C)
-        tile[i][lane] = x[planes + (c0 + i) * a.pixels + m0 + lane];
+      if (m0 + lane < a.pixels && c0 + i < channels)
+        tile[i][lane] = c0 + i < a.C ? x[planes + (c0 + i) * a.pixels + m0 + lane] : 0;
     }
   }
   __syncthreads();
@@ -107,7 +108,8 @@ __device__ __forceinline__ void layout_body(const LayoutCudaArgs& a) {
       if (m0 + lane < a.pixels && c0 + i < a.C)
         y[planes + (c0 + i) * a.pixels + m0 + lane] = (Word)tile[i][lane];
     } else {
-      if (m0 + i < a.pixels && c0 + lane < a.C) y[in_map(m0 + i) + c0 + lane] = (Word)tile[lane][i];
+      if (m0 + i < a.pixels && c0 + lane < channels)
+        y[in_map(m0 + i) + c0 + lane] = (Word)tile[lane][i];
     }
   }
 }

@@ -266,11 +266,13 @@ inline CudaStatus plan_layout(const LayoutCudaArgs& asked, LayoutPlan& plan) {
   LayoutCudaArgs& a = plan.args[0];
   a = asked;
   if (const CudaStatus status = check_map(a.storage, a.N, a.H, a.W, a.C)) return status;
-  if (const CudaStatus status = check_strides(a.strides, a.N, a.H, a.W, a.C)) return status;
+  if (a.padding < 0 || a.padding > 64) return kCudaBadExtent;
+  const int channels = a.C + a.padding;
+  if (const CudaStatus status = check_strides(a.strides, a.N, a.H, a.W, channels)) return status;
   if (a.N == 0) return kCudaOk;
   if (!a.x || !a.y) return kCudaMissingArray;
   a.pixels = a.H * a.W, a.map_w = make_divisor(a.W);
-  const int tiles = ceil_div(a.pixels, 32), slabs = ceil_div(a.C, 32);
+  const int tiles = ceil_div(a.pixels, 32), slabs = ceil_div(channels, 32);
   if (slabs > 65535) return kCudaTooLarge;
   a.tiles = make_divisor(tiles);
   plan.launch(a.storage == 0 ? kLayout32 : kLayout16, a.N * tiles, slabs, 256, 32 * 33 * 4);
