@@ -7,6 +7,7 @@ some of GoogLeNet's widths leave a warp, are not.
 """
 
 import json
+from pathlib import Path
 
 import cuda_count_cases as counting
 import pytest
@@ -57,6 +58,18 @@ def test_the_register_tile_reads_two_registers_a_wavefront():
     reads = [s for s in counted.sites if s.kind == "shared read" and s.width == 16]
     assert reads and all(site.units == 2 * site.instructions for site in reads)
     assert sum(site.units for site in reads) > 0.5 * counted.total(shared=True)
+
+
+def test_the_recorded_table_keeps_the_limits():
+    """At whole shapes: every shared site, sectors of whole kernels, bytes against the model."""
+    path = Path(__file__).parents[1] / "benchmarks" / "results" / "cuda_counters.json"
+    record = json.loads(path.read_text(encoding="utf-8"))
+    assert record["divided"] == {"channels": 1, "rows": 1}
+    rows = record["rows"]
+    assert {row["layer"].partition("/")[0] for row in rows} > {"3a", "4a", "5a"}
+    for row in rows:
+        assert (row["worst shared"] or 1) <= 1.1 and row["global"] <= 1.1, row
+        assert row["of model"] <= 0.05, row
 
 
 def test_explain_counts_a_branch(capsys):
