@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import test_cuda_compile
 import test_cuda_mma
+import test_cuda_mma_sm75
 import test_cuda_simt
 from cuda_run import CUDA, CXX, NVCC, core
 from pyinception.kernels import cuda_args, cuda_mma_args
@@ -19,6 +20,7 @@ ENTRIES = (
     test_cuda_simt.REGISTERS
     | {"reduce_conv": test_cuda_compile.REGISTERS}
     | {name.removesuffix(".cu"): table for name, table in test_cuda_mma.REGISTERS.items()}
+    | {"mma_sm75": test_cuda_mma_sm75.REGISTERS}
 )
 CORE = CUDA.parents[1] / "csrc" / "core"
 
@@ -30,7 +32,14 @@ class Entry(ctypes.Structure):
 @pytest.mark.skipif(NVCC is None, reason="no nvcc found")
 def test_every_entry_has_its_kernel(tmp_path):
     sources = [str(CUDA / f"{name}.cu") for name in (*ENTRIES, "launcher")]
-    flags = ["-std=c++17", "-shared", "-DPYI_CUDA_MMA", "-Xcompiler", "-fPIC,-Wall,-Werror"]
+    flags = [
+        "-std=c++17",
+        "-shared",
+        "-DPYI_CUDA_MMA",
+        "-DPYI_CUDA_SM75",
+        "-Xcompiler",
+        "-fPIC,-Wall,-Werror",
+    ]
     target = ["-cudart", "static", "-gencode", "arch=compute_80,code=sm_80", "-t", "2"]
     command = [NVCC, *flags, *target, *sources, "-o", str(tmp_path / "all.so")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
