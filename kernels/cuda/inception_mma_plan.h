@@ -44,19 +44,23 @@ inline CudaStatus plan_inception_mma(const InceptionMmaArgs& asked, InceptionMma
     return why;
   }
 
+  const int multiprocessors = a.branches[0].multiprocessors;
   unsigned blocks = 0, shared_bytes = 0;
+  double busy = 0;  // clocks of all blocks together
   for (int i = 0; i < 4; i++) {
     CudaLaunch launch{};
     CudaStatus reason;
-    double clocks = 0;
+    double longest = 0;  // clocks of a block
     const auto take = [&](const auto& role, auto& args) {
-      launch = role.launches[0], clocks = role.clocks;
-      const int multiprocessors = args.multiprocessors;
-      args = role.args, args.multiprocessors = multiprocessors;
+      launch = role.launches[0];
+      const int given = args.multiprocessors;
+      if (role.count > 0)  // one block at a time on each of the multiprocessors it was planned for
+        longest = role.clocks / ceil_div((int)launch.grid_x, role.args.multiprocessors);
+      args = role.args, args.multiprocessors = given;
       return role.count > 0;
     };
-    const auto share = [&](int multiprocessors) {
-      const int part = (int)(multiprocessors * work[i] / all);
+    const auto share = [&](int whole) {
+      const int part = (int)(whole * work[i] / all);
       return part < 1 ? 1 : part;
     };
     bool runs;
@@ -84,8 +88,11 @@ inline CudaStatus plan_inception_mma(const InceptionMmaArgs& asked, InceptionMma
       return why;
     }
     if (shared_bytes < launch.shared_bytes) shared_bytes = launch.shared_bytes;
-    if (plan.clocks < clocks) plan.clocks = clocks;
+    busy += longest * launch.grid_x;
+    if (plan.clocks < longest) plan.clocks = longest;
   }
+  // the longest come first, so that the device is busy until its last blocks
+  if (plan.clocks < busy / multiprocessors) plan.clocks = busy / multiprocessors;
   plan.launches[plan.count++] = {kInceptionMmaEntries[types[0]],
                                  blocks,
                                  1,

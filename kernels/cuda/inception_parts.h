@@ -32,7 +32,8 @@ struct InceptionPlan {
   InceptionMmaPlan fused;
   MaskMmaPlan mask;
   FlipFiltersMmaPlan flips;
-  ConvMmaPlan dgrads[4];
+  ReduceConvMmaPlan branches[2];
+  ConvMmaPlan convs_mma[4];
   ConvWgradMmaPlan wgrads[6];
 };
 

@@ -1,5 +1,6 @@
-// A module on tensor cores, sm_80 and later. Forward is inception_mma's one launch, which stores r3
-// and r5 where they are wanted; training adds a launch for the pooled map and its argmax.
+// A module on tensor cores, sm_80 and later. Forward is inception_mma's one launch or one for each
+// of its roles; r3 and r5 are stored where they are wanted, and training adds a launch for the
+// pooled map and its argmax.
 //
 // Backward gathers every masked gradient in one map G of the workspace, whose order of channels
 // makes the stacked operand of gx a slice of it:
@@ -35,9 +36,35 @@ inline ConvMmaArgs tensor_conv(const InceptionModule& m, const InceptionMap& x, 
   return c;
 }
 
+// Clocks of an H100 for the boundary of two kernels in a CUDA graph (1.3 us), and for the bytes of
+// the pool that the four roles do without.
+constexpr double kBoundaryClocks = 2400, kMemoryPerClock = 2350;
+
+// A launch for each role under its own tile, the projection from the pooled map in memory.
+inline CudaStatus plan_roles_alone(InceptionModule& m, const InceptionMmaArgs& roles,
+                                   double& clocks) {
+  const InceptionCudaArgs& a = m.a;
+  ReduceConvMmaPlan* branches = m.plan.branches;
+  ConvMmaPlan* convs = m.plan.convs_mma;
+  if (!m.saves()) m.input[kProjection] = m.new_map(a.C);
+  ConvMmaArgs projection = roles.projection;
+  projection.x = m.input[kProjection].data(), projection.x_strides = m.input[kProjection].strides;
+  CudaStatus why = plan_reduce_conv_mma(roles.branches[0], branches[0]);
+  if (!why) why = plan_reduce_conv_mma(roles.branches[1], branches[1]);
+  if (!why) why = plan_conv_mma(roles.ones, convs[0]);
+  if (!why) why = plan_conv_mma(projection, convs[1]);
+  clocks = branches[0].clocks + branches[1].clocks + convs[0].clocks + convs[1].clocks;
+  clocks += 3 * kBoundaryClocks;
+  if (!m.saves())
+    clocks += kBoundaryClocks + 2. * a.N * a.H * a.W * a.C * m.element_bytes / kMemoryPerClock;
+  return why;
+}
+
+// Four roles in one launch, or a launch for each: what the model of mma_plan.h expects to end
+// first. Small batches take the one, large maps at large batches the other, where each branch's own
+// tile and a device to itself outweigh four boundaries. The bits are the same.
 inline bool fprop_on_tensor_cores(InceptionModule& m) {
   const InceptionCudaArgs& a = m.a;
-  if (m.saves() && !add_pool(m)) return false;
   const InceptionMap x = m.input[kPlain];
   InceptionMmaArgs roles{};
   fill_role(m, kFilter3, roles.branches[0]);
@@ -46,7 +73,17 @@ inline bool fprop_on_tensor_cores(InceptionModule& m) {
   roles.projection = tensor_conv(m, x, a.w[kProjection], 1, m.output[kProjection]);
   roles.ones.b = a.b[kPlain], roles.projection.b = a.b[kProjection];
   roles.ones.relu = roles.projection.relu = 1;
-  return m.append("", plan_inception_mma(roles, m.plan.fused), m.plan.fused);
+  const CudaStatus together = plan_inception_mma(roles, m.plan.fused);
+  const CudaArena before = m.arena;
+  double clocks = 0;
+  const CudaStatus alone = plan_roles_alone(m, roles, clocks);
+  if (alone || (!together && m.plan.fused.clocks <= clocks)) {
+    m.arena = before;
+    return (!m.saves() || add_pool(m)) && m.append("", together, m.plan.fused);
+  }
+  for (const ReduceConvMmaPlan& branch : m.plan.branches) m.append("", alone, branch);
+  return m.append("", alone, m.plan.convs_mma[0]) && add_pool(m) &&
+         m.append("", alone, m.plan.convs_mma[1]);
 }
 
 inline bool backward_on_tensor_cores(InceptionModule& m) {
@@ -94,7 +131,7 @@ inline bool backward_on_tensor_cores(InceptionModule& m) {
 
   int used = 0;
   const auto add_conv = [&](const char* name, const ConvMmaArgs& c) {
-    ConvMmaPlan& part = m.plan.dgrads[used++];
+    ConvMmaPlan& part = m.plan.convs_mma[used++];
     return m.append(name, plan_conv_mma(c, part), part);
   };
   for (int i : kInceptionReduced) {
