@@ -14,7 +14,7 @@ import numpy as np
 from pyinception import backend, workspace
 from pyinception.backend import Array, array_module
 from pyinception.dispatch import Known, check
-from pyinception.known import find, key_of, note
+from pyinception.known import find, note
 from pyinception.prepack import Packed
 from pyinception.tensor import Tensor
 
@@ -194,7 +194,7 @@ class Border:
         self.channels_first = layout == "NCHW"
         self.foreign: tuple[str, str] | None = None  # the argument and library seen first
         self.as_given = True  # whether every input was taken as it is
-        if layout is None and _is_foreign(x):
+        if layout is None and type(x) is not np.ndarray and _is_foreign(x):
             self._refuse_ambiguous(tuple(x.shape), tuple(w.shape) if hasattr(w, "shape") else None)
 
     def _refuse_ambiguous(self, x: tuple[int, ...], w: tuple[int, ...] | None) -> None:
@@ -259,8 +259,9 @@ class Border:
         out, letters : the array to write, of the spec's ``y_shape``, and its axes.
         """
         given = tuple(arrays.values())
-        key = key_of((self.function, self.channels_first, *given, out, *options, *how.values()))
-        known = find(key)
+        key, known = find(
+            (self.function, self.channels_first, *given, out, *options, *how.values())
+        )
         if known is None:
             operands = tuple(map(self.take, arrays, given))
             spec = spec_of(*operands)
@@ -315,6 +316,8 @@ class Border:
         """A result in the caller's layout and type; ``out`` itself where it was given."""
         if out is not None:
             return out
+        if not self.channels_first and type(self.caller) is np.ndarray:
+            return array
         turned = self.channels_first and array.ndim == 4
         return give_back(array.transpose(_TO_NCHW) if turned else array, self.caller)
 

@@ -51,8 +51,8 @@ def conv2d(
     border, arrays = Border("conv2d", layout, x, w), {"x": x, "w": w, "b": b}
     how: Any = {"backend": backend, "algorithm": algorithm}
     window = stride, padding, relu
-    spec, operands, target, how = border.call(arrays, window, how, spec_of, out, "N P Q K")
-    return border.back(conv.conv_fprop(spec, *operands, target, **how), out)
+    spec, (x, w, b), target, how = border.call(arrays, window, how, spec_of, out, "N P Q K")
+    return border.back(conv.conv_fprop(spec, x, w, b, target, **how), out)
 
 
 def conv2d_backward(
@@ -324,10 +324,10 @@ def avg_pool2d(
         check("avg_pool2d", "x", x, "N H W C")
         return pool.pool_spec("avg_pool2d", "avg", x.shape, *window)
 
-    spec, operands, target, how = border.call(
+    spec, (x,), target, how = border.call(
         {"x": x}, window, {"backend": backend}, spec_of, out, "N P Q C"
     )
-    return border.back(pool.avg_pool_fprop(spec, *operands, target, **how), out)
+    return border.back(pool.avg_pool_fprop(spec, x, target, **how), out)
 
 
 def avg_pool2d_backward(

@@ -23,10 +23,10 @@ def linear(
         return dense.linear_spec("linear", x, w, b, relu)
 
     border, arrays = Border("linear", "NHWC", x), {"x": x, "w": w, "b": b}
-    spec, operands, target, how = border.call(
+    spec, (x, w, b), target, how = border.call(
         arrays, (relu,), {"backend": backend}, spec_of, out, "N K"
     )
-    return border.back(dense.linear_fprop(spec, *operands, target, **how), out)
+    return border.back(dense.linear_fprop(spec, x, w, b, target, **how), out)
 
 
 def linear_backward(

@@ -24,10 +24,10 @@ def lrn(
     def spec_of(x: Any) -> Any:
         return response.lrn_spec("lrn", x, *window)
 
-    spec, operands, target, how = border.call(
+    spec, (x,), target, how = border.call(
         {"x": x}, window, {"backend": backend}, spec_of, out, "N H W C"
     )
-    return border.back(response.lrn_fprop(spec, *operands, target, **how), out)
+    return border.back(response.lrn_fprop(spec, x, target, **how), out)
 
 
 def lrn_backward(

@@ -16,23 +16,21 @@ from pyinception.dispatch import Known, known_calls
 _MOST = 4096  # looks; a server that sees ever new shapes must not grow without end
 
 
-def key_of(arguments: tuple[Any, ...], kinds: tuple[type, ...] = ()) -> Any:
-    """What a call is known by; None for one that has to take the long way.
+def find(arguments: tuple[Any, ...], kinds: tuple[type, ...] = ()) -> tuple[Any, Known | None]:
+    """(key, known): what a call is known by, and it if it is; each None where there is none.
 
     Parameters
     ----------
     arguments : all that the call was given, and its name: NumPy arrays, packed filters, ints,
-        floats, strings, bools, None, tuples of them.
+        floats, strings, bools, None, tuples of them. With anything else it takes the long way.
     kinds : types of further arrays: those that lend their memory (``__dlpack_c_exchange_api__``).
     """
     core = backend.built_core()
     looks = None if core is None else core.looks(arguments, kinds)
-    return None if looks is None else (looks, config.values())
-
-
-def find(key: Any) -> Known | None:
-    """The call that is known by ``key``."""
-    return None if key is None else known_calls.get(key)
+    if looks is None:
+        return None, None
+    key = looks, config.values()
+    return key, known_calls.get(key)
 
 
 def note(key: Any, known: Known) -> None:

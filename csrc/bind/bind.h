@@ -86,5 +86,6 @@ void register_conv(py::module_& m);
 void register_ops(py::module_& m);
 void register_cuda_plan(py::module_& m);
 void register_looks(py::module_& m);
+void register_memory(py::module_& m);
 
 }  // namespace pyi_bind

@@ -71,4 +71,5 @@ PYBIND11_MODULE(_C, m) {
   pyi_bind::register_ops(m);
   pyi_bind::register_cuda_plan(m);
   pyi_bind::register_looks(m);
+  pyi_bind::register_memory(m);
 }

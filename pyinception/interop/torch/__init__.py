@@ -6,7 +6,8 @@ Results are NCHW in shape and channels_last in memory. Threads follow ``torch.ge
 
 Functions (`conv2d`, `reduce_conv2d`, `inception`) and modules (`ReduceConv2d`, `Inception`) stand
 on ops registered as ``torch.ops.pyinception``: `torch.compile` takes them with ``fullgraph=True``.
-`replace_inception` puts modules in place of the blocks of a network that exists already.
+`replace_inception` puts modules in place of the blocks of a network that exists already, and
+`replace_layers` does so with its other convolutions and its local response normalisation.
 """
 
 try:
@@ -16,15 +17,19 @@ except ImportError as error:
     raise ImportError(message) from error
 
 from pyinception.interop.torch.functions import conv2d, inception, prepack, reduce_conv2d
+from pyinception.interop.torch.layers import Conv2dReLU, LocalResponseNorm, replace_layers
 from pyinception.interop.torch.modules import Inception, ReduceConv2d
 from pyinception.interop.torch.replace import replace_inception
 
 __all__ = [
+    "Conv2dReLU",
     "Inception",
+    "LocalResponseNorm",
     "ReduceConv2d",
     "conv2d",
     "inception",
     "prepack",
     "reduce_conv2d",
     "replace_inception",
+    "replace_layers",
 ]

@@ -48,14 +48,20 @@ def conv2d(
     TypeError, ValueError
         As `reduce_conv2d` does.
     """
-    tensors = x, w, b
-    kind = _kind("conv2d", tensors)
+    return convolve((x, w, b), stride, padding, bool(relu))
+
+
+def convolve(
+    tensors: Any, stride: Any, padding: Any, relu: bool, keep: bool = False
+) -> torch.Tensor:
+    """`conv2d` on its three tensors; ``keep``: the filter stays packed until it changes."""
+    kind, (x, w, b) = _kind("conv2d", tensors), tensors
     if kind == "direct":
-        return kernels.conv2d(*tensors, stride, padding, bool(relu))
+        return kernels.conv2d(x, w, b, stride, padding, relu, keep)
     window = _window("conv2d", w, stride, padding)
     if kind == "registered":
-        return _registered(_conv2d, *tensors, *window, bool(relu))
-    y: torch.Tensor = _Conv2d.apply(*tensors, window, bool(relu))
+        return _registered(_conv2d, *tensors, *window, relu, keep)
+    y: torch.Tensor = _Conv2d.apply(*tensors, window, relu)
     return y
 
 
@@ -105,7 +111,8 @@ def branch(tensors: Any, stride: Any, padding: Any, keep: bool = False) -> torch
     """`reduce_conv2d` on its five tensors; ``keep``: filters stay packed until they change."""
     kind = _kind("reduce_conv2d", tensors)
     if kind == "direct":
-        return kernels.reduce_conv2d(*tensors, stride, padding, keep)[0]
+        x, w_reduce, b_reduce, w, b = tensors
+        return kernels.reduce_conv2d(x, w_reduce, b_reduce, w, b, stride, padding, keep)[0]
     window = _window("reduce_conv2d", tensors[3], stride, padding)
     if kind == "registered":
         return _registered(_reduce_conv2d, *tensors, *window, keep)
@@ -241,6 +248,11 @@ def _window(function: str, w: Any, stride: Any, padding: Any) -> tuple[Window, W
     else:
         kernel = 1, 1  # w is refused later
     return pair(function, "stride", stride, 1), padding_pair(function, padding, kernel)
+
+
+def is_direct(function: str, tensors: Any) -> bool:
+    """Whether a call goes to the kernels directly; what is no dense CPU tensor is refused."""
+    return _kind(function, tensors) == "direct"
 
 
 def _kind(function: str, tensors: Any) -> str:

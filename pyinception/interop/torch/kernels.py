@@ -17,6 +17,7 @@ from pyinception.interop.torch import operands
 from pyinception.interop.torch.filters import packed_filter
 from pyinception.ops import conv as convs
 from pyinception.ops import inception as modules
+from pyinception.ops import lrn as response
 from pyinception.ops import reduce_conv as branches
 from pyinception.spec import InceptionSpec
 
@@ -72,7 +73,9 @@ def reduce_conv2d(
     r = _new(plan.spec.stages[0].y_shape, x) if save else None
     if keep:
         w_reduce, w = _kept(plan, w_reduce, w)
-    _run(plan, (_nhwc(x), _nhwc(w_reduce), b_reduce, _nhwc(w), b, _nhwc(y), _nhwc(r)))
+    first, last = _nhwc(w_reduce), _nhwc(w)
+    out = (y, _TO_NHWC), None if r is None else (r, _TO_NHWC)
+    _run(plan, ((x, _TO_NHWC), first, b_reduce, last, b, *out))
     return y, r
 
 
@@ -93,6 +96,18 @@ def inception(
         filters[::2] = _kept(plan, *filters[::2])
     _run(plan, _turned((x, tuple(filters), y, saved)))
     return y, saved
+
+
+def lrn(x: Any, size: int, alpha: float, beta: float, k: float) -> torch.Tensor:
+    """y_c = x_c (k + alpha/size sum of x^2 over ``size`` channels)^-beta, without gradients."""
+
+    def make(x: Any) -> Any:
+        return response.lrn_spec("lrn", x, size, alpha, beta, k)
+
+    plan, (x,) = _plans("lrn", (("lrn", "fprop"),), (x,), (size, alpha, beta, k), make)
+    y = _new(plan.spec.y_shape, x)
+    _run(plan, ((x, _TO_NHWC), (y, _TO_NHWC)))
+    return y
 
 
 def _reduced(spec: InceptionSpec) -> tuple[Any, ...]:
@@ -188,11 +203,11 @@ def _plans(
 
     A call that is not known is checked in full; ``make`` gives its spec from NHWC arrays.
     """
-    seen = known.find(key := known.key_of((function, *tensors, *options), PLAIN))
+    key, seen = known.find((function, *tensors, *options), PLAIN)
     if seen is None:
         operands.check(function, tensors)
         tensors = operands.lay(function, tensors)
-        seen = known.find(key := known.key_of((function, *tensors, *options), PLAIN))
+        key, seen = known.find((function, *tensors, *options), PLAIN)
     if seen is None:
         arrays = tuple(map(_array, tensors))
         spec, target = make(*arrays), target_of(_first(arrays))

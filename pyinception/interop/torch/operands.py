@@ -26,6 +26,7 @@ AXES: dict[str, dict[str, str]] = {
     "reduce_conv2d": {"x": "N C H W", **_BRANCH},
     "reduce_conv2d_backward": {"gy": "N K P Q", "x": "N C H W", "w_reduce": "Cr C 1 1"}
     | {"w": "K Cr R S", "r": "N Cr H W", "y": "N K P Q"},
+    "lrn": {"x": "N C H W"},
     "inception": {"x": "N C H W", **_WEIGHTS},
     "inception_backward": {"gy": "N K H W", "x": "N C H W", **_WEIGHTS, "y": "N K H W", **_SAVED},
 }
