@@ -88,6 +88,7 @@ def test_what_does_not_fit_stays_with_pytorch(launched):
         nn.Conv2d(4, 4, 3, groups=2), relu,
         nn.Conv2d(4, 4, 3, dilation=2), relu,
         nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"), relu,
+        nn.Conv2d(4, 4, 2, padding="same"), relu,
         nn.Conv2d(4, 4, 1), nn.LocalResponseNorm(4), relu,
         shared, relu, shared,
         nn.Conv2d(4, 6, 1), nn.LeakyReLU(),

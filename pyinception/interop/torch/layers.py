@@ -92,5 +92,8 @@ def _replace_in(model: nn.Module, shared: set[int]) -> int:
 
 
 def _is_conv(layer: Any) -> bool:
-    plain = type(layer) is nn.Conv2d and not (layer._forward_hooks or layer._forward_pre_hooks)
-    return plain and (layer.groups, layer.dilation, layer.padding_mode) == (1, (1, 1), "zeros")
+    if type(layer) is not nn.Conv2d or layer._forward_hooks or layer._forward_pre_hooks:
+        return False
+    if layer.padding == "same" and any(extent % 2 == 0 for extent in layer.kernel_size):
+        return False  # PyTorch pads such a filter by more on one side
+    return (layer.groups, layer.dilation, layer.padding_mode) == (1, (1, 1), "zeros")
