@@ -203,6 +203,9 @@ def test_files_and_entries(tmp_path: Path) -> None:
         run(broken)
     with pytest.raises(ValueError, match="backend is 'gpu', expected one of auto, cuda, emulated"):
         run(broken, backend="gpu")
+    for name in ("batch", "rounds"):
+        with pytest.raises(ValueError, match=f"{name} is 0, expected at least 1"):
+            run(broken, **{name: 0})
 
 
 def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

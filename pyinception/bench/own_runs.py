@@ -25,6 +25,8 @@ BACKENDS = ("auto", "cuda", "emulated")
 DEFAULT = "3a/5x5"  # 12 million multiply-adds: seconds on the emulator
 EMULATED_SHARED = 163 << 10  # bytes a block may have, as on sm_80
 WARM, SECTOR = 3, 32
+# What makes a column fail and not the run; NotImplementedError: a plan declines the shape.
+_FAILURES = (EmulatorFault, PtxError, KernelError, DriverError, NotImplementedError)
 Progress = Callable[[str], None] | None
 
 _NOTES = {
@@ -70,8 +72,9 @@ def run_own_kernel(
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend is {backend!r}, expected one of {', '.join(BACKENDS)}")
-    if rounds < 1:
-        raise ValueError(f"rounds is {rounds}, expected at least 1")
+    for name, value in (("batch", batch), ("rounds", rounds)):
+        if value < 1:
+            raise ValueError(f"{name} is {value}, expected at least 1")
     specs = [catalogue.own_shape(text) for text in shapes]
     if not specs or names != "all":
         wanted = [DEFAULT] if names == "all" else names
@@ -134,7 +137,7 @@ def _small_problems(
             on = _executor(gpu, order=order, seed=seed)
             try:
                 wrong = own_kernel.difference(_compute(mine, spec, x, weights, on), wanted)
-            except (EmulatorFault, PtxError, KernelError, DriverError) as error:
+            except _FAILURES as error:
                 wrong = str(error)
             if wrong:
                 return f"integers at 2x9x8x20-16-24-{R}x{R}, {order} order: {wrong}"
@@ -178,7 +181,7 @@ def _row(
                 cell["failed"] = wrong
             else:
                 cell |= {"error": relative, "error_of_bound": of_bound}
-        except (EmulatorFault, PtxError, KernelError, DriverError) as error:
+        except _FAILURES as error:
             cell.clear()
             cell["failed"] = str(error)
     right = [c for c in contenders if "failed" not in columns[c.name]]
