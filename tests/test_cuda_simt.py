@@ -23,7 +23,7 @@ def stored(**kernels: int) -> dict[str, int]:
 # Registers a thread may have, as measured with ptxas 13.0 over these architectures, and a few more.
 REGISTERS = {
     "conv": stored(
-        conv_fprop_wide=152, conv_fprop_narrow=128, conv_dgrad_wide=168, conv_dgrad_narrow=128,
+        conv_fprop_wide=160, conv_fprop_narrow=128, conv_dgrad_wide=168, conv_dgrad_narrow=128,
         conv_wgrad_wide=168, conv_wgrad_narrow=128,
     ) | {"conv_sum_chunks": 48},
     "pool": stored(pool_fprop=52, pool_dgrad=44),

@@ -80,8 +80,8 @@ __device__ __forceinline__ void conv_fprop(const ConvCudaArgs& a) {
       if (panel.relu)
 #pragma unroll
         for (int j = 0; j < 4; j++) acc[i][j] = relu(acc[i][j]);
-      store4(y + offset_of(panel.y_strides, n, p, pixel - p * a.map_w.value) + k, acc[i],
-             panel.K - k, vector_y);
+      store4_whole(y + offset_of(panel.y_strides, n, p, pixel - p * a.map_w.value) + k, acc[i],
+                   panel.K - k, vector_y);
     }
   }
 }
@@ -194,7 +194,7 @@ __device__ __forceinline__ void conv_dgrad(const ConvCudaArgs& a) {
 #pragma unroll
         for (int j = 0; j < 4; j++) acc[i][j] = old[j] + acc[i][j];
       }
-      store4(out, acc[i], a.C - c, vector_gx);
+      store4_whole(out, acc[i], a.C - c, vector_gx);
     }
   }
 }

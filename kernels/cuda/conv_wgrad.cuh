@@ -94,7 +94,8 @@ __device__ __forceinline__ void conv_wgrad(const ConvWgradCudaArgs& a) {
 #pragma unroll
   for (int i = 0; i < T::kThreadRows; i++) {
     const int k = k0 + lane_y<T>() + i * T::kLanesY;
-    if (k < a.K) store4(gw + chunk * a.chunk_stride + k * row + t, acc[i], row - t, vector_gw);
+    if (k < a.K)
+      store4_whole(gw + chunk * a.chunk_stride + k * row + t, acc[i], row - t, vector_gw);
   }
   if (sums_bias && k0 + threadIdx.x < a.K) gb[chunk * a.chunk_stride + k0 + threadIdx.x] = bias;
 }

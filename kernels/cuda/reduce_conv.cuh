@@ -84,8 +84,8 @@ __device__ __forceinline__ void fprop(const ReduceConvCudaArgs& a) {
               make_float4(acc[i][0], acc[i][1], acc[i][2], acc[i][3]);
           if (r && in && owns(row, lead_h, a.tile_p, a.stride_h) &&
               owns(column, lead_w, a.tile_q.value, a.stride_w))
-            store4(r + offset_of(a.r_strides, n, h0 + row, w0 + column) + cr, acc[i], a.Cr - cr,
-                   vector_r);
+            store4_whole(r + offset_of(a.r_strides, n, h0 + row, w0 + column) + cr, acc[i],
+                         a.Cr - cr, vector_r);
         }
       }
     }
@@ -142,7 +142,7 @@ __device__ __forceinline__ void fprop(const ReduceConvCudaArgs& a) {
         if (m < tile_outputs && p < a.P && q < a.Q) {
 #pragma unroll
           for (int j = 0; j < 4; j++) acc[i][j] = relu(acc[i][j]);
-          store4(y + offset_of(a.y_strides, n, p, q) + k, acc[i], a.K - k, vector_y);
+          store4_whole(y + offset_of(a.y_strides, n, p, q) + k, acc[i], a.K - k, vector_y);
         }
       }
     }
@@ -240,7 +240,7 @@ __device__ __forceinline__ void dgrad(const ReduceConvCudaArgs& a) {
         for (int j = 0; j < 4; j++) acc[i][j] = mask[j] > 0.f ? acc[i][j] : 0.f;
         *(float4*)(reduced + row * pitch + cr) =
             make_float4(acc[i][0], acc[i][1], acc[i][2], acc[i][3]);
-        if (m < end) store4(gr + m * a.Cr + cr, acc[i], a.Cr - cr, vector_gr);
+        if (m < end) store4_whole(gr + m * a.Cr + cr, acc[i], a.Cr - cr, vector_gr);
       }
     }
   }
@@ -289,7 +289,7 @@ __device__ __forceinline__ void dgrad(const ReduceConvCudaArgs& a) {
 #pragma unroll
           for (int j = 0; j < 4; j++) acc[i][j] = old[j] + acc[i][j];
         }
-        store4(out, acc[i], a.C - c, vector_gx);
+        store4_whole(out, acc[i], a.C - c, vector_gx);
       }
     }
   }

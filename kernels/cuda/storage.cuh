@@ -156,28 +156,43 @@ __device__ __forceinline__ void load4(const S* __restrict__ p, float (&v)[4], in
   for (int j = 0; j < 4; j++) v[j] = j < left ? to_float(p[j]) : 0.f;
 }
 
-// To global memory. The vector stores are instructions by name: plain assignments were taken apart
-// and merged with the four below (nvcc 13.0).
+template <class S>
+__device__ __forceinline__ uint2 four_of(const float (&v)[4]) {
+  unsigned u[4];
+#pragma unroll
+  for (int j = 0; j < 4; j++) u[j] = from_float<S>(v[j]).bits;
+  return make_uint2(u[0] | u[1] << 16, u[2] | u[3] << 16);
+}
+
 template <class S>
 __device__ __forceinline__ void store4(S* p, const float (&v)[4], int left, bool vector) {
   if (vector && left >= 4) {
-    if constexpr (sizeof(S) == 4) {
-      asm volatile("st.global.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(p), "f"(v[0]), "f"(v[1]),
-                   "f"(v[2]), "f"(v[3])
-                   : "memory");
-    } else {
-      unsigned short u[4];
-#pragma unroll
-      for (int j = 0; j < 4; j++) u[j] = from_float<S>(v[j]).bits;
-      asm volatile("st.global.v2.u32 [%0], {%1, %2};" ::"l"(p), "r"(u[0] | (unsigned)u[1] << 16),
-                   "r"(u[2] | (unsigned)u[3] << 16)
-                   : "memory");
-    }
+    if constexpr (sizeof(S) == 4)
+      *(float4*)p = make_float4(v[0], v[1], v[2], v[3]);
+    else
+      *(uint2*)p = four_of<S>(v);
     return;
   }
 #pragma unroll
   for (int j = 0; j < 4; j++)
     if (j < left) p[j] = from_float<S>(v[j]);
+}
+
+// The same to global memory, by instructions by name: in the register tile's kernels the plain
+// assignments were taken apart and merged with the four (nvcc 13.0). It costs the compiler's
+// knowledge that inputs are constant, so such a kernel loads them through fetch_pair.
+template <class S>
+__device__ __forceinline__ void store4_whole(S* p, const float (&v)[4], int left, bool vector) {
+  if (!vector || left < 4) {
+    store4(p, v, left, false);
+  } else if constexpr (sizeof(S) == 4) {
+    asm volatile("st.global.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(p), "f"(v[0]), "f"(v[1]),
+                 "f"(v[2]), "f"(v[3])
+                 : "memory");
+  } else {
+    const uint2 u = four_of<S>(v);
+    asm volatile("st.global.v2.u32 [%0], {%1, %2};" ::"l"(p), "r"(u.x), "r"(u.y) : "memory");
+  }
 }
 
 // ---- a thread's place --------------------------------------------------------------------------
