@@ -126,12 +126,13 @@ def real(name: str, **how) -> Module:
 def test_fp32_beside_the_cpu_backend(name):
     case, device = real(name), Device()
     weights = tuple(v for pair in zip(case.w, case.b, strict=True) for v in pair)
-    y, saved = pyi.inception(case.x, weights, return_saved=True, backend="cpu")
+    how = {"backend": "cpu", "algorithm": "direct"}
+    y, saved = pyi.inception(case.x, weights, return_saved=True, **how)
     got = case.run_forward(device, Memory(device))
     for mine, theirs in zip((got.y, got.r3, got.r5, got.pooled), (y, *saved[:3]), strict=True):
         assert np.abs(mine - theirs).max() <= 1e-5 * np.abs(theirs).max()
     np.testing.assert_array_equal(got.argmax, saved[3])
-    gx, grads = pyi.inception_backward(case.gy, case.x, weights, y=y, saved=saved, backend="cpu")
+    gx, grads = pyi.inception_backward(case.gy, case.x, weights, y=y, saved=saved, **how)
     given = case.run_backward(device, Memory(device), Forward(y, *saved)).named()
     names = ["gx", *(f"g{kind}{i}" for i in range(6) for kind in "wb")]
     for label, theirs in zip(names, (gx, *grads), strict=True):

@@ -104,7 +104,8 @@ __device__ __forceinline__ void flip_unit(const FlipFilterMmaArgs& a, int i) {
     for (int j = 0; j < 4; j++)
       v[j] = w[from + 2 * j * next] | (unsigned)w[from + (2 * j + 1) * next] << 16;
   }
-  store_global((uint4*)a.out + to / unit, make_uint4(v[0], v[1], v[2], v[3]));
+  const int bytes = a.type == kMmaTf32 ? 4 : 2;
+  store_global((unsigned char*)a.out + (long long)to * bytes, make_uint4(v[0], v[1], v[2], v[3]));
 }
 
 extern "C" __global__ void __launch_bounds__(256, 4)
