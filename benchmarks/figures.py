@@ -14,6 +14,8 @@ start       seconds of the import, and of a process up to its first logits
 invariance  the same bits for any number of threads, alone or in a batch
 emulated    20 training steps on the CUDA kernels, emulated, beside the CPU's
 versus      GoogLeNet forward beside torch eager
+modules_cores, modules_tensor
+            GoogLeNet's nine modules by the CUDA kernels on the emulator, in every storage
 turns       our calls and torch's in turns: what either loses to the other's team of threads
 
 A figure that cannot be measured here is left out with the reason. Results go to
@@ -62,6 +64,18 @@ def _accuracy(name: str) -> Callable[[bool], Figure]:
     return measure
 
 
+def _modules(tensor_cores: bool) -> Callable[[bool], Figure]:
+    """A figure of `figures_modules`, which needs what the tests need."""
+
+    def measure(quick: bool = False) -> Figure:
+        import figures_modules
+
+        figure: Figure = figures_modules.modules(tensor_cores, quick)
+        return figure
+
+    return measure
+
+
 # `start` first: its processes should meet a machine that our own torch does not load.
 FIGURES: dict[str, Callable[[bool], Figure]] = {
     "start": behaviour.start,
@@ -75,6 +89,8 @@ FIGURES: dict[str, Callable[[bool], Figure]] = {
     "survive": figures_data.survive,
     "loader": figures_data.loader,
     "emulated": emulated,
+    "modules_cores": _modules(False),
+    "modules_tensor": _modules(True),
 }
 
 
