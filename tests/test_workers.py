@@ -22,6 +22,8 @@ from pyinception.data.decode import Request
 Image = pytest.importorskip("PIL.Image", reason="image files need Pillow (extra train)")
 
 CHANCE = Augment(padding=1, mirror=True, mean=(0.5, 0.4, 0.3), area=0.08)
+PAPER = Augment(crop=13, mirror=True, area=0.08, interpolation="random", photometric=1, scale=2)
+CAFFE = Augment(crop=14, mirror=True, scale=255)
 
 
 @pytest.fixture(scope="module")
@@ -56,11 +58,16 @@ def walk(dataset: data.Dataset, workers: Workers | None, augment: Augment = CHAN
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-@pytest.mark.parametrize("augment", [CHANCE, Augment(standardise=True)], ids=["sampled", "fixed"])
+@pytest.mark.parametrize(
+    "augment",
+    [CHANCE, PAPER, CAFFE, Augment(standardise=True)],
+    ids=["sampled", "paper", "caffe", "fixed"],
+)
 def test_the_same_bits_for_any_number_of_workers(folder, count: int, augment: Augment) -> None:
     dataset = pictures(folder)
     alone = walk(dataset, None, augment)
-    assert [shape for _, shape, _ in alone] == [(4, 16, 16, 3), (4, 16, 16, 3), (1, 16, 16, 3)] * 2
+    shape = augment.shape((16, 16, 3))
+    assert [found for _, found, _ in alone] == [(4, *shape), (4, *shape), (1, *shape)] * 2
     assert len({digest for _, _, digest in alone}) == 6
     with Workers(count) as workers:
         assert walk(dataset, workers, augment) == alone

@@ -126,7 +126,8 @@ def batches(
             raise ValueError(f"batches: workers run an Augment, got augment {augment!r}")
         chance = augment or Augment()
         requests = (_request(pictures, part, chance, seed, epoch) for part in parts)
-        found = workers.run(requests, batch_size, pictures.shape, pictures.where)
+        shape = chance.shape(pictures.shape)
+        found = workers.run(requests, batch_size, shape, pictures.where)
         return _walk(found, dataset, pictures, parts, start, bad)
     here = (_assemble(dataset, pictures, part, augment, seed, epoch) for part in parts)
     return _walk(here, dataset, pictures, parts, start, bad)
@@ -167,23 +168,24 @@ def _assemble(
     epoch: int,
 ) -> tuple[NDArray[np.float32], Sequence[str]]:
     """The augmented images of one batch that could be read, and why the others could not."""
-    size = dataset.shape[:2]
     own = augment if isinstance(augment, Augment) else Augment()
     reasons: Sequence[str] = ()
     if pictures is not None:
-        images = np.empty((len(part), *dataset.shape), np.float32)
+        images = np.empty((len(part), *own.shape(dataset.shape)), np.float32)
         reasons = prepare(_request(pictures, part, own, seed, epoch), images)
         part = part[[not reason for reason in reasons]]
         images = images[: len(part)]
         if augment is own or augment is None:
             return images, reasons
     elif own.area < 1:
-        images = np.empty((len(part), *dataset.shape), np.float32)
+        size = own.scaled(dataset.shape[:2])
+        images = np.empty((len(part), *size, dataset.shape[2]), np.float32)
         for n, index in enumerate(part):
+            where = {"seed": seed, "epoch": epoch, "index": int(index)}
             pixels, _ = dataset.read(int(index))
             height, width = pixels.shape[:2]
-            box = own.box(width, height, seed=seed, epoch=epoch, index=int(index))
-            images[n] = resample(pixels, size, box)
+            box = own.box(width, height, **where)
+            images[n] = resample(pixels, size, box, own.filter(**where))
         images /= np.float32(255)
     else:
         images = dataset.images(part)
@@ -197,4 +199,5 @@ def _request(
 ) -> Request:
     indices = [int(index) for index in part]
     locators = [pictures.locate(index) for index in indices]
-    return Request(locators, indices, augment, seed, epoch, pictures.max_pixels)
+    size = pictures.shape[:2]
+    return Request(locators, indices, augment, seed, epoch, size, pictures.max_pixels)

@@ -29,6 +29,7 @@ class Request:
     augment: Augment
     seed: int
     epoch: int
+    size: tuple[int, int]  # rows and columns of the data set's images
     max_pixels: int
 
     def to_json(self) -> bytes:
@@ -42,8 +43,9 @@ class Request:
         augment = given.pop("augment")
         if augment["mean"] is not None:
             augment["mean"] = tuple(augment["mean"])
+        size = tuple(given.pop("size"))
         locators = [(name, offset, length) for name, offset, length in given.pop("locators")]
-        return cls(locators=locators, augment=Augment(**augment), **given)
+        return cls(locators=locators, augment=Augment(**augment), size=size, **given)
 
 
 def prepare(
@@ -62,8 +64,8 @@ def prepare(
     list of str
         For each picture asked for, "" or why it cannot be read.
     """
-    size = out.shape[1], out.shape[2]
     augment, reasons, filled = request.augment, [], 0
+    size = augment.scaled(request.size)
     for n, (locator, index) in enumerate(zip(request.locators, request.indices, strict=True)):
         when = {"seed": request.seed, "epoch": request.epoch}
 
@@ -74,8 +76,15 @@ def prepare(
 
         if tell is not None:
             tell(n)
+        filter = augment.filter(index=index, **when)
         try:
-            pixels = read_picture(fetch(locator), size, box=box, max_pixels=request.max_pixels)
+            pixels = read_picture(
+                fetch(locator),
+                size,
+                box=box,
+                interpolation=filter,
+                max_pixels=request.max_pixels,
+            )
         except PictureError as error:
             reasons.append(str(error))
             continue

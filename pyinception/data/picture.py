@@ -26,6 +26,10 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels of
 # Raster formats only: PostScript, for one, would start an interpreter.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 MAX_PIXELS = 2**30 // 12  # 89,478,485: where Pillow starts to warn of decompression bombs
+# Names of Szegedy et al. 2015, section 6 -> Pillow's; all but nearest widen with the reduction, so
+# they do not alias.
+_FILTERS = {"bilinear": "BILINEAR", "area": "BOX", "nearest": "NEAREST", "cubic": "BICUBIC"}
+FILTERS = tuple(_FILTERS)
 _ORIENTATION = 0x0112
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 _ALPHA = ("RGBA", "LA", "PA", "RGBa")
@@ -51,6 +55,7 @@ def read_picture(
     size: tuple[int, int] | None,
     *,
     box: Callable[[int, int], Box | None] | None = None,
+    interpolation: str = "bilinear",
     max_pixels: int = MAX_PIXELS,
     background: int = 255,
 ) -> NDArray[np.uint8]:
@@ -66,6 +71,8 @@ def read_picture(
     box : callable or None
         ``box(width, height)`` is the part to show. None, or a box of None: the largest centred
         one of the wanted aspect.
+    interpolation : str
+        One of `FILTERS`.
     max_pixels : int
         Refuse a larger picture before decoding it.
     background : int
@@ -92,7 +99,9 @@ def read_picture(
                 _check_extent(width, height, max_pixels)
                 image.load()
                 upright = _upright_rgb(pillow, image, background)
-            return np.asarray(upright if size is None else _fit(pillow, upright, size, box))
+            if size is None:
+                return np.asarray(upright)
+            return np.asarray(_fit(pillow, upright, size, box, interpolation))
     except PictureError:
         raise
     except pillow.UnidentifiedImageError:
@@ -105,13 +114,16 @@ def read_picture(
 
 
 def resample(
-    pixels: NDArray[np.uint8], size: tuple[int, int], box: Box | None
+    pixels: NDArray[np.uint8],
+    size: tuple[int, int],
+    box: Box | None,
+    interpolation: str = "bilinear",
 ) -> NDArray[np.uint8]:
     """The part `box` of (H, W, C) bytes, C = 1 or 3, as `read_picture` would show it."""
     pillow = require("PIL.Image", "train", "sampled crops")
     grey = pixels.shape[2] == 1
     image = pillow.fromarray(pixels[..., 0] if grey else pixels)
-    fitted = np.asarray(_fit(pillow, image, size, lambda *extent: box))
+    fitted = np.asarray(_fit(pillow, image, size, lambda *extent: box, interpolation))
     return fitted[..., None] if grey else fitted
 
 
@@ -162,6 +174,7 @@ def _fit(
     image: Any,
     size: tuple[int, int],
     box: Callable[[int, int], Box | None] | None,
+    interpolation: str,
 ) -> Any:
     height, width = size
     part = None if box is None else box(image.width, image.height)
@@ -169,8 +182,8 @@ def _fit(
         scale = min(image.width / width, image.height / height)
         left, top = (image.width - scale * width) / 2, (image.height - scale * height) / 2
         part = (left, top, left + scale * width, top + scale * height)
-    # Pillow's bilinear filter widens with the reduction, so it does not alias.
-    return image.resize((width, height), pillow.Resampling.BILINEAR, box=part)
+    resampling = pillow.Resampling[_FILTERS[interpolation]]
+    return image.resize((width, height), resampling, box=part)
 
 
 def _unidentified(source: Path | bytes) -> str:
