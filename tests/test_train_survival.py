@@ -328,7 +328,7 @@ def test_every_entry_is_described(tmp_path):
     )  # fmt: skip
     rows = options.stdout.splitlines()
     assert [row.split()[0] for row in rows[1:]] == [line["name"] for line in about]
-    assert any("0.0005" in row and "SGD" in row for row in rows)
+    assert any("0.0005" in row and "of weights only" in row for row in rows)
 
 
 @pytest.mark.parametrize(

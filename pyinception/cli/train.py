@@ -21,10 +21,13 @@ def train(
     data: Annotated[str | None, Option(help="Data set: a NAME, KIND:PATH, or a folder.")] = None,
     root: Annotated[str | None, Option(help="Folder of a data set on disk.")] = None,
     model: Annotated[
-        str | None, Option(help="small_inception, googlenet or tiny_inception.")
+        str | None, Option(help="A function of pyinception.models, or tiny_inception.")
     ] = None,
     name: Annotated[str | None, Option(help="Name of the run [DATA-MODEL-seedSEED].")] = None,
     runs: Annotated[str, Option(help="Folder that holds the run folders.")] = "runs",
+    recipe: Annotated[
+        str | None, Option(help="A paper's recipe by name; list tells of them.")
+    ] = None,
     config: Annotated[str | None, Option(help="TOML file of entries; options win.")] = None,
     help_config: Annotated[
         bool, Option("--help-config", help="Tell of every entry of such a file, and leave.")
@@ -42,22 +45,45 @@ def train(
     ] = 0,
     batch_size: Annotated[int | None, Option(help="Images a step.")] = None,
     lr: Annotated[float | None, Option(help="Learning rate of the first step.")] = None,
-    schedule: Annotated[str | None, Option(help="decay, cosine, poly or constant.")] = None,
-    gamma: Annotated[float | None, Option(help="decay: factor on lr after each epoch.")] = None,
-    momentum: Annotated[float | None, Option(help="Of SGD.")] = None,
-    weight_decay: Annotated[float | None, Option(help="Of SGD, on weights only.")] = None,
+    schedule: Annotated[
+        str | None, Option(help="decay, exponential, cosine, poly or constant.")
+    ] = None,
+    gamma: Annotated[float | None, Option(help="decay, exponential: factor on lr.")] = None,
+    every: Annotated[float | None, Option(help="Epochs from one such factor to the next.")] = None,
+    power: Annotated[float | None, Option(help="poly: the exponent.")] = None,
+    optimizer: Annotated[
+        str | None, Option(help="sgd, nesterov, rmsprop or rmsprop_torch.")
+    ] = None,
+    momentum: Annotated[float | None, Option(help="Of the optimizer.")] = None,
+    rmsprop_decay: Annotated[float | None, Option(help="Share of the old squares.")] = None,
+    rmsprop_eps: Annotated[float | None, Option(help="Added to the squares.")] = None,
+    weight_decay: Annotated[float | None, Option(help="On weights only.")] = None,
+    clip: Annotated[float | None, Option(help="Largest norm of all gradients; 0: any.")] = None,
+    label_smoothing: Annotated[float | None, Option(help="Share of all classes alike.")] = None,
+    aux: Annotated[bool | None, Option(help="Build auxiliary classifiers.")] = None,
     aux_weight: Annotated[float | None, Option(help="Weight of auxiliary classifiers.")] = None,
+    average: Annotated[str | None, Option(help="Weights to judge: none, ema or tail.")] = None,
+    average_decay: Annotated[float | None, Option(help="ema: share of the old average.")] = None,
+    average_from: Annotated[int | None, Option(help="tail: epochs before it begins.")] = None,
     size: Annotated[int | None, Option(help="Rows and columns of an image.")] = None,
+    crop: Annotated[int | None, Option(help="Rows and columns cut from it; 0: all.")] = None,
     count: Annotated[int | None, Option(help="Training images to use; 0 is all.")] = None,
     test_count: Annotated[int | None, Option(help="Test images to use; 0 is all.")] = None,
     crop_area: Annotated[
         float | None, Option(help="Smallest share of a picture in a sampled crop; 1: none.")
     ] = None,
+    interpolation: Annotated[
+        str | None, Option(help="Of sampled crops: bilinear, area, nearest, cubic or random.")
+    ] = None,
     padding: Annotated[int | None, Option(help="Random shift, up to this many pixels.")] = None,
     mirror: Annotated[bool | None, Option(help="Mirror images at random.")] = None,
+    photometric: Annotated[
+        float | None, Option(help="Strength of changes of colour; 1: as published.")
+    ] = None,
     mean: Annotated[
         str | None, Option(help="Subtract from the channels, such as 0.48,0.46,0.41.")
     ] = None,
+    scale: Annotated[float | None, Option(help="Factor on the pixels after that.")] = None,
     standardise: Annotated[bool | None, Option(help="Normalise each image.")] = None,
     bad_images: Annotated[
         str | None, Option(help="Pictures that cannot be read: stop, or skip.")
@@ -73,33 +99,13 @@ def train(
     features.png, baselines.json and checkpoints/. Which epoch is "best" is judged on the test
     images; the accuracy reported is that of the last.
     """
-    entries = {
-        "data": data,
-        "root": root,
-        "model": model,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "lr": lr,
-        "schedule": schedule,
-        "gamma": gamma,
-        "momentum": momentum,
-        "weight_decay": weight_decay,
-        "aux_weight": aux_weight,
-        "size": size,
-        "count": count,
-        "test_count": test_count,
-        "crop_area": crop_area,
-        "padding": padding,
-        "mirror": mirror,
-        "mean": None if mean is None else _numbers(mean),
-        "standardise": standardise,
-        "bad_images": bad_images,
-        "seed": seed,
-    }
+    given_here = {**locals(), "mean": None if mean is None else _numbers(mean)}
     import pyinception as pyi
+    from pyinception.train import papers
     from pyinception.train.loop import train as fit
-    from pyinception.train.recipe import describe, read_toml, resolve
+    from pyinception.train.recipe import Recipe, describe, read_toml, resolve
 
+    entries = {entry: given_here[entry] for entry in Recipe.__dataclass_fields__}
     if help_config:
         about = describe()
         heads = ["entry", "type", "default", "meaning"]
@@ -108,11 +114,16 @@ def train(
         ]
         emit(columns(heads, rows), about, json)
         return 0
-    given: dict[str, Any] = read_toml(config) if config is not None else {}
+    if recipe == "list":
+        found = {each: papers.about(each) for each in papers.names()}
+        emit(columns(["recipe", "about"], [list(pair) for pair in found.items()]), found, json)
+        return 0
+    given: dict[str, Any] = papers.read(recipe) if recipe is not None else {}
+    given |= read_toml(config) if config is not None else {}
     given |= {key: value for key, value in entries.items() if value is not None}
     if name is None:
-        recipe = resolve(given)
-        name = f"{recipe.data}-{recipe.model}-seed{recipe.seed}"
+        resolved = resolve(given)
+        name = f"{recipe or f'{resolved.data}-{resolved.model}'}-seed{resolved.seed}"
     with pyi.using(threads=threads or None):
         outcome = fit(
             given,

@@ -20,6 +20,7 @@ from pyinception.module import Module
 from pyinception.train import networks
 from pyinception.train.progress import Reporter, Silent
 from pyinception.train.recipe import Recipe, RecipeError, resolve
+from pyinception.train.update import weights_to_judge
 
 # Rec. 601 luma: what a colour picture looks like to a network of one channel.
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
@@ -133,7 +134,10 @@ def evaluate(
 
 @dataclass(frozen=True)
 class Trained:
-    """A network from a checkpoint of `train`, with what it was trained on."""
+    """A network from a checkpoint of `train`, with what it was trained on.
+
+    ``shape`` is that of the data set's images, from which the recipe may cut a crop.
+    """
 
     net: Module
     recipe: Recipe
@@ -144,6 +148,8 @@ class Trained:
 
 def load_trained(path: str | Path) -> Trained:
     """The network of a checkpoint that `train` wrote, in evaluation mode.
+
+    Where the recipe keeps an average of the weights, these are the weights.
 
     Raises
     ------
@@ -157,8 +163,9 @@ def load_trained(path: str | Path) -> Trained:
         recipe = resolve(record["recipe"]).located(Path(path).parent.parent)
         classes = [str(name) for name in record["classes"]]
         height, width, channels = (int(extent) for extent in record["shape"])
-        net = networks.build(recipe.model, len(classes), (height, width, channels), recipe.seed)
-        net.load_state_dict(loaded.model)
+        shape = recipe.augment().shape((height, width, channels))
+        net = networks.build(recipe.model, len(classes), shape, recipe.seed, aux=recipe.aux)
+        net.load_state_dict(weights_to_judge(loaded))
     except (KeyError, TypeError, RecipeError, ValueError) as error:
         text = f"is no checkpoint of a training run ({error})"
         raise checkpoint.CheckpointError(f"load_trained: {path} {text}") from None

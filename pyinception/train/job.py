@@ -1,6 +1,6 @@
 """What a run works on, and how it gets to disk and back.
 
-    checkpoint = parameters, buffers, momenta | where the run stands | bytes of metrics.jsonl
+    checkpoint = weights, momenta, average | where the run stands | bytes of metrics.jsonl
 
 Everything else that a step depends on is a function of the recipe and of (seed, epoch, index,
 purpose), so a state read back continues with the bits of a run that was never stopped.
@@ -16,10 +16,10 @@ import numpy as np
 
 from pyinception import checkpoint, data
 from pyinception.module import Module
-from pyinception.optim import SGD
 from pyinception.train.recipe import Recipe
 from pyinception.train.run_folder import RunError, RunFolder
 from pyinception.train.splits import fingerprint
+from pyinception.train.update import Update
 
 
 @dataclass
@@ -44,7 +44,7 @@ class Job:
     run: RunFolder
     recipe: Recipe
     net: Module
-    optimizer: SGD
+    update: Update
     sets: tuple[data.Dataset, data.Dataset]
     state: State
     fingerprint: str
@@ -63,13 +63,13 @@ class Job:
             "state": asdict(self.state),
             "weights_sha256": weights_sha256(self.net),
         }
-        checkpoint.save(path, self.net, self.optimizer, record)
+        checkpoint.save(path, self.net, self.update, record)
 
 
-def restore(run: RunFolder, net: Module, optimizer: SGD, images: data.Dataset) -> State:
+def restore(run: RunFolder, net: Module, update: Update, images: data.Dataset) -> State:
     """Load last.safetensors; a damaged one names the other checkpoint, where that is whole."""
     try:
-        record = checkpoint.restore(run.last, net, optimizer)
+        record = checkpoint.restore(run.last, net, update)
         then, now = (record["images"], record["classes"]), (len(images), images.classes)
         if then != now:
             text = f"{images.name} had {then[0]} images of {len(then[1])} classes"

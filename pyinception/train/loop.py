@@ -1,10 +1,10 @@
 """The training loop: one function to read from top to bottom.
 
-    for each epoch, for each batch:  w = w - sgd(grad loss(net_w(augment(images)), labels))
+    for each epoch, for each batch:  w = update(w, grad loss(net_w(augment(images)), labels))
 
 Everything random is a function of (seed, epoch, index, purpose) and everything else that a step
-depends on is in the checkpoint: parameters, buffers, momenta, step, epoch. So a run that was
-stopped after any step ends with the bits of one that never was.
+depends on is in the checkpoint: parameters, buffers, momenta, averages, step, epoch. So a run that
+was stopped after any step ends with the bits of one that never was.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 from pyinception import data, losses, rng
 from pyinception.data.dataset import require
 from pyinception.module import Module
-from pyinception.optim import SGD
 from pyinception.tensor import Tensor
 from pyinception.train import networks
 from pyinception.train.baselines import score_baselines
@@ -36,6 +35,7 @@ from pyinception.train.recipe import Recipe, resolve
 from pyinception.train.run_folder import RunError, RunFolder
 from pyinception.train.splits import check_sets, fingerprint, fit_in_memory, load_split
 from pyinception.train.stop import Stop
+from pyinception.train.update import Update
 
 CHECKPOINT_SECONDS = 300.0  # a crash in a long epoch loses no more than this
 
@@ -128,15 +128,15 @@ def train(
             raise RunError(f"--resume: {text}: give their place with --root")
         sets = load_split(recipe, "train", report), load_split(recipe, "test", report)
         check_sets(recipe, sets, workers)
-        net = networks.build(recipe.model, len(sets[0].classes), sets[0].shape, recipe.seed)
-        optimizer = SGD(net, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
-        optimizer.schedule = recipe.lr_at(data.steps_per_epoch(len(sets[0]), recipe.batch_size))
+        shape = recipe.augment().shape(sets[0].shape)
+        net = networks.build(recipe.model, len(sets[0].classes), shape, recipe.seed, aux=recipe.aux)
+        update = Update(recipe, net, data.steps_per_epoch(len(sets[0]), recipe.batch_size))
         state = State()
         if not resume:
             run.create(recipe)
             stack.enter_context(run.locked())
         else:
-            state = restore(run, net, optimizer, sets[0]) if run.last.exists() else state
+            state = restore(run, net, update, sets[0]) if run.last.exists() else state
             run.write_config(recipe)  # with more epochs, perhaps, or data at another place
             run.tidy()
         run.cut_metrics(state.metrics)
@@ -150,7 +150,7 @@ def train(
         for score in scores or []:
             report.line(f"{score['name']}: {score['accuracy']:.1%} on test ({score['how']})")
         pool = stack.enter_context(data.Workers(workers)) if workers else None
-        job = Job(run, recipe, net, optimizer, sets, state, fingerprint(sets[0]), pool)
+        job = Job(run, recipe, net, update, sets, state, fingerprint(sets[0]), pool)
         stop = stack.enter_context(Stop())
         last = min(recipe.epochs, stop_after or recipe.epochs)
         while state.epoch < last and not stop.signal:
@@ -159,13 +159,13 @@ def train(
             if not run.last.exists():  # it came before the first step
                 job.save(run.last)
             name = signal.Signals(stop.signal).name
-            report.line(f"{name}: saved {run.last} after step {optimizer.iteration}")
-        return _outcome(run, net, optimizer, state, scores or [], stop.signal, begun)
+            report.line(f"{name}: saved {run.last} after step {update.iteration}")
+        return _outcome(run, net, update, state, scores or [], stop.signal, begun)
 
 
 def _epoch(job: Job, checkpoint_steps: int, stop: Stop, report: Reporter) -> None:
     """The rest of one epoch; at its end, or where it was stopped, everything is on disk."""
-    run, recipe, net, optimizer, state = job.run, job.recipe, job.net, job.optimizer, job.state
+    run, recipe, net, update, state = job.run, job.recipe, job.net, job.update, job.state
     images, epoch = job.sets[0], state.epoch
     saved = time.monotonic()
     clocked = time.perf_counter()
@@ -183,8 +183,8 @@ def _epoch(job: Job, checkpoint_steps: int, stop: Stop, report: Reporter) -> Non
             workers=job.workers,
         ):
             waited = time.perf_counter() - clocked
-            rate = optimizer.lr
-            loss, correct = step(net, optimizer, batch, recipe)
+            rate = update.lr
+            loss, correct = step(net, update, batch, recipe)
             count = len(batch.labels)
             now = time.perf_counter()
             seconds, clocked = now - clocked, now
@@ -194,7 +194,7 @@ def _epoch(job: Job, checkpoint_steps: int, stop: Stop, report: Reporter) -> Non
             state.seen += count
             state.seconds += seconds
             state.waited += waited
-            where = {"epoch": epoch, "step": optimizer.iteration}
+            where = {"epoch": epoch, "step": update.iteration}
             for text in batch.skipped:
                 report.line(f"left out: {text}")
                 run.add_metrics({"kind": "skipped", **where, "picture": text})
@@ -224,24 +224,25 @@ def _epoch(job: Job, checkpoint_steps: int, stop: Stop, report: Reporter) -> Non
         job.save(run.last)
         return
     rate = state.seen / state.seconds if state.seconds else 0.0
-    scores = evaluate(
-        net,
-        job.sets[1],
-        recipe.augment(),
-        batch_size=recipe.batch_size,
-        bad=recipe.bad_images,
-        workers=job.workers,
-        report=report,
-    )
+    with update.applied():
+        scores = evaluate(
+            net,
+            job.sets[1],
+            recipe.augment(),
+            batch_size=recipe.batch_size,
+            bad=recipe.bad_images,
+            workers=job.workers,
+            report=report,
+        )
     line = {
         "kind": "epoch",
         "epoch": epoch,
-        "step": optimizer.iteration,
+        "step": update.iteration,
         "loss": state.loss_sum / state.seen,
         "accuracy": state.correct / state.seen,
         "test_loss": scores.loss,
         "test_accuracy": scores.accuracy,
-        "lr": optimizer.schedule(optimizer.iteration - 1),
+        "lr": update.last_lr,
         "images_per_second": round(rate, 2),
         "seconds": round(state.seconds, 3),
         "data_share": round(state.waited / state.seconds, 4) if state.seconds else 0.0,
@@ -267,17 +268,22 @@ def _example(dataset: data.Dataset, recipe: Recipe) -> NDArray[np.float32]:
     return next(found).images[:1]
 
 
-def step(net: Module, optimizer: SGD, batch: data.Batch, recipe: Recipe) -> tuple[float, int]:
+def step(net: Module, update: Update, batch: data.Batch, recipe: Recipe) -> tuple[float, int]:
     """One update; returns the batch's mean loss before it and the number of right answers."""
-    with rng.at(recipe.seed, optimizer.iteration):
+    with rng.at(recipe.seed, update.iteration):
         outputs = net(batch.images)
-        loss = losses.cross_entropy(outputs, batch.labels, aux_weight=recipe.aux_weight)
+        loss = losses.cross_entropy(
+            outputs,
+            batch.labels,
+            aux_weight=recipe.aux_weight,
+            label_smoothing=recipe.label_smoothing,
+        )
         value = loss.item()
         if not math.isfinite(value):
-            text = f"loss is {value} at step {optimizer.iteration}: try a lower --lr"
+            text = f"loss is {value} at step {update.iteration}: try a lower --lr"
             raise TrainingError(f"train: {text}; the last checkpoint is from before")
         loss.backward()
-        optimizer.step()
+        update.step()
     logits = outputs if isinstance(outputs, Tensor) else outputs[0]
     return value, int(np.sum(np.argmax(logits.data, axis=1) == batch.labels))
 
@@ -293,7 +299,7 @@ def _introduce(
     entries = recipe.as_dict().items()
     text = ", ".join(f"{name} {value}" for name, value in entries if value not in ("", []))
     report.line(f"run {run.path}: {text}")
-    height, width, channels = sets[0].shape
+    height, width, channels = recipe.augment().shape(sets[0].shape)
     report.line(
         f"{net.count_parameters():,} parameters; {len(sets[0]):,} images of "
         f"{height} x {width} x {channels} to train on, {len(sets[1]):,} to test"
@@ -317,7 +323,7 @@ def epoch_line(line: Mapping[str, Any], epochs: int) -> str:
 def _outcome(
     run: RunFolder,
     net: Module,
-    optimizer: SGD,
+    update: Update,
     state: State,
     scores: list[dict[str, Any]],
     number: int,
@@ -328,7 +334,7 @@ def _outcome(
     return Outcome(
         folder=str(run.path),
         epochs=state.epoch,
-        steps=optimizer.iteration,
+        steps=update.iteration,
         seconds=round(time.perf_counter() - begun, 3),
         train_loss=latest.get("loss"),
         test_loss=latest.get("test_loss"),

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Callable
+from typing import Any
 
-from pyinception import init
+import numpy as np
+
+from pyinception import init, models
 from pyinception.layers import (
+    AvgPool2d,
     BatchNorm,
     ConvBatchNorm,
     Dropout,
@@ -15,10 +20,10 @@ from pyinception.layers import (
     Linear,
     MaxPool2d,
 )
-from pyinception.models import SmallInception, googlenet, small_inception
+from pyinception.models.rows import Mixed
 from pyinception.models.small_inception import SmallModule
 from pyinception.module import Module
-from pyinception.tensor import Tensor
+from pyinception.tensor import Tensor, no_grad
 from pyinception.train.recipe import RecipeError
 
 
@@ -56,17 +61,22 @@ def tiny_inception(num_classes: int = 10, *, in_channels: int = 3, seed: int = 0
     return net
 
 
+# Every function of pyinception.models, by its name; what is written large there are classes.
 MODELS: dict[str, Callable[..., Module]] = {
-    "small_inception": small_inception,
-    "googlenet": googlenet,
-    "tiny_inception": tiny_inception,
-}
+    name: getattr(models, name) for name in models.__all__ if name.islower()
+} | {"tiny_inception": tiny_inception}
 
-__all__ = ["MODELS", "SmallInception", "TinyInception", "branches", "build", "tiny_inception"]
+__all__ = ["MODELS", "TinyInception", "branches", "build", "tiny_inception"]
 
 
-def build(name: str, num_classes: int, shape: tuple[int, int, int], seed: int) -> Module:
+def build(
+    name: str, num_classes: int, shape: tuple[int, int, int], seed: int, *, aux: bool = True
+) -> Module:
     """The initialised network ``name`` for images of ``shape`` (H, W, C).
+
+    Parameters
+    ----------
+    aux : whether to build the auxiliary classifiers, where the network has some.
 
     Raises
     ------
@@ -83,7 +93,29 @@ def build(name: str, num_classes: int, shape: tuple[int, int, int], seed: int) -
     if name == "googlenet" and (height, width) != (224, 224):
         text = f"googlenet takes images of 224 x 224, these have {height} x {width}"
         raise RecipeError(f"build: {text}")
-    return MODELS[name](num_classes, in_channels=channels, seed=seed)
+    heads = "aux" in inspect.signature(MODELS[name]).parameters
+    options = {"aux": aux} if heads else {}
+    net = MODELS[name](num_classes, in_channels=channels, seed=seed, **options)
+    _probe(name, net, shape, heads and aux)
+    return net
+
+
+def _probe(name: str, net: Module, shape: tuple[int, int, int], heads: bool) -> None:
+    """Send one black image through, as in training: a map that gets too small shows now."""
+    buffers = [(buffer, buffer.data.copy()) for _, buffer in net.named_buffers()]
+    training = net.training
+    try:
+        with no_grad():
+            net.train()(np.zeros((1, *shape), np.float32))
+    except ValueError as error:
+        hint = "; without auxiliary classifiers (aux = false) smaller ones may do" if heads else ""
+        text = f"{name} takes no images of {shape[0]} x {shape[1]}{hint} ({error})"
+        raise RecipeError(f"build: {text}") from None
+    finally:
+        net.train(training)
+        for buffer, before in buffers:
+            buffer.data[...] = before
+            buffer.version += 1
 
 
 def branches(module: Module) -> list[tuple[str, slice]]:
@@ -95,6 +127,8 @@ def branches(module: Module) -> list[tuple[str, slice]]:
         labels = ("1x1", "1x1 - 3x3", "1x1 - 5x5", "pool - 1x1")
         counts = [int(getattr(module, name).weight.shape[0]) for name in last]
         widths = list(zip(labels, counts, strict=True))
+    elif isinstance(module, Mixed):
+        widths = [_chain(module, i, fork) for i, fork in enumerate(module.forks, 1)]
     else:
         return []
     found, start = [], 0
@@ -102,3 +136,19 @@ def branches(module: Module) -> list[tuple[str, slice]]:
         found.append((label, slice(start, start + width)))
         start += width
     return found
+
+
+def _chain(module: Mixed, place: int, fork: int) -> tuple[str, int]:
+    """Label and channels of one branch, whose last ``fork`` layers stand side by side."""
+    layers: list[Any] = [layer for _, layer in getattr(module, f"branch{place}").children()]
+    labels, channels = [], [module.in_channels]
+    for layer in layers:
+        if isinstance(layer, (MaxPool2d, AvgPool2d)):
+            labels.append("max" if isinstance(layer, MaxPool2d) else "avg")
+            channels.append(channels[-1])
+        else:
+            k, r, s, _ = getattr(layer, "conv", layer).weight.shape
+            labels.append(f"{r}x{s}")
+            channels.append(int(k))
+    ends = [" & ".join(labels[-fork:])]
+    return " - ".join(labels[:-fork] + ends), sum(channels[-fork:])

@@ -19,16 +19,35 @@ from pathlib import Path
 from typing import Any
 
 from pyinception import optim
-from pyinception.data import Augment
+from pyinception.data import FIXED, Augment
+from pyinception.data.augment import INTERPOLATIONS
 from pyinception.data.dataset import require
 from pyinception.data.find import find
 from pyinception.data.pictures import BAD
 
-SCHEDULES = ("decay", "cosine", "poly", "constant")
+OPTIMIZERS = ("sgd", "nesterov", "rmsprop", "rmsprop_torch")
+AVERAGES = ("none", "ema", "tail")
+SCHEDULES = ("decay", "exponential", "cosine", "poly", "constant")
 # A run of 5 epochs that is taken up again to reach 10 equals a run of 10 where the learning rate
 # of a step does not depend on how many steps follow.
-ENDLESS = ("decay", "constant")
-POLY_POWER = 0.5  # of Caffe's quick_solver.prototxt for GoogLeNet
+ENDLESS = ("decay", "exponential", "constant")
+# What suits a network: its paper's image size, and a solver where the general one does not do.
+_LARGE = {"batch_size": 32, "padding": 8}
+_V3 = {"size": 299, "optimizer": "rmsprop", "lr": 0.045, "gamma": 0.94, "every": 2.0}
+_V3 |= {"clip": 2.0, "label_smoothing": 0.1, "aux_weight": 0.4, "weight_decay": 4e-5, **_LARGE}
+MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
+    # quick_solver.prototxt of bvlc_googlenet
+    "googlenet": {"size": 224, "lr": 0.01, "schedule": "poly", "weight_decay": 2e-4, **_LARGE},
+    "googlenet_bn": {"size": 224, "lr": 0.045, "weight_decay": 4e-5, **_LARGE},
+    "bn_inception": {"size": 224, "lr": 0.0075, "weight_decay": 4e-5, **_LARGE},
+    "inception_v2": _V3,
+    "inception_v3": _V3,
+    "inception_v4": _V3,
+    "inception_resnet_v2": _V3,
+    "network_in_network": {"size": 224, "lr": 0.01, **_LARGE},
+    "googlenet_cifar": {"size": 32, "padding": 4, "batch_size": 128, "schedule": "cosine"},
+    "tiny_inception": {"lr": 0.05, "gamma": 0.8},
+}
 
 
 class RecipeError(ValueError):
@@ -49,30 +68,61 @@ class Recipe:
     data: str = _entry("digits", "data set: a name, KIND:PATH, or a folder that tells its kind")
     root: str = _entry("", "folder of a data set on disk (PATH of data)")
     size: int = _entry(0, "rows and columns of an image; 0 is the data set's own")
+    crop: int = _entry(
+        0, "rows and columns cut from it, at random in training, else in the centre; 0 is all"
+    )
     count: int = _entry(0, "training images to use, the first ones; 0 is all")
     test_count: int = _entry(0, "test images to use, the first ones; 0 is all")
     bad_images: str = _entry("stop", "a picture that cannot be read: stop, or skip and name it")
-    model: str = _entry("small_inception", "network: small_inception, googlenet, tiny_inception")
+    model: str = _entry("small_inception", "network: one of pyinception.models, or tiny_inception")
+    aux: bool = _entry(True, "build the auxiliary classifiers, where the network has some")
     epochs: int = _entry(8, "passes over the training images")
     batch_size: int = _entry(64, "images a step")
     lr: float = _entry(0.1, "learning rate of the first step")
     schedule: str = _entry(
         "decay",
-        "how lr falls: decay is lr gamma^epoch, cosine and poly reach 0 after the last epoch, "
-        "constant stays",
+        "how lr falls: decay is lr gamma^floor(epoch / every), exponential the same without steps, "
+        "poly lr (1 - t)^power and cosine lr (1 + cos(pi t)) / 2 with t from 0 to 1 over all "
+        "epochs, constant stays",
     )
-    gamma: float = _entry(0.7, "decay: factor on lr after each epoch")
-    momentum: float = _entry(0.9, "of SGD")
-    weight_decay: float = _entry(5e-4, "of SGD, on weights only")
+    gamma: float = _entry(0.7, "decay, exponential: factor on lr")
+    every: float = _entry(1.0, "decay, exponential: epochs from one factor to the next")
+    power: float = _entry(0.5, "poly: the exponent")
+    optimizer: str = _entry(
+        "sgd",
+        "sgd or nesterov (both with momentum), rmsprop as TensorFlow has it, rmsprop_torch",
+    )
+    momentum: float = _entry(0.9, "of the optimizer")
+    rmsprop_decay: float = _entry(0.9, "rmsprop: share of the old mean of squares")
+    rmsprop_eps: float = _entry(1.0, "rmsprop: what is added below the root, in torch beside it")
+    weight_decay: float = _entry(5e-4, "added to the gradient, of weights only")
+    clip: float = _entry(0.0, "largest norm of all gradients together; 0 clips none")
+    label_smoothing: float = _entry(0.0, "share of the target that all classes get alike")
     aux_weight: float = _entry(0.3, "weight of each auxiliary classifier's loss")
+    average: str = _entry(
+        "none",
+        "weights to judge with: none is the last, ema a moving average, tail the mean of all steps "
+        "from an epoch on",
+    )
+    average_decay: float = _entry(0.9999, "ema: share of the old average in each step")
+    average_from: int = _entry(0, "tail: epochs before the mean begins")
     crop_area: float = _entry(
         1.0,
         "smallest share of a picture in a sampled crop (aspect 3/4 to 4/3; GoogLeNet has 0.08); "
         "1 takes the largest centred box",
     )
+    interpolation: str = _entry(
+        "bilinear",
+        "how sampled crops are scaled: bilinear, area, nearest, cubic, or random, each as likely",
+    )
     padding: int = _entry(2, "random shift, up to this many pixels")
     mirror: bool = _entry(False, "mirror half of the images")
+    photometric: float = _entry(
+        0.0,
+        "strength of random brightness, contrast, saturation and hue; 0 is none, 1 as published",
+    )
     mean: tuple[float, ...] = _entry((), "subtract this from the channels of pixels in [0, 1]")
+    scale: float = _entry(1.0, "factor on the pixels after that")
     standardise: bool = _entry(True, "normalise each image to mean 0 and deviation 1")
     seed: int = _entry(0, "of weights, order, augmentation and dropout")
 
@@ -83,45 +133,80 @@ class Recipe:
             _check_kind(entry.name, str(entry.type), getattr(self, entry.name))
         bounds: tuple[tuple[str, float, float], ...] = (
             ("size", 0, 4096),
+            ("crop", 0, 4096),
             ("count", 0, math.inf),
             ("test_count", 0, math.inf),
             ("epochs", 1, 10**6),
             ("batch_size", 1, 2**20),
             ("lr", 0, math.inf),
             ("gamma", 0, 1),
+            ("power", 0, 100),
+            ("rmsprop_eps", 0, math.inf),
             ("weight_decay", 0, math.inf),
+            ("clip", 0, math.inf),
             ("aux_weight", 0, math.inf),
+            ("average_from", 0, 10**6),
             ("padding", 0, 64),
+            ("photometric", 0, 1),
             ("seed", 0, 2**63 - 1),  # what TOML can hold
         )
         for name, low, high in bounds:
             value = getattr(self, name)
             if not (low <= value <= high and math.isfinite(value)):
                 raise RecipeError(f"recipe: {name} is {value}, expected {_range(low, high)}")
-        if not 0 <= self.momentum < 1:
-            raise RecipeError(f"recipe: momentum is {self.momentum}, expected [0, 1)")
+        for name in ("momentum", "rmsprop_decay", "label_smoothing", "average_decay"):
+            if not 0 <= getattr(self, name) < 1:
+                raise RecipeError(f"recipe: {name} is {getattr(self, name)}, expected [0, 1)")
+        for name in ("every", "scale"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise RecipeError(f"recipe: {name} is {getattr(self, name)}, expected more than 0")
         if not 0 < self.crop_area <= 1:
             raise RecipeError(f"recipe: crop_area is {self.crop_area}, expected (0, 1]")
-        for name, choices in (("schedule", SCHEDULES), ("bad_images", BAD)):
+        words = {
+            "schedule": SCHEDULES,
+            "bad_images": BAD,
+            "optimizer": OPTIMIZERS,
+            "average": AVERAGES,
+            "interpolation": INTERPOLATIONS,
+        }
+        for name, choices in words.items():
             value = getattr(self, name)
             if value not in choices:
                 hint, names = _did_you_mean(value, choices), ", ".join(choices)
                 raise RecipeError(f"recipe: {name} is {value!r}, expected {names}{hint}")
+        if self.interpolation != "bilinear" and self.crop_area == 1:
+            text = f"interpolation is {self.interpolation!r}, but without crop_area below 1"
+            raise RecipeError(f"recipe: {text} no crop is scaled")
+        if self.average == "tail" and self.average_from >= self.epochs:
+            text = f"average_from is {self.average_from}, expected less than epochs, {self.epochs}"
+            raise RecipeError(f"recipe: {text}")
 
     def augment(self) -> Augment:
         """The augmentation of the training images; ``.without_chance()`` is for the others."""
-        mean = self.mean or None
-        return Augment(self.padding, self.mirror, mean, self.standardise, self.crop_area)
+        return Augment(
+            padding=self.padding,
+            mirror=self.mirror,
+            mean=self.mean or None,
+            standardise=self.standardise,
+            area=self.crop_area,
+            interpolation=self.interpolation,
+            crop=self.crop,
+            photometric=self.photometric,
+            scale=self.scale,
+        )
 
     def lr_at(self, steps_per_epoch: int) -> optim.Schedule:
         """lr as a function of the step, counted from the start of the run."""
         total = self.epochs * steps_per_epoch
+        size = max(1, round(self.every * steps_per_epoch))
         if self.schedule == "decay":
-            return optim.step(self.lr, self.gamma, steps_per_epoch)
+            return optim.step(self.lr, self.gamma, size)
+        if self.schedule == "exponential":
+            return optim.exponential(self.lr, self.gamma, size)
         if self.schedule == "poly":
-            return optim.poly(self.lr, POLY_POWER, total)
+            return optim.poly(self.lr, self.power, total)
         if self.schedule == "cosine":
-            return lambda t: self.lr * (1 + math.cos(math.pi * min(t / total, 1))) / 2
+            return optim.cosine(self.lr, total)
         return lambda _: self.lr
 
     def differences(self, other: Recipe) -> dict[str, tuple[Any, Any]]:
@@ -177,12 +262,10 @@ def resolve(given: Mapping[str, Any]) -> Recipe:
     defaults: dict[str, Any] = {"mirror": recipe.data not in ("digits", "mnist")}
     if recipe.data != "digits":
         defaults |= {"epochs": 5, "gamma": 0.55}
-    if recipe.model == "googlenet":
-        # quick_solver.prototxt of bvlc_googlenet; 224 is what its last pool is made for.
-        defaults |= {"size": 224, "lr": 0.01, "schedule": "poly", "weight_decay": 2e-4}
-        defaults |= {"batch_size": 32, "padding": 8}
-    if recipe.model == "tiny_inception":
-        defaults |= {"lr": 0.05, "gamma": 0.8}
+    own = MODEL_DEFAULTS.get(recipe.model, {})
+    if recipe.data in FIXED or recipe.crop:  # the images, or what is cut from them, have a size
+        own = {name: value for name, value in own.items() if name != "size"}
+    defaults |= own
     return dataclasses.replace(recipe, **{k: v for k, v in defaults.items() if k not in given})
 
 

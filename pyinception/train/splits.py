@@ -94,6 +94,9 @@ def check_sets(recipe: Recipe, sets: tuple[data.Dataset, data.Dataset], workers:
         raise data.DatasetError(f"train: shapes differ, {train.shape} and {test.shape}")
     if train.classes != test.classes:
         raise data.DatasetError(f"train: the two splits of {train.name} have other classes")
+    if recipe.crop > min(train.shape[:2]):
+        text = f"crop is {recipe.crop}, {train.name} has {train.shape[0]} x {train.shape[1]} pixels"
+        raise RecipeError(f"recipe: {text}")
     if recipe.mean and len(recipe.mean) != train.shape[2]:
         text = f"mean has {len(recipe.mean)} values, {train.name} {train.shape[2]} channels"
         raise RecipeError(f"recipe: {text}")

@@ -1,0 +1,114 @@
+"""One update of the weights, as a recipe has it.
+
+    g = min(1, clip / |g|) g,   w = optimiser(w, g),   a = average(a, w)
+
+Its state (momenta, squares, the average) goes into the checkpoint with the weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from pyinception import checkpoint, optim
+from pyinception.backend import Array
+from pyinception.module import Module
+from pyinception.train.recipe import Recipe
+
+_PREFIX = "average/"
+
+
+def optimizer(recipe: Recipe, net: Module, schedule: optim.Schedule) -> optim.Optimizer:
+    """The optimiser that the recipe names."""
+    shares = {"momentum": recipe.momentum, "weight_decay": recipe.weight_decay}
+    if recipe.optimizer in ("sgd", "nesterov"):
+        return optim.SGD(net, schedule, nesterov=recipe.optimizer == "nesterov", **shares)
+    dialect = "torch" if recipe.optimizer == "rmsprop_torch" else "tensorflow"
+    shares |= {"decay": recipe.rmsprop_decay, "eps": recipe.rmsprop_eps}
+    return optim.RMSProp(net, schedule, dialect=dialect, **shares)
+
+
+class Update:
+    """Clips gradients, steps the optimiser, and keeps the average of the weights.
+
+    Parameters
+    ----------
+    recipe, net : whose optimiser; whose weights.
+    steps_per_epoch : for schedules, and for an average that begins after some epochs.
+
+    Attributes
+    ----------
+    average : the `optim.Average`, or None where the recipe keeps none.
+    """
+
+    def __init__(self, recipe: Recipe, net: Module, steps_per_epoch: int) -> None:
+        self.net, self.limit = net, recipe.clip
+        self.optimizer = optimizer(recipe, net, recipe.lr_at(steps_per_epoch))
+        self.first = 0  # steps before those that the average is taken over
+        self.average: optim.Average | None = None
+        if recipe.average == "ema":
+            self.average = optim.Average(net, recipe.average_decay)
+        elif recipe.average == "tail":
+            self.average = optim.Average(net, None)
+            self.first = recipe.average_from * steps_per_epoch
+
+    @property
+    def iteration(self) -> int:
+        """Steps done."""
+        return self.optimizer.iteration
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the next step."""
+        return self.optimizer.lr
+
+    @property
+    def last_lr(self) -> float:
+        """The learning rate of the step before."""
+        return self.optimizer.schedule(self.iteration - 1)
+
+    def step(self) -> None:
+        """One update of every parameter that has a gradient."""
+        if self.limit:
+            optim.clip_gradients(self.net, self.limit)
+        self.optimizer.step()
+        if self.average is not None and self.iteration > self.first:
+            self.average.update()
+
+    @contextmanager
+    def applied(self) -> Iterator[Module]:
+        """Inside the ``with`` block the network holds the average, where there is one yet."""
+        if self.average is None or not self.average.count:
+            yield self.net
+            return
+        with self.average.applied() as net:
+            yield net
+
+    def state_dict(self) -> dict[str, Array]:
+        """That of the optimiser, and that of the average under "average/" + name."""
+        state = self.optimizer.state_dict()
+        if self.average is not None:
+            state |= {_PREFIX + name: a for name, a in self.average.state_dict().items()}
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over a `state_dict` after every name, shape and dtype has been checked."""
+        checkpoint.check_state("Update.load_state_dict", self.state_dict(), state)
+        own = {name: a for name, a in state.items() if not name.startswith(_PREFIX)}
+        self.optimizer.load_state_dict(own)
+        if self.average is not None:
+            self.average.load_state_dict(_averaged(state))
+
+
+def weights_to_judge(loaded: checkpoint.Checkpoint) -> Mapping[str, Array]:
+    """The average of a checkpoint, where it has one over at least one step; else its weights."""
+    found = _averaged(loaded.optimizer)
+    if found and int(found.pop("count")) > 0:
+        return found
+    return loaded.model
+
+
+def _averaged(state: Mapping[str, Any]) -> dict[str, Any]:
+    cut = len(_PREFIX)
+    return {name[cut:]: a for name, a in state.items() if name.startswith(_PREFIX)}
