@@ -173,12 +173,12 @@ def test_evaluation(whole):
 
 def test_accuracy_by_size():
     shapes = data.load("shapes", "test", count=50)
-    right = judging.Evaluation(shapes, shapes.labels.copy(), 0.0)
+    right = judging.Evaluation(shapes, shapes.labels.copy(), 0.0, 1.0)
     rows = right.by_size()
     assert sum(row["images"] for row in rows) == 50
     assert all(row["accuracy"] == 1 for row in rows)
     small = shapes.diameters < 9
-    wrong = judging.Evaluation(shapes, np.where(small, -1, shapes.labels), 0.0).by_size()
+    wrong = judging.Evaluation(shapes, np.where(small, -1, shapes.labels), 0.0, 1.0).by_size()
     assert [row["accuracy"] for row in wrong] == [0, 1, 1, 1]
 
 

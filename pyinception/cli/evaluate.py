@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -18,38 +19,89 @@ def register(app: typer.Typer) -> None:
 
 def evaluate(
     run: Annotated[
-        str | None, typer.Argument(help="Name of a run in --runs, or its folder [the newest].")
+        list[str] | None,
+        typer.Argument(
+            metavar="[RUN]...",
+            help="Names of runs in --runs, or their folders [the newest]; files of convert too.",
+        ),
     ] = None,
     split: Annotated[str, typer.Option(help="test or train.")] = "test",
     checkpoint: output.Checkpoint = "last",
+    crops: Annotated[
+        int | None, typer.Option(help="1, 10 or 144 crops of each picture as it is stored.")
+    ] = None,
+    ensemble: Annotated[
+        bool, typer.Option("--ensemble", help="Average what several networks say.")
+    ] = False,
+    data: Annotated[
+        str | None, typer.Option(help="Data set, where no run tells: NAME, KIND:PATH or a folder.")
+    ] = None,
+    confusion: Annotated[
+        str | None, typer.Option(help="Draw who is taken for whom to this PNG.")
+    ] = None,
     runs: output.Runs = "runs",
     root: Annotated[str | None, typer.Option(help="Folder of the data, if they moved.")] = None,
     threads: output.Threads = 0,
     json: AsJson = False,
 ) -> None:
-    """Report loss, accuracy by class and by object size, and the confusion of classes."""
+    """Report loss, accuracy (top 1 and 5, by class, by object size), the confusion of classes.
+
+    Without --crops a run's images are prepared as in training, less all chance. With --crops they
+    are cut from the stored pictures: evaluate --crops 144 --ensemble RUN RUN.
+    """
     import pyinception as pyi
+    from pyinception.train import multicrop
     from pyinception.train.evaluation import evaluate as judge
     from pyinception.train.evaluation import load_trained
+    from pyinception.train.figures import draw_confusion
+    from pyinception.train.recipe import resolve
     from pyinception.train.splits import load_split
 
-    path = output.checkpoint_path(run, runs, checkpoint)
-    trained = load_trained(path)
+    names: list[str | None] = [*run] if run else [None]
+    paths = [_file(name, runs, checkpoint) for name in names]
+    if len(paths) > 1 and not ensemble:
+        raise ValueError(f"evaluate: {len(paths)} runs are given, add --ensemble to average them")
     report = output.reporter(json)
-    recipe = trained.recipe if root is None else replace(trained.recipe, root=root)
+    several = crops is not None or ensemble or data is not None
+    members = [multicrop.read_member(path) for path in paths] if several else []
+    trained = None if several else load_trained(paths[0])
+    recipe = trained.recipe if trained else next((m.recipe for m in members if m.recipe), None)
+    if data is not None:
+        recipe = resolve({"data": data, "root": root or ""})
+    elif recipe is None:
+        raise ValueError(f"evaluate: {paths[0]} names no data set, give --data")
+    elif root is not None:
+        recipe = replace(recipe, root=root)
     dataset = load_split(recipe, split, report)
-    if dataset.classes != trained.classes:
-        raise ValueError(f"evaluate: {dataset.name} now has other classes than {path} knows")
+    if trained and dataset.classes != trained.classes:
+        raise ValueError(f"evaluate: {dataset.name} now has other classes than {paths[0]} knows")
     with pyi.using(threads=threads or None):
-        result = judge(trained.net, dataset, recipe.augment(), bad=recipe.bad_images, report=report)
-    value = {"checkpoint": path, **result.as_dict()}
-    emit(_text(value, trained.classes), value, json)
+        bad = recipe.bad_images
+        if trained:
+            result = judge(trained.net, dataset, recipe.augment(), bad=bad, report=report)
+        else:
+            count = 1 if crops is None else crops
+            result = multicrop.evaluate_crops(members, dataset, count, bad=bad, report=report)
+    value = {"checkpoint": ", ".join(paths), **result.as_dict()}
+    if several:
+        value |= {"crops": count, "networks": len(members)}
+    if confusion is not None:
+        draw_confusion(Path(confusion), result.confusion(), dataset.classes)
+    emit(_text(value, dataset.classes), value, json)
+
+
+def _file(run: str | None, runs: str, checkpoint: str) -> str:
+    """The checkpoint of a run, or ``run`` itself where it is a file."""
+    if run is not None and Path(run).is_file():
+        return run
+    return output.checkpoint_path(run, runs, checkpoint)
 
 
 def _text(value: dict[str, Any], classes: list[str]) -> str:
     parts = [
         f"{value['data']}/{value['split']}, {value['images']} images: "
-        f"accuracy {value['accuracy']:.2%}, loss {value['loss']:.4f}  ({value['checkpoint']})"
+        f"accuracy {value['accuracy']:.2%}, top 5 {value['top5']:.2%}, loss {value['loss']:.4f}"
+        f"  ({value['checkpoint']})"
     ]
     rows = []
     for k, name in enumerate(classes):

@@ -89,7 +89,11 @@ class Converted:
             raise PictureError("images: " + "; ".join(faults))
         first = (how.resize - how.crop) // 2
         inside = slice(first, first + how.crop)
-        pixels = np.stack(pictures)[:, inside, inside].astype(np.float32)
+        return self.normalise(np.stack(pictures)[:, inside, inside])
+
+    def normalise(self, pixels: Array) -> Array:
+        """(pixels / scale - mean) / std of (N, H, W, 3) RGB bytes, float32."""
+        how, pixels = self.preprocessing, pixels.astype(np.float32)
         if how.channels == "BGR":
             pixels = pixels[..., ::-1]
         mean, std = np.array(how.mean, np.float32), np.array(how.std, np.float32)

@@ -24,12 +24,15 @@ from pyinception.train.update import weights_to_judge
 
 # Rec. 601 luma: what a colour picture looks like to a network of one channel.
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+FIVE = 5
 SIZE_EDGES = (0, 9, 13, 19, np.inf)  # pixels across, for data sets that know their objects' sizes
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """Results on one split: `predictions` (N,) int64, mean loss, accuracy in [0, 1].
+
+    `top5` is the share of images whose class is among the five most likely ones.
 
     A picture that could not be read has prediction -1: it counts as wrong, and is neither in the
     loss nor in the confusion.
@@ -38,6 +41,26 @@ class Evaluation:
     dataset: data.Dataset
     predictions: NDArray[np.int64]
     loss: float
+    top5: float
+
+    @classmethod
+    def of_probabilities(cls, dataset: data.Dataset, odds: NDArray[np.float64]) -> Evaluation:
+        """The results of p (N, classes); a row of NaN is a picture that could not be read.
+
+        Raises
+        ------
+        data.DatasetError
+            If none could.
+        """
+        read = ~np.isnan(odds[:, 0])
+        if not read.any():
+            raise data.DatasetError(f"evaluate: no picture of {dataset.name} could be read")
+        predictions = np.full(len(odds), -1, np.int64)
+        predictions[read] = np.argmax(odds[read], axis=1)
+        right = odds[read, dataset.labels[read]]
+        loss = float(np.mean(-np.log(np.maximum(right, np.finfo(np.float64).tiny))))
+        hits = _among_five(odds[read], dataset.labels[read])
+        return cls(dataset, predictions, loss, hits / len(odds))
 
     @property
     def accuracy(self) -> float:
@@ -81,6 +104,7 @@ class Evaluation:
             "unread": int(np.sum(self.predictions < 0)),
             "loss": self.loss,
             "accuracy": self.accuracy,
+            "top5": self.top5,
             "accuracy_by_class": recall,
             "accuracy_by_size": self.by_size(),
             "confusion": counts.tolist(),
@@ -105,7 +129,7 @@ def evaluate(
     bad, workers : as in `data.batches`.
     """
     report = report or Silent()
-    training, net_sum = net.training, 0.0
+    training, net_sum, hits = net.training, 0.0, 0
     predictions = np.full(len(dataset), -1, np.int64)
     net.eval()
     report.start(f"evaluating on {dataset.split}", len(dataset))
@@ -124,12 +148,27 @@ def evaluate(
                 report.line(f"left out: {text}")
             logits = net(batch.images)
             predictions[batch.indices] = np.argmax(logits.data, axis=1)
+            hits += _among_five(logits.data, batch.labels)
             net_sum += losses.cross_entropy(logits, batch.labels).item() * len(batch.labels)
             report.advance(len(batch.labels))
     finally:
         report.stop()
         net.train(training)
-    return Evaluation(dataset, predictions, net_sum / int(np.sum(predictions >= 0)))
+    loss = net_sum / int(np.sum(predictions >= 0))
+    return Evaluation(dataset, predictions, loss, hits / len(dataset))
+
+
+def _among_five(scores: NDArray[np.floating[Any]], labels: NDArray[np.int64]) -> int:
+    """Rows whose label is among the five highest scores; of equal ones the first counts higher."""
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :FIVE]
+    return int(np.sum(best == labels[:, None]))
+
+
+def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """exp(x_k) / sum_j exp(x_j) of each row, in float64."""
+    odds = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    odds /= odds.sum(axis=1, keepdims=True)
+    return odds
 
 
 @dataclass(frozen=True)
@@ -213,9 +252,7 @@ def predict(
         images = 1 - images
     augment = trained.recipe.augment().without_chance()
     images = augment(images, np.arange(len(images)), seed=0, epoch=0)
-    logits = trained.net(images).data.astype(np.float64)
-    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
-    odds /= odds.sum(axis=1, keepdims=True)
+    odds = softmax(trained.net(images).data)
     results = []
     for path, row in zip(paths, odds, strict=True):
         order = np.argsort(-row, kind="stable")

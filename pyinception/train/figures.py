@@ -22,6 +22,7 @@ from pyinception.train.networks import branches
 from pyinception.train.run_folder import write_whole
 
 DPI = 110
+NAMED = 40  # classes that a confusion still names
 MAPS = 8  # feature maps shown of each branch
 COLOURS = ("#1b6ca8", "#c8553d", "#588157", "#8d6a9f")
 GROUND = (0.72, 0.83, 0.93)  # a blue that no grey filter can be taken for
@@ -110,6 +111,32 @@ def draw_filters(path: Path, net: Module) -> None:
     axes.set_axis_off()
     k, r, s, c = w.shape
     axes.set_title(f"{k} filters of the first layer, {r} x {s} x {c}", fontsize=9)
+    _write(figure, path)
+
+
+def draw_confusion(path: Path, counts: NDArray[np.int64], classes: Sequence[str]) -> None:
+    """Share of each class (a row) that was taken for each class (a column).
+
+    Parameters
+    ----------
+    counts : (K, K), as `Evaluation.confusion` gives them.
+    """
+    total = counts.sum(axis=1, keepdims=True)
+    share = 100 * counts / np.maximum(total, 1)
+    size = min(4 + 0.25 * len(classes), 14)
+    figure = _figure(size + 1, size)
+    axes = figure.subplots()
+    image = axes.imshow(share, cmap="Blues", vmin=0, vmax=100, interpolation="nearest")
+    figure.colorbar(image, label="% of the class")
+    axes.set_xlabel("taken for")
+    axes.set_ylabel("class")
+    if len(classes) <= NAMED:
+        axes.set_xticks(range(len(classes)), classes, rotation=90, fontsize=8)
+        axes.set_yticks(range(len(classes)), classes, fontsize=8)
+        for k, j in zip(*np.nonzero(counts), strict=True):
+            colour = "white" if share[k, j] > 60 else "black"
+            axes.text(j, k, str(counts[k, j]), ha="center", va="center", fontsize=7, color=colour)
+    axes.set_title(f"{int(np.trace(counts))} of {int(counts.sum())} right", fontsize=9)
     _write(figure, path)
 
 
