@@ -8,6 +8,7 @@ logits      GoogLeNet's three classifiers against float64 torch
 gradients   every gradient, with our ReLU masks and argmaxes forced into float64, and free
 steps       20 training steps of GoogLeNet and of the small Inception against float64 torch
 survive     200 kills -9 at random moments of a run: all states readable, all resumes equal
+recipes     every recipe of the papers, tiny: cut off and resumed with 0, 1, 2 workers, to the bit
 loader      2 worker processes against none, decoding JPEGs
 resume      10 epochs = 5 + resume 5, to the bit, on any number of threads
 start       seconds of the import, and of a process up to its first logits
@@ -37,6 +38,7 @@ from importlib.util import find_spec
 
 import figures_behaviour as behaviour
 import figures_data
+import figures_recipes
 from figures_emulated import emulated
 from figures_record import RESULTS, Figure, Unavailable, store
 
@@ -91,6 +93,7 @@ FIGURES: dict[str, Callable[[bool], Figure]] = {
     "emulated": emulated,
     "modules_cores": _modules(False),
     "modules_tensor": _modules(True),
+    "recipes": figures_recipes.recipes,
 }
 
 

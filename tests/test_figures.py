@@ -21,6 +21,7 @@ if (reason := backend.why_not("cpu")) is not None:
 import figures
 import figures_behaviour
 import figures_data
+import figures_recipes
 from figures_record import Figure, Unavailable, store
 
 import pyinception as pyi
@@ -60,6 +61,19 @@ def test_resume(monkeypatch: pytest.MonkeyPatch) -> None:
     except Unavailable as missing:
         pytest.skip(str(missing))
     assert figure.failures == [], figure.table()
+
+
+def test_recipes_resume_with_any_number_of_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pyinception.train import loop
+
+    for picture in ("draw_curves", "draw_filters", "draw_features"):
+        monkeypatch.setattr(loop, picture, lambda *given: None)
+    try:
+        figure = figures_recipes.recipes(quick=True)
+    except Unavailable as missing:
+        pytest.skip(str(missing))
+    assert figure.failures == [], figure.table()
+    assert len(figure.rows) == 6
 
 
 def test_a_run_survives_kills_at_random_moments() -> None:
