@@ -174,7 +174,7 @@ def test_top_five_without_crops(runs):
     assert found.top5 == np.mean(rank < 5) and 0 < found.top5 < 1
 
 
-def test_a_converted_network_on_pictures(tmp_path):
+def test_a_converted_network_on_pictures(tmp_path, monkeypatch, capsys):
     """A file of `convert` and folders of pictures, one of which cannot be read."""
     draw = np.random.default_rng(3)
     for n in range(6):
@@ -197,6 +197,11 @@ def test_a_converted_network_on_pictures(tmp_path):
         odds.append((np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)).mean(axis=0))
     loss = -np.log(np.array(odds)[np.arange(3), test.labels]).mean()
     assert result.loss == pytest.approx(loss, rel=1e-12)
+    monkeypatch.setenv("PYINCEPTION_THREADS", "1")
+    line = ["evaluate", str(tmp_path / "net.safetensors"), "--crops", "10", "--json"]
+    assert main.run(line) == 1 and "names no data set, give --data" in capsys.readouterr().err
+    assert main.run([*line, "--data", str(tmp_path / "pictures")]) == 0
+    assert json.loads(capsys.readouterr().out)["loss"] == pytest.approx(loss, rel=1e-12)
     path = tmp_path / "pictures/test/b/3.png"
     path.write_bytes(path.read_bytes()[:60])
     fresh = data.load("image_folder", "test", root=tmp_path / "pictures", size=32, check=False)

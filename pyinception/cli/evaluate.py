@@ -1,4 +1,4 @@
-"""``pyinception evaluate [RUN]``: a trained network on one split of its data set."""
+"""``pyinception evaluate [RUN]...``: trained networks on one split of their data set."""
 
 from __future__ import annotations
 
@@ -52,7 +52,6 @@ def evaluate(
     import pyinception as pyi
     from pyinception.train import multicrop
     from pyinception.train.evaluation import evaluate as judge
-    from pyinception.train.evaluation import load_trained
     from pyinception.train.figures import draw_confusion
     from pyinception.train.recipe import resolve
     from pyinception.train.splits import load_split
@@ -62,10 +61,9 @@ def evaluate(
     if len(paths) > 1 and not ensemble:
         raise ValueError(f"evaluate: {len(paths)} runs are given, add --ensemble to average them")
     report = output.reporter(json)
-    several = crops is not None or ensemble or data is not None
-    members = [multicrop.read_member(path) for path in paths] if several else []
-    trained = None if several else load_trained(paths[0])
-    recipe = trained.recipe if trained else next((m.recipe for m in members if m.recipe), None)
+    members = [multicrop.read_member(path) for path in paths]
+    recipe = next((member.recipe for member in members if member.recipe), None)
+    as_trained = crops is None and data is None and not ensemble
     if data is not None:
         recipe = resolve({"data": data, "root": root or ""})
     elif recipe is None:
@@ -73,18 +71,19 @@ def evaluate(
     elif root is not None:
         recipe = replace(recipe, root=root)
     dataset = load_split(recipe, split, report)
-    if trained and dataset.classes != trained.classes:
+    if as_trained and dataset.classes != members[0].classes:
         raise ValueError(f"evaluate: {dataset.name} now has other classes than {paths[0]} knows")
+    cutting: dict[str, int] = {}
     with pyi.using(threads=threads or None):
         bad = recipe.bad_images
-        if trained:
-            result = judge(trained.net, dataset, recipe.augment(), bad=bad, report=report)
+        if as_trained:
+            result = judge(members[0].net, dataset, recipe.augment(), bad=bad, report=report)
         else:
-            count = 1 if crops is None else crops
-            result = multicrop.evaluate_crops(members, dataset, count, bad=bad, report=report)
-    value = {"checkpoint": ", ".join(paths), **result.as_dict()}
-    if several:
-        value |= {"crops": count, "networks": len(members)}
+            cutting = {"crops": 1 if crops is None else crops, "networks": len(members)}
+            result = multicrop.evaluate_crops(
+                members, dataset, cutting["crops"], bad=bad, report=report
+            )
+    value = {"checkpoint": ", ".join(paths), **cutting, **result.as_dict()}
     if confusion is not None:
         draw_confusion(Path(confusion), result.confusion(), dataset.classes)
     emit(_text(value, dataset.classes), value, json)
