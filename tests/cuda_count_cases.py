@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import cuda_run
-import mma_runs
 import numpy as np
 from cuda_counts import Counted, Device
 from cuda_run import CUDA, CXX, STORAGES
@@ -28,9 +27,9 @@ WRAPPERS = """
 #define SIMT(NAME, PLAN, ARGS, CALL, BYTES)                   \\
   extern "C" int NAME(const ARGS* asked, double* bytes) {     \\
     static thread_local PLAN plan;                            \\
-    const int status = CALL;                                  \\
+    const CudaStatus status = CALL;                           \\
     for (int i = 0; i < plan.count; i++) bytes[i] = BYTES;    \\
-    return status;                                            \\
+    return status.code;                                       \\
   }
 SIMT(conv_fprop, ConvPlan, ConvCudaArgs, plan_conv_fprop(*asked, plan), conv_fprop_traffic(plan))
 SIMT(conv_dgrad, ConvPlan, ConvCudaArgs, plan_conv_dgrad(*asked, plan), conv_dgrad_traffic(plan))
@@ -78,11 +77,6 @@ def traffic() -> ctypes.CDLL:
     return library
 
 
-@cache
-def mma_plans() -> ctypes.CDLL:
-    return mma_runs.build_plans(Path(tempfile.mkdtemp(prefix="pyinception-plans-")))
-
-
 # ---- problems -----------------------------------------------------------------------------------
 def dense(*shape: int) -> tuple[int, ...]:
     return tuple(int(np.prod(shape[i + 1 :])) for i in range(len(shape) - 1))
@@ -123,15 +117,14 @@ def simt_conv(
         p["y"] = device.buffer(f"y{i}", values(rng, y, dtype))
         p["gy"] = device.buffer(f"gy{i}", values(rng, y, dtype))
         p["y_strides"], p["gy_strides"], p["K"], p["relu"] = dense(*y), dense(*y), k, 1
-    size = cuda_run.plan("conv_size", a)[1]
+    size = cuda_run.plan("conv_wgrad_size", a)[1]
     a["workspace"] = device.buffer("workspace", np.zeros(max(size, 4) // 4, np.float32))
     a["workspace_bytes"] = size
     launches, _ = cuda_run.plan(f"conv_{direction}", a)
     bytes_ = (ctypes.c_double * 8)()
     assert getattr(traffic(), f"conv_{direction}")(a.tobytes(), bytes_) == 0
     for launch, modelled in zip(launches, bytes_, strict=False):
-        params = np.frombuffer(launch.params, np.uint8)
-        device.launch(CUDA / "conv.cu", *launch[:4], params)
+        device.launch(launch)
         device.model(launch.entry, modelled)
 
 
@@ -140,8 +133,6 @@ def simt_reduce_conv(
     direction: str,
 ) -> None:  # fmt: skip
     """Launch fprop (r kept on chip) or backward (everything) over dense fp32 maps."""
-    from pyinception.backend import core
-
     n, h, w, c = extents
     rng, a = np.random.default_rng(0), np.zeros((), cuda_args.REDUCE_CONV_CUDA_ARGS)
     given = {"N": n, "H": h, "W": w, "C": c, "Cr": cr, "K": k, "R": filter_, "S": filter_,
@@ -162,17 +153,15 @@ def simt_reduce_conv(
         if len(shape) == 4:
             a[f"{name}_strides"] = dense(*shape)
     if backward:
-        size = core().cuda_plan_reduce_conv(a.tobytes(), 2)[1]
+        size = cuda_run.plan("reduce_conv_backward_size", a)[1]
         a["workspace"] = device.buffer("workspace", np.zeros(size // 4, np.float32))
         a["workspace_bytes"] = size
-    launches, _ = core().cuda_plan_reduce_conv(a.tobytes(), int(backward))
+    launches, _ = cuda_run.plan(f"reduce_conv_{direction}", a)
     bytes_ = (ctypes.c_double * 8)()
     assert getattr(traffic(), f"reduce_conv_{direction}")(a.tobytes(), bytes_) == 0
-    for (entry, grid, block, shared, record), modelled in zip(launches, bytes_, strict=False):
-        device.launch(
-            CUDA / "reduce_conv.cu", entry, grid, block, shared, np.frombuffer(record, np.uint8)
-        )
-        device.model(entry, modelled)
+    for launch, modelled in zip(launches, bytes_, strict=False):
+        device.launch(launch)
+        device.model(launch.entry, modelled)
 
 
 def lrn_pool(
@@ -196,12 +185,16 @@ def lrn_pool(
     [launch], _ = cuda_run.plan("lrn_pool", a)
     bytes_ = ctypes.c_double()
     assert traffic().lrn_pool(a.tobytes(), ctypes.byref(bytes_)) == 0
-    device.launch(CUDA / "lrn_pool.cu", *launch[:4], np.frombuffer(launch.params, np.uint8))
+    device.launch(launch)
     device.model(launch.entry, bytes_.value)
 
 
+MMA_PLANS = {"reduce_conv": "reduce_conv_mma", "conv": "conv_mma", "inception": "inception_mma",
+             "wgrad": "conv_wgrad_mma"}  # fmt: skip
+
+
 def mma_launch(device: Device, op: str, asked: np.ndarray) -> Planned:
-    planned = Planned(mma_plans(), op, asked)
+    planned = Planned(MMA_PLANS[op], asked)
     assert not planned.reason and planned.launches, planned.reason
     bytes_ = (ctypes.c_double * 2)()
     if op == "wgrad":
@@ -214,10 +207,7 @@ def mma_launch(device: Device, op: str, asked: np.ndarray) -> Planned:
         )
         bytes_[0] = getattr(traffic(), f"{op}_mma")(planned.record.tobytes(), tile)
     for launch, modelled in zip(planned.launches, bytes_, strict=False):
-        device.launch(
-            launch.source, launch.entry, launch.grid, launch.block, launch.shared_bytes,
-            launch.record,
-        )  # fmt: skip
+        device.launch(launch)
         device.model(launch.entry, modelled)
     return planned
 
@@ -244,10 +234,10 @@ def mma_conv(device, extents, channels, filter_, storage, direction, multiproces
         "flipped": device.buffer("flipped", np.zeros((c, filter_, filter_, k), case.storage)),
     }
     if direction == "wgrad":
-        mma_launch(device, "wgrad", case.wgrad(mma_plans(), addresses, device.buffer))
+        mma_launch(device, "wgrad", case.wgrad(addresses, device.buffer))
     else:
         forward = case.forward(device.buffer)[0]
-        a, _ = case.dgrad(mma_plans(), forward, addresses, device.buffer)
+        a, _ = case.dgrad(forward, addresses, device.buffer)
         mma_launch(device, "conv", a)
 
 

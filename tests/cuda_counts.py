@@ -110,15 +110,14 @@ class Device:
         self.arrays.append(self.device.buffer(name, array))
         return int(self.arrays[-1].ctypes.data)
 
-    def launch(
-        self, source: Path, entry: str, grid: Any, block: int, shared: int, params: Any
-    ) -> None:
+    def launch(self, launch: cuda_run.Launch) -> None:
         from pyinception import emulator
         from pyinception.emulator import compile  # noqa: F401
 
-        kernel = cuda_run._kernel(emulator, source, entry)
-        self.device.launch(kernel, grid, (block,), params, shared)
-        self.rows.setdefault(entry, []).extend(self.device.counters(kernel))
+        kernel = cuda_run._kernel(emulator, launch.source, launch.entry)
+        params = np.frombuffer(launch.params, np.uint8)
+        self.device.launch(kernel, launch.grid, (launch.block,), params, launch.shared_bytes)
+        self.rows.setdefault(launch.entry, []).extend(self.device.counters(kernel))
         self.device.clear_counters()
 
     def model(self, entry: str, bytes_: float) -> None:

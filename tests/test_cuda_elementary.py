@@ -381,7 +381,7 @@ def test_layout_pads_channels_with_zeros(channels, padding, storage):
     a["x"], a["y"], a["strides"] = memory.put(nchw, "x"), memory.put(nhwc, "y"), strides_of(nhwc)
     a["N"], a["H"], a["W"], a["C"], a["padding"] = n, h, w, channels, padding
     a["storage"] = list(STORAGES).index(storage)
-    run("elementary.cu", plan("layout", a)[0], memory)
+    run(plan("layout", a)[0], memory)
     np.testing.assert_array_equal(nhwc[..., :channels], nchw.transpose(0, 2, 3, 1))
     assert not nhwc[..., channels:].astype(np.float32).any()
     assert_only_slice_written(nhwc)

@@ -34,6 +34,13 @@ inline double pixels_along(int tiles, int distance, int halo, int extent, int pa
 
 inline int storage_bytes(int storage) { return storage == 0 ? 4 : 2; }
 
+// Where a launch's entry stands in the table that its plan took it from.
+inline int entry_of(const CudaLaunch& launch, const char* const* entries) {
+  int i = 0;
+  while (entries[i] != launch.entry) i++;
+  return i;
+}
+
 // ---- CUDA cores --------------------------------------------------------------------------------
 inline double wgrad_traffic(const ConvWgradCudaArgs& g, const CudaLaunch& launch, int element) {
   const int Q = g.map_w.value, P = g.map_pixels.value / Q, images = g.pixels / (P * Q);
@@ -50,7 +57,7 @@ inline double sum_traffic(const SumChunksCudaArgs& s) { return 4.0 * s.count * (
 inline double conv_fprop_traffic(const ConvPlan& plan) {
   const ConvCudaArgs& a = plan.args;
   if (plan.count == 0) return 0;
-  const int columns = plan.launches[0].entry >= kConvFpropNarrow ? 32 : 64;
+  const int columns = entry_of(plan.launches[0], kConvEntries) >= kConvFpropNarrow ? 32 : 64;
   const double taps = pairs_along(a.P, a.H, a.R, a.stride_h, a.pad_h) *
                       pairs_along(a.Q, a.W, a.S, a.stride_w, a.pad_w) * a.N * a.C;
   const double row = (double)a.R * a.S * a.C, row_tiles = plan.launches[0].grid_x;
@@ -66,7 +73,7 @@ inline double conv_fprop_traffic(const ConvPlan& plan) {
 inline double conv_dgrad_traffic(const ConvPlan& plan) {
   const ConvCudaArgs& a = plan.args;
   if (plan.count == 0) return 0;
-  const int columns = plan.launches[0].entry >= kConvDgradNarrow ? 32 : 64;
+  const int columns = entry_of(plan.launches[0], kConvEntries) >= kConvDgradNarrow ? 32 : 64;
   const double taps = pairs_along(a.P, a.H, a.R, a.stride_h, a.pad_h) *
                       pairs_along(a.Q, a.W, a.S, a.stride_w, a.pad_w) * a.N;
   const double filter = (double)plan.launches[0].grid_x * a.R * a.S * a.C;
@@ -88,10 +95,11 @@ inline double reduce_conv_traffic(const ReduceConvPlan& plan, int launch) {
   const CudaLaunch& l = plan.launches[launch];
   const double maps = (double)a.N * a.H * a.W, filter = (double)a.K * a.R * a.S * a.Cr;
   const double reduce = (double)a.Cr * a.C;
-  switch (l.entry) {
+  const int entry = entry_of(l, kReduceConvEntries);
+  switch (entry) {
     case kFpropWide:
     case kFpropNarrow: {
-      const int columns = l.entry == kFpropWide ? 64 : 32;
+      const int columns = entry == kFpropWide ? 64 : 32;
       const int tiles_q = a.tiles_q.value, tiles_p = a.image_tiles.value / tiles_q;
       const int tile_q = a.tile_q.value, halo = a.halo_h * a.halo_w.value;
       const double pixels =
@@ -107,7 +115,7 @@ inline double reduce_conv_traffic(const ReduceConvPlan& plan, int launch) {
     }
     case kDgradWide:
     case kDgradNarrow: {
-      const int columns = l.entry == kDgradWide ? 64 : 32;
+      const int columns = entry == kDgradWide ? 64 : 32;
       const double taps = pairs_along(a.P, a.H, a.R, a.stride_h, a.pad_h) *
                           pairs_along(a.Q, a.W, a.S, a.stride_w, a.pad_w) * a.N;
       const double gx = a.gx ? maps * a.C * (a.accumulate ? 2 : 1) + l.grid_x * reduce : 0;
