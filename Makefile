@@ -35,10 +35,11 @@ $(STAMPS)/dev: $(STAMPS)/venv $(SOURCES)
 # A CPU build of torch first: a plain `torch` may pull gigabytes of CUDA packages.
 $(STAMPS)/oracles: $(STAMPS)/dev
 	$(BIN)/python -m pip install --quiet $(TORCH)
-	$(BIN)/python -m pip install --quiet $(JAX)
+	$(BIN)/python -m pip install --quiet $(JAX) $(ONNX)
 	touch $@
 TORCH ?= torch==2.13.0
 JAX ?= "jax>=0.6,<0.12"
+ONNX ?= "onnx>=1.17"
 
 demo: $(STAMPS)/dev
 	$(BIN)/pyinception demo
@@ -48,10 +49,10 @@ test: $(STAMPS)/dev
 	@echo "Left out: comparisons with other frameworks ('make test-all'), CUDA kernels ('make test-cuda')."
 
 test-cuda: $(STAMPS)/dev
-	$(BIN)/python -m pytest -q -n 2 -m cuda
+	$(BIN)/python -m pytest -q -n 2 --dist loadgroup -m cuda
 
 test-all: $(STAMPS)/oracles
-	$(BIN)/python -m pytest -q -m oracles
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m oracles
 
 lint: $(STAMPS)/dev
 	$(BIN)/ruff check .

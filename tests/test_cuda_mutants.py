@@ -47,7 +47,7 @@ FORWARD = {
         "start<T>(acc, b, k, panel.K);", "start<T>(acc, nullptr, k, panel.K);", "y"),
     "the last maximum wins": Mutant(
         "pool_fprop_f32", "pool.cu", "pool.cuh",
-        "!(v[j] <= out[j]) && out[j] == out[j]", "!(v[j] < out[j]) && out[j] == out[j]", "argmax"),
+        "!(v <= most) && most == most", "!(v < most) && most == most", "argmax"),
 }  # fmt: skip
 FUSED = {
     "halo: the border holds relu(bias), not zero": Mutant(
@@ -62,15 +62,15 @@ FUSED = {
 TENSOR_BACKWARD = {
     "copies do not fill with zeros": Mutant(
         "conv_mma_bf16_flat", "conv_mma.cu", "conv_mma.cuh",
-        "cp_async16(to, x + (wanted ? offset : 0), wanted);",
-        "cp_async16(to, x + (wanted ? offset : 0), true);", "gx"),
+        "copies.copy(i, to, x + (wanted ? offset : 0), wanted);",
+        "copies.copy(i, to, x + (wanted ? offset : 0), true);", "gx"),
     "two fragments of B are swapped": Mutant(
         "conv_mma_bf16_flat", "conv_mma.cu", "mma_tile.cuh",
         "b[j][0] = v[0], b[j][1] = v[1], b[j + 1][0] = v[2], b[j + 1][1] = v[3];",
         "b[j][0] = v[0], b[j][1] = v[2], b[j + 1][0] = v[1], b[j + 1][1] = v[3];", "gx"),
     "the gradient of the reduced map has no mask": Mutant(
         "conv_mma_bf16_flat", "conv_mma.cu", "conv_mma.cuh",
-        "(keep[e] > 0.f ? value : 0.f) + old[e]", "value + old[e]", "gw1"),
+        "v[j][e] = old[j][e] > 0.f ? v[j][e] : 0.f;", "v[j][e] = v[j][e];", "gw1"),
     "no barrier in the ring": Mutant(
         "conv_wgrad_mma_bf16", "conv_mma.cu", "mma_tile.cuh",
         "cp_async_wait<T::kStages - 2>();\n    __syncthreads();",
@@ -99,9 +99,8 @@ CORES_BACKWARD = {
         "conv_dgrad_narrow_f32", "conv.cu", "conv.cuh",
         "acc[i][j] = old[j] + acc[i][j];", "acc[i][j] = acc[i][j];", "gx"),
     "a zero of the mask lets its gradient pass": Mutant(
-        "conv_dgrad_narrow_f32", "conv.cu", "conv.cuh",
-        "return mask > 0.f ? value : 0.f;  // both", "return mask >= 0.f ? value : 0.f;  // both",
-        "gx"),
+        "conv_dgrad_narrow_f32", "conv.cu", "storage.cuh",
+        "{m.x > 0.f ? v.first : 0.f, m.y", "{m.x >= 0.f ? v.first : 0.f, m.y", "gx"),
 }  # fmt: skip
 
 
