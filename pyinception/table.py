@@ -16,7 +16,7 @@ from typing import Any
 
 from pyinception import config
 from pyinception.backend import Target, core, level_reason, reference, why_not
-from pyinception.cuda import runs
+from pyinception.cuda import executor, runs
 from pyinception.prepack import Format, Packed, raw
 from pyinception.spec import BranchSpec, ConvSpec, InceptionSpec, LinearSpec, Spec
 
@@ -300,7 +300,8 @@ def _cuda_declines(key: Key, backend: str, rung: str) -> Why:
             return f"needs arrays in {memory} memory"
         if reason := _other_problem(spec) or why_not(backend):
             return reason
-        return runs.why_not(rung, key, spec, target.dtype)
+        limits = executor.limits() if backend == "cuda" else None
+        return runs.why_not(rung, key, spec, target.dtype, limits)
 
     return why
 

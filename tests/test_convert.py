@@ -309,3 +309,31 @@ def test_the_verb(tmp_path, capsys) -> None:
     capsys.readouterr()
     assert main.run(["convert", str(tmp_path / "none.npz"), str(tmp_path / "o.safetensors")]) == 1
     assert "there is no file" in capsys.readouterr().err
+
+
+def test_what_convert_saved_is_read_whatever_the_network(tmp_path) -> None:
+    how = convert.Preprocessing(255, (0.5,) * 3, (0.5,) * 3, 256, 224)
+    for name, options in (("bn_inception", {"slim": True}), ("googlenet_bn", {"in_channels": 1})):
+        net = getattr(models, name)(num_classes=3, **options)
+        convert.Converted(net, name, how, options).save(tmp_path / "net.safetensors")
+        found = convert.read(tmp_path / "net.safetensors")
+        assert found.net.count_parameters() == net.count_parameters()
+    convert.Converted(net, name, how).save(tmp_path / "net.safetensors")  # its option forgotten
+    with pytest.raises(convert.ConvertError, match="was not written by convert"):
+        convert.read(tmp_path / "net.safetensors")
+
+
+def test_damage_is_one_kind_of_error(tmp_path) -> None:
+    net = models.googlenet_bn(num_classes=2, aux=False)
+    state = as_torchvision(net, torchvision.googlenet_name)
+    for bias in (np.float32(1), np.zeros(0, np.float32), np.array(["a", "b"])):
+        np.savez(tmp_path / "net.npz", **{**state, "fc.bias": bias})
+        with pytest.raises(convert.ConvertError):
+            convert.convert(tmp_path / "net.npz")
+    net.save(tmp_path / "net.safetensors")
+    whole = (tmp_path / "net.safetensors").read_bytes()
+    (tmp_path / "net.safetensors").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(convert.ConvertError, match="truncated"):
+        convert.convert(tmp_path / "net.safetensors")
+    with pytest.raises(ValueError, match=r"crop is 224, expected 1 \.\.\. resize = 200"):
+        convert.Preprocessing(1, (0,), (1,), 200, 224)

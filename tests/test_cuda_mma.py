@@ -243,6 +243,21 @@ def test_plans_decline_what_does_not_fit():
 
 
 @needs_cxx
+@pytest.mark.parametrize("limit", (16, 32, 48, 64))
+@pytest.mark.parametrize("storage", STORAGE)
+def test_small_shared_memory_is_declined_or_suffices(storage, limit):
+    """No tile's ring may be larger than what a block has, and none has to fit."""
+    case = Conv((2, 9, 8, 24, 40, 3, 3), padding=(1, 1), outputs=(16, 24), storage=storage)
+    asked, _ = case.forward(made_up_addresses())
+    asked["shared_limit"] = limit * KB
+    planned = Planned("conv_mma", asked)
+    if planned.launches:
+        assert planned.launches[0].shared_bytes <= limit * KB
+    else:
+        assert re.search(r"a block needs \d+ bytes of shared memory", planned.reason)
+
+
+@needs_cxx
 def test_convolutions_decline_with_numbers():
     case = Conv((2, 9, 8, 24, 40, 3, 3), padding=(1, 1), outputs=(16, 24))
     forward, _ = case.forward(made_up_addresses())

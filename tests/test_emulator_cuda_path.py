@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cuda_standin import ndarray, standing_in
+from cuda_standin import Runtime, ndarray, standing_in
 from pyinception.kernels.cuda_args import CONV_CUDA_ARGS
 from test_emulator_ops import CASES, IDS, reference, stored, wide_cases
 
 import pyinception as pyi
-from pyinception import backend, table, workspace
+from pyinception import backend, dispatch, table, workspace
 from pyinception.backend import BackendError
 from pyinception.cuda import runs
 
@@ -105,6 +105,35 @@ def test_tensor_cores_copy_what_they_cannot_read(monkeypatch: pytest.MonkeyPatch
         with pytest.raises(BackendError, match=r"y has strides .* expected steps of 8 elements"):
             pyi.conv2d(x, filters, out=runtime.asarray(wide)[..., 1:9])
         assert len(runtime.ran) == ran
+
+
+def test_a_filter_off_16_bytes_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = np.random.default_rng(0)
+    x = draw.integers(-3, 4, (1, 4, 4, 8)).astype(np.float16)
+    w = draw.integers(-3, 4, (8, 1, 1, 8)).astype(np.float16)
+    with standing_in(monkeypatch) as runtime:
+        memory = runtime.asarray(np.concatenate([np.zeros(1, np.float16), w.ravel()]))
+        off = type(memory)(memory.host[1:].reshape(w.shape))
+        before = workspace.copies["cuda: w"]
+        y = pyi.conv2d(runtime.asarray(x), off)
+        assert runtime.ran[-1][0] == "conv_mma" and workspace.copies["cuda: w"] == before + 1
+        np.testing.assert_array_equal(y.host, pyi.conv2d(x, w, backend="emulated"))
+
+
+@pytest.mark.parametrize("limit", [64, 24])
+def test_a_device_with_less_shared_memory_takes_the_next_row(
+    limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = np.ones((1, 5, 5, 16), np.float16)
+    w = np.ones((16, 3, 3, 16), np.float16)
+    with standing_in(monkeypatch) as runtime:
+        monkeypatch.setattr(Runtime, "cuda_device", lambda self: (limit << 10, 40))
+        dispatch.clear()
+        y = pyi.conv2d(runtime.asarray(x), runtime.asarray(w), padding=1)
+        assert runtime.ran[-1][0] in ("conv_mma", "conv_fprop")
+        if limit == 24:
+            assert runtime.ran[-1][0] == "conv_fprop"
+        np.testing.assert_array_equal(y.host, pyi.conv2d(x, w, padding=1, backend="emulated"))
 
 
 def test_without_a_gpu_backend_cuda_says_what_is_missing() -> None:

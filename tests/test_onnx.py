@@ -209,6 +209,41 @@ def test_data_in_other_files_is_refused(tmp_path) -> None:
     assert net(images(8)).shape == (1, 1, 1, 4)
 
 
+def test_constants_in_other_files_are_refused(tmp_path) -> None:
+    secret = helper.make_tensor("", FLOAT, [3], bytes(12), raw=True)
+    secret.ClearField("raw_data")
+    secret.data_location = secret.EXTERNAL
+    secret.external_data.add(key="location", value="secret.bin")
+    constant = helper.make_node("Constant", [], ["c"], value=secret)
+    write(tmp_path / "net.onnx", [constant, node("Identity", "x", "y")], {},
+          outputs={"y": [3, 8, 8]})  # fmt: skip
+    with pytest.raises(convert.ConvertError, match="1 tensors in other files"):
+        convert.read_onnx(tmp_path / "net.onnx")
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "pads", "extent", "takes"),
+    [
+        ([3, 3], [2, 2], [0, 0, 1, 1], (8, 8), True),
+        ([3, 3], [2, 2], [0, 0, 1, 1], (7, 8), True),
+        ([2, 2], [2, 2], [0, 0, 0, 1], (7, 8), False),
+        ([3, 3], [2, 2], [0, 0, 1, 0], (8, 8), False),
+        ([3, 3], [3, 3], [0, 0, 1, 1], (10, 10), False),
+    ],
+)
+def test_padding_at_the_end_is_ceil_or_refused(tmp_path, kernel, stride, pads, extent, takes):
+    pool = node("MaxPool", "x", "y", kernel_shape=kernel, strides=stride, pads=pads)
+    write(tmp_path / "net.onnx", [pool], {}, shape=("N", 3, *extent), outputs={"y": [3, 1, 1]})
+    if not takes:
+        with pytest.raises(convert.ConvertError, match="no ceil extents"):
+            convert.read_onnx(tmp_path / "net.onnx")
+        return
+    x = np.random.default_rng(0).standard_normal((2, *extent, 3)).astype(np.float32)
+    truth = evaluator(onnx.load(tmp_path / "net.onnx")).run(None, {"x": x.transpose(0, 3, 1, 2)})
+    y = convert.read_onnx(tmp_path / "net.onnx")(x).data
+    np.testing.assert_array_equal(y.transpose(0, 3, 1, 2), truth[0])
+
+
 def test_googlenet_by_caffes_names(tmp_path) -> None:
     """The model zoo's file: initialisers <layer>_w_0 and _b_0."""
     net = models.googlenet(num_classes=3, aux=False, seed=4)

@@ -11,8 +11,15 @@ torch = pytest.importorskip("torch", reason="torch is not installed (extra `orac
 REASON = backend.why_not("cpu")
 if REASON is None:
     from torch import nn
+    from torch.autograd import forward_ad
 
-    from pyinception.interop.torch import Conv2dReLU, LocalResponseNorm, kernels, replace_layers
+    from pyinception.interop.torch import (
+        Conv2dReLU,
+        LocalResponseNorm,
+        functions,
+        kernels,
+        replace_layers,
+    )
 
 pytestmark = [pytest.mark.oracles, pytest.mark.skipif(REASON is not None, reason=str(REASON))]
 
@@ -121,3 +128,56 @@ def test_compiled():
         compiled = torch.compile(mine, fullgraph=True, backend="aot_eager")
         assert error(compiled(x), right) <= 1e-5
     torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.Adam])
+def test_steps_of_a_fused_optimizer_are_seen(kind):
+    """They change parameters without counting it."""
+    mine, x = network(), image(2, 3, 15, 15)
+    replace_layers(mine)
+    with torch.no_grad():
+        before = mine(x)
+    optimizer = kind(mine.parameters(), 0.1, fused=True)
+    mine(x).square().mean().backward()
+    optimizer.step()
+    with torch.no_grad():
+        after = mine(x)
+        assert error(after, before) > 1e-3
+        assert error(after, copy.deepcopy(mine)(x)) <= 1e-5
+
+
+def test_transforms_and_autocast_are_pytorchs():
+    plain, x = network().requires_grad_(False), image(1, 3, 15, 15)
+    mine, t = copy.deepcopy(plain), torch.randn(1, 3, 15, 15)
+    replace_layers(mine)
+    value, tangent = torch.func.jvp(plain, (x,), (t,))
+    ours = torch.func.jvp(mine, (x,), (t,))
+    assert tangent.abs().max() > 0
+    assert error(ours[0], value) <= 1e-5 and error(ours[1], tangent) <= 1e-5
+    slopes = [torch.func.grad(lambda x, net=net: net(x).sum())(x) for net in (plain, mine)]
+    assert error(slopes[1], slopes[0]) <= 1e-5
+    with torch.autocast("cpu", torch.bfloat16):
+        assert mine(x).dtype == plain(x).dtype
+
+
+def test_tangents_are_never_lost():
+    x, w = image(1, 4, 6, 6), torch.randn(4, 4, 3, 3)
+    with pytest.raises(RuntimeError):
+        torch.func.jvp(lambda w: functions.conv2d(x, w), (w,), (torch.randn_like(w),))
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(x, torch.randn_like(x))
+        with pytest.raises(RuntimeError):
+            functions.conv2d(dual, w)
+        with pytest.raises(RuntimeError, match="no derivative"):
+            torch.ops.pyinception.conv2d(dual, w, None, [1, 1], [0, 0], False, False)
+
+
+def test_hooks_and_constants_that_are_not_ours_stay():
+    seen = []
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+    net[1].register_forward_hook(lambda *_: seen.append(1))
+    assert replace_layers(net) == 0
+    net(image(1, 3, 6, 6))
+    assert seen == [1]
+    for how in ({"k": 0.0}, {"alpha": -1e-4}, {"beta": -0.5}):
+        assert replace_layers(nn.Sequential(nn.LocalResponseNorm(5, **how))) == 0

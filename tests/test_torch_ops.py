@@ -237,14 +237,14 @@ def test_an_op_without_backward_says_so():
     window = (1, 1), (1, 1)
     for leaves in ((x.requires_grad_(), *rest), (x.detach(), rest[0].requires_grad_(), *rest[1:])):
         with pytest.raises(
-            RuntimeError, match="reduce_conv2d: the op has no backward and a tensor"
+            RuntimeError, match="reduce_conv2d: the op has no derivative and a tensor"
         ):
             torch.ops.pyinception.reduce_conv2d(*leaves, *window)
         with torch.no_grad():
             assert not torch.ops.pyinception.reduce_conv2d(*leaves, *window).requires_grad
     x, weights = module_arguments()
     weights[3].requires_grad_()
-    with pytest.raises(RuntimeError, match="inception_saved: the op has no backward"):
+    with pytest.raises(RuntimeError, match="inception_saved: the op has no derivative"):
         torch.ops.pyinception.inception_saved(x, weights)
 
 

@@ -201,6 +201,9 @@ def test_bad_pictures_are_named_and_not_trained_on(tmp_path, pictures, workers):
     result = judging.evaluate(trained.net, test, trained.recipe.augment(), bad="skip")
     assert result.as_dict()["unread"] == 1 and result.confusion().sum() == len(test) - 1
     assert result.accuracy == outcome.test_accuracy <= 1 - 1 / len(test)
+    ones = given | {"bad_images": "skip", "batch_size": 1, "epochs": 1}  # a batch of none
+    alone = train(tmp_path / "ones", ones, workers=workers)
+    assert alone.steps == len(data.load("tar", "train", root=shards, size=8)) - 1
 
 
 def test_workers_need_files_of_pictures(tmp_path):

@@ -12,12 +12,13 @@ class Looks {
   explicit Looks(const py::tuple& plain) : plain_(plain) {}
 
   // False for what has no looks: its call takes the long way.
-  bool add(PyObject* object) {
+  bool add(PyObject* object, int depth = 0) {
     if (object == Py_None) return put('-');
     if (PyTuple_CheckExact(object)) {
+      if (depth == kDeepest) return false;
       put('(');
       for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(object); ++i) {
-        if (!add(PyTuple_GET_ITEM(object, i))) return false;
+        if (!add(PyTuple_GET_ITEM(object, i), depth + 1)) return false;
       }
       return put(')');
     }
@@ -35,6 +36,8 @@ class Looks {
   py::bytes bytes() const { return py::bytes(text_); }
 
  private:
+  static constexpr int kDeepest = 8;  // no option nests deeper
+
   template <class T>
   bool put(T value) {
     text_.append(reinterpret_cast<const char*>(&value), sizeof value);

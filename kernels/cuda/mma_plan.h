@@ -167,6 +167,7 @@ inline double mma_clocks(const MmaShape& s, const MmaCost& cost, long long block
   const double busy = cost.clocks();
   long long resident = (shared_limit + 1024ll) / (bytes + 1024);
   if (resident > s.blocks) resident = s.blocks;
+  if (resident < 1) resident = 1;  // too large for a block: whoever asks declines by its bytes
   const long long most = (blocks + multiprocessors - 1) / multiprocessors;
   const double alone = busy / (s.threads == 128 ? kLoneEfficiency : 1) + cost.passes * kPassClocks;
   const double queued = (double)((most + resident - 1) / resident) * alone;

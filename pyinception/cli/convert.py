@@ -33,6 +33,8 @@ def convert(
     """
     from pyinception import convert as converting
 
+    if not out.endswith((".safetensors", ".onnx")):
+        raise ValueError(f"convert: OUT is {out!r}, expected a .safetensors or .onnx file")
     found = converting.convert(file, source, model)
     how = found.preprocessing
     if out.endswith(".onnx"):

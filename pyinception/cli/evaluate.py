@@ -47,7 +47,8 @@ def evaluate(
     """Report loss, accuracy (top 1 and 5, by class, by object size), the confusion of classes.
 
     Without --crops a run's images are prepared as in training, less all chance. With --crops they
-    are cut from the stored pictures: evaluate --crops 144 --ensemble RUN RUN.
+    are cut from the stored pictures: evaluate --crops 144 --ensemble RUN RUN. --data and --ensemble
+    mean --crops 1 where none is given.
     """
     import pyinception as pyi
     from pyinception.train import multicrop

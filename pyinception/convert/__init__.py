@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,9 @@ class Preprocessing:
     channels: str = "RGB"
 
     def __post_init__(self) -> None:
+        if not 0 < self.crop <= self.resize:
+            text = f"crop is {self.crop}, expected 1 ... resize = {self.resize}"
+            raise ValueError(f"Preprocessing: {text}")
         for name in ("mean", "std"):  # lists, as JSON gives them back
             object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
 
@@ -142,14 +146,19 @@ def convert(
     file = Path(path)
     if not file.is_file():
         raise FileNotFoundError(f"convert: there is no file {file}")
-    if source is None:
-        if file.suffix == ".safetensors" and checkpoint.load(file).record is not None:
-            return read(file)
-        source = _guess(file)
-    if source not in SOURCES:
+    if source not in (None, *SOURCES):
         expected = ", ".join(SOURCES)
         raise ConvertError(f"convert: source is {source!r}, expected one of {expected}")
-    net, name, how = SOURCES[source](file, model)
+    try:
+        if source is None:
+            if file.suffix == ".safetensors" and checkpoint.load(file).record is not None:
+                return read(file)
+            source = _guess(file)
+        net, name, how = SOURCES[source](file, model)
+    except ConvertError:
+        raise
+    except (ValueError, TypeError, IndexError) as error:  # arrays of strange ranks and kinds
+        raise ConvertError(f"convert: {file} is damaged or foreign: {error}") from None
     options = {"include_pad": False} if (source, name) == ("slim", "inception_v3") else {}
     return Converted(net, name, Preprocessing(**how), options)
 
@@ -173,13 +182,14 @@ def read(path: str | os.PathLike[str]) -> Converted:
     try:
         name, options = record["model"], dict(record["options"])
         how = Preprocessing(**record["preprocessing"])
-        build = getattr(models, name) if name in models.__all__ else None
-    except (KeyError, TypeError, ValueError):
-        build = None
-    if build is None:
-        raise ConvertError(f"read: {path} was not written by convert: its record is {record!r:.80}")
-    state = loaded.model
-    aux = any(key.startswith("aux") for key in state)
-    net = build(len(state["fc.bias"]), aux=aux, **options)
-    net.load_state_dict(state)
+        if name not in models.__all__:
+            raise KeyError(name)
+        build = getattr(models, name)
+        heads = {"aux": any(key.startswith("aux") for key in loaded.model)}
+        has_heads = "aux" in signature(build).parameters
+        net = build(len(loaded.model["fc.bias"]), **(heads if has_heads else {}) | options)
+        net.load_state_dict(loaded.model)
+    except (KeyError, TypeError, ValueError) as error:
+        what = f"its record is {record!r:.80} ({type(error).__name__}: {error})"
+        raise ConvertError(f"read: {path} was not written by convert: {what}") from None
     return Converted(net.eval(), name, how, options)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,8 @@ def read_arrays(path: Path) -> dict[str, Array]:
             with np.load(path, allow_pickle=False) as archive:
                 return {name: archive[name] for name in archive.files}
         except Exception as error:  # zipfile, zlib and NumPy raise a dozen kinds
-            raise ConvertError(f"convert: {path} is not a readable .npz ({error})") from None
+            kind = type(error).__name__  # NumPy's own text advises to unpickle
+            raise ConvertError(f"convert: {path} is not a readable .npz ({kind})") from None
     if path.suffix in (".pth", ".pt"):
         return _torch_arrays(path)
     text = "expected .safetensors, .npz, .pth, .pt or .caffemodel"
@@ -64,7 +65,7 @@ def load_onnx(path: Path, *, external_data: bool = False) -> Any:
     onnx = require_onnx("convert")
     try:
         model = onnx.load(path, load_external_data=external_data)
-        outside = [t.name for t in model.graph.initializer if t.data_location == t.EXTERNAL]
+        outside = [t.name or "?" for t in _tensors(model.graph) if t.data_location == t.EXTERNAL]
         if not outside:
             onnx.checker.check_model(model)
     except FileNotFoundError:
@@ -76,6 +77,17 @@ def load_onnx(path: Path, *, external_data: bool = False) -> Any:
         what = f"{len(outside)} tensors in other files ({outside[0]}, ...)"
         raise ConvertError(f"convert: {path} keeps {what}; pass external_data=True to read them")
     return model
+
+
+def _tensors(graph: Any) -> Iterator[Any]:
+    """Every tensor of a graph: initialisers, constants in attributes, those of graphs inside."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            yield from (attribute.t, *attribute.tensors)
+            for inner in (attribute.g, *attribute.graphs):
+                if inner.node or inner.initializer:
+                    yield from _tensors(inner)
 
 
 def initializers(path: Path) -> dict[str, Array]:

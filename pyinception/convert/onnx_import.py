@@ -260,8 +260,8 @@ class _Reader:
             # and no mean counts.
             ends = [b - a for a, b in zip(first, last, strict=True)]
             counted = kind is AvgPool2d and how.get("count_include_pad", 0)
-            if counted or any(not 0 <= e < s for e, s in zip(ends, stride, strict=True)):
-                raise _Fault(f"pads {list(padding)}")
+            if counted or ceil or any(e != s - 1 for e, s in zip(ends, stride, strict=True)):
+                raise _Fault(f"pads {list(padding)}, which are no ceil extents")
             ceil = True
         include = bool(how.get("count_include_pad", 0))
         self._layer(node, kind(kernel, stride, first, ceil, include))
@@ -295,14 +295,19 @@ class _Reader:
 
     def _reshape(self, node: Any, how: dict[str, Any]) -> None:
         shape = self._constant_of(node.input[1], "the shape")
-        if len(shape) != 2:
-            raise _Fault(f"shape {shape.tolist()}, expected rows")
+        if len(shape) != 2 or shape[0] > 0:
+            raise _Fault(f"shape {shape.tolist()}, expected (0 or -1, features)")
         self._step(node, "flatten")
 
     def _transpose(self, node: Any, how: dict[str, Any]) -> None:
         raise _Fault(f"perm {list(how.get('perm', []))}")
 
     def _squeeze(self, node: Any, how: dict[str, Any]) -> None:
+        axes = how.get("axes")
+        if axes is None and len(node.input) > 1:
+            axes = self._constant_of(node.input[1], "axes").tolist()
+        if sorted(int(a) % 4 for a in axes or ()) != [2, 3]:
+            raise _Fault(f"axes {axes}, expected rows and columns")
         self._step(node, "flatten")
 
     def _dropout(self, node: Any, how: dict[str, Any]) -> None:
@@ -322,7 +327,12 @@ class _Reader:
     # An input transform by channel: gather one, scale it, shift it, put it back.
     def _gather(self, node: Any, how: dict[str, Any]) -> None:
         index = self._constant_of(node.input[1], "the index")
-        if how.get("axis", 0) != 1 or index.size != 1 or node.input[0] != self.input:
+        if (
+            how.get("axis", 0) != 1
+            or index.size != 1
+            or index.min() < 0
+            or (node.input[0] != self.input)
+        ):
             raise _Fault("anything but one channel of the input")
         self._step(node, f"channel {int(index.item())}")
 

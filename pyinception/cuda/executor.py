@@ -102,14 +102,27 @@ def _suits(address: int, strides: Strides | None, array: Any, unit: int) -> bool
     return whole and address % (unit * array.dtype.itemsize) == 0
 
 
+def limits() -> tuple[int, int]:
+    """(bytes of shared memory a block may have, multiprocessors) of the current CUDA device."""
+    found: tuple[int, int] = core().cuda_device()
+    return found
+
+
 # ------------------------------------------------------------------------------------------ nobody
 
 
 class Dry:
-    """Takes operands of any address and runs nothing: whether the plans decline, and why."""
+    """Takes operands of any address and runs nothing: whether the plans decline, and why.
 
-    shared_limit = 163 << 10  # of a block on sm_80
+    ``device`` are the `limits` of the one in question, else those of sm_80.
+    """
+
+    shared_limit = 163 << 10
     multiprocessors = 108
+
+    def __init__(self, device: tuple[int, int] | None = None) -> None:
+        if device is not None:
+            self.shared_limit, self.multiprocessors = device
 
     def put(
         self, name: str, array: Any, *, output: bool = False, keeps: bool = False, unit: int = 0
@@ -231,7 +244,7 @@ class Runtime:
 
     def __init__(self, like: Any) -> None:
         self.like, self.module = like, array_module(like)
-        self.shared_limit, self.multiprocessors = core().cuda_device()
+        self.shared_limit, self.multiprocessors = limits()
         self.stream = int(self.module.cuda.get_current_stream().ptr)
         self.memory: list[Any] = []
 
@@ -241,7 +254,9 @@ class Runtime:
         if isinstance(array, Scratch):
             return array.address, dense(array.shape)
         strides, address = strides_of(array), _address(array)
-        if not _suits(address, strides, array, unit):
+        # Kernels read contiguous operands 16 bytes at a time; what is allocated begins on more.
+        lies_well = output or unit or address % 16 == 0
+        if not lies_well or not _suits(address, strides, array, unit):
             if output:
                 wanted = f"steps of {unit} elements" if unit else "contiguous memory"
                 raise BackendError(f"{name} has strides {array.strides} bytes, expected {wanted}")

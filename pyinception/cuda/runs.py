@@ -225,8 +225,13 @@ def _row_run(algorithm: str, key: Key, start: Callable[[tuple[Any, ...]], Any]) 
     return run
 
 
-def why_not(algorithm: str, key: Key, spec: Any, dtype: str) -> str | None:
-    """Why a plan declines ``spec`` with dense maps of ``dtype``; None where none does."""
+def why_not(
+    algorithm: str, key: Key, spec: Any, dtype: str, device: tuple[int, int] | None = None
+) -> str | None:
+    """Why a plan declines ``spec`` with dense maps of ``dtype``; None where none does.
+
+    ``device``: the `limits` of the one that is to run it; None asks for one like sm_80.
+    """
     if dtype not in STORAGES:
         return f"needs {', '.join(STORAGES)}, not {dtype}"
     if algorithm == "mma" and dtype == "float32":
@@ -234,7 +239,7 @@ def why_not(algorithm: str, key: Key, spec: Any, dtype: str) -> str | None:
     if algorithm == "tf32" and dtype != "float32":
         return f"needs float32, not {dtype}"
     try:
-        RUNS[algorithm][key](Dry(), spec, *operands(key, spec, dtype))
+        RUNS[algorithm][key](Dry(device), spec, *operands(key, spec, dtype))
     except Declined as declined:
         return str(declined)
     return None

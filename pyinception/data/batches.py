@@ -152,7 +152,7 @@ def _walk(
             for index, reason in zip(part, reasons, strict=True)
             if reason
         ]
-        if bad == "stop" or len(names) == len(part):
+        if bad == "stop":
             more = f" (and {len(names) - 1} more in this batch)" if len(names) > 1 else ""
             raise DatasetError(f"{dataset.name}: {names[0]}{more}")
         part = part[[not reason for reason in reasons]]

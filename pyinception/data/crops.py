@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyinception.data.dataset import require
+from pyinception.data.picture import MAX_PIXELS, PictureError
 
 COUNTS = (1, 10, 144)
 SCALES = (8, 9, 10, 11)  # sevenths of the crop
@@ -98,6 +99,8 @@ def cut(pixels: NDArray[np.uint8], size: int, count: int) -> NDArray[np.uint8]:
 
     Raises
     ------
+    PictureError
+        If the picture is so thin that it would have too many pixels when scaled.
     ImportError
         If Pillow is absent (extra ``train``).
     """
@@ -109,6 +112,9 @@ def cut(pixels: NDArray[np.uint8], size: int, count: int) -> NDArray[np.uint8]:
     scaled: dict[tuple[int, int], NDArray[np.uint8]] = {}
     for n, crop in enumerate(crops(pixels.shape[0], pixels.shape[1], size, count)):
         extent = crop.height, crop.width
+        if crop.height * crop.width > MAX_PIXELS:
+            text = f"scaled to {crop.height} x {crop.width}, the limit is {MAX_PIXELS:,} pixels"
+            raise PictureError(f"a picture of {pixels.shape[0]} x {pixels.shape[1]} {text}")
         if extent not in scaled:
             scaled[extent] = np.asarray(picture.resize(extent[::-1], bilinear))
         below, right = crop.top + crop.side, crop.left + crop.side

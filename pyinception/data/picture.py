@@ -10,6 +10,7 @@ never trained on garbled. The file's content decides its format, not its name.
 
 from __future__ import annotations
 
+import errno
 import io
 import warnings
 from collections.abc import Callable
@@ -30,6 +31,7 @@ MAX_PIXELS = 2**30 // 12  # 89,478,485: where Pillow starts to warn of decompres
 # they do not alias.
 _FILTERS = {"bilinear": "BILINEAR", "area": "BOX", "nearest": "NEAREST", "cubic": "BICUBIC"}
 FILTERS = tuple(_FILTERS)
+_OF_THE_FILE = (errno.ENOENT, errno.EISDIR, errno.EACCES, errno.ENOTDIR, errno.ELOOP)
 _ORIENTATION = 0x0112
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 _ALPHA = ("RGBA", "LA", "PA", "RGBa")
@@ -108,8 +110,13 @@ def read_picture(
         raise PictureError(_unidentified(source)) from None
     except pillow.DecompressionBombError:
         raise PictureError(f"more than {2 * max_pixels:,} pixels: decompression bomb") from None
+    except MemoryError:
+        raise  # no fault of the picture's
     # Decoders raise whatever their parser stumbled over: OSError, SyntaxError, struct.error ...
     except Exception as error:
+        number = getattr(error, "errno", None)  # a decoder's OSError has none
+        if number is not None and number not in _OF_THE_FILE:
+            raise
         raise PictureError(_reason(error)) from error
 
 

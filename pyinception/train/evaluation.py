@@ -146,6 +146,8 @@ def evaluate(
         ):
             for text in batch.skipped:
                 report.line(f"left out: {text}")
+            if not len(batch.labels):
+                continue
             logits = net(batch.images)
             predictions[batch.indices] = np.argmax(logits.data, axis=1)
             hits += _among_five(logits.data, batch.labels)
@@ -154,7 +156,10 @@ def evaluate(
     finally:
         report.stop()
         net.train(training)
-    loss = net_sum / int(np.sum(predictions >= 0))
+    read = int(np.sum(predictions >= 0))
+    if not read:
+        raise data.DatasetError(f"{dataset.name}: not one picture could be read")
+    loss = net_sum / read
     return Evaluation(dataset, predictions, loss, hits / len(dataset))
 
 
@@ -199,7 +204,7 @@ def load_trained(path: str | Path) -> Trained:
     record = loaded.record
     try:
         # The recipe of a run folder, in whose folder of checkpoints this file is.
-        recipe = resolve(record["recipe"]).located(Path(path).parent.parent)
+        recipe = resolve(record["recipe"]).located(Path(path).absolute().parent.parent)
         classes = [str(name) for name in record["classes"]]
         height, width, channels = (int(extent) for extent in record["shape"])
         shape = recipe.augment().shape((height, width, channels))

@@ -184,8 +184,8 @@ def _epoch(job: Job, checkpoint_steps: int, stop: Stop, report: Reporter) -> Non
         ):
             waited = time.perf_counter() - clocked
             rate = update.lr
-            loss, correct = step(net, update, batch, recipe)
             count = len(batch.labels)
+            loss, correct = step(net, update, batch, recipe) if count else (0.0, 0)
             now = time.perf_counter()
             seconds, clocked = now - clocked, now
             state.batch += 1
@@ -198,6 +198,9 @@ def _epoch(job: Job, checkpoint_steps: int, stop: Stop, report: Reporter) -> Non
             for text in batch.skipped:
                 report.line(f"left out: {text}")
                 run.add_metrics({"kind": "skipped", **where, "picture": text})
+            if not count:  # not one picture could be read: no step
+                report.advance(len(batch.skipped))
+                continue
             run.add_metrics(
                 {
                     "kind": "step",
@@ -223,6 +226,9 @@ def _epoch(job: Job, checkpoint_steps: int, stop: Stop, report: Reporter) -> Non
     if stop.signal and state.batch < data.steps_per_epoch(len(images), recipe.batch_size):
         job.save(run.last)
         return
+    if not state.seen:
+        raise data.DatasetError(f"{images.name}: not one picture of an epoch could be read")
+    job.save(run.last)  # the epoch's steps are safe however long the evaluation takes
     rate = state.seen / state.seconds if state.seconds else 0.0
     with update.applied():
         scores = evaluate(
@@ -265,7 +271,7 @@ def _example(dataset: data.Dataset, recipe: Recipe) -> NDArray[np.float32]:
     found = data.batches(
         dataset, 8, seed=0, epoch=0, shuffle=False, augment=normalise, bad=recipe.bad_images
     )
-    return next(found).images[:1]
+    return next(batch.images[:1] for batch in found if len(batch.labels))
 
 
 def step(net: Module, update: Update, batch: data.Batch, recipe: Recipe) -> tuple[float, int]:

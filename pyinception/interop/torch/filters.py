@@ -1,13 +1,15 @@
 """Packed filters that follow a parameter: packed again when its version or its memory changes.
 
-PyTorch counts in-place changes of a tensor (``_version``), but not those that go through
-``.data``: `forget` drops the packed copies after such a change.
+PyTorch counts in-place changes of a tensor (``_version``), but neither those of an optimizer with
+``fused=True`` nor those that go through ``.data``. After every step of an optimizer its parameters
+are forgotten here; `forget` drops the packed copies after a change through ``.data``.
 """
 
 import weakref
 from dataclasses import dataclass
 
 import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from pyinception import config
 from pyinception.prepack import Format, Packed, prepack
@@ -56,6 +58,15 @@ def pack(w: torch.Tensor, format: Format) -> Packed:
     """``w`` (K, C, R, S) in ``format``, in memory of its own."""
     krsc = w.detach().permute(0, 2, 3, 1).numpy()
     return config.with_threads(torch.get_num_threads(), prepack, krsc, format)
+
+
+def _after_step(optimizer: torch.optim.Optimizer, *_: object) -> None:
+    if _kept:
+        for group in optimizer.param_groups:
+            forget(*group["params"])
+
+
+register_optimizer_step_post_hook(_after_step)
 
 
 def forget(*tensors: torch.Tensor) -> None:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from torch.autograd import forward_ad
 from torch.autograd.function import once_differentiable
 
 from pyinception import workspace
@@ -262,7 +263,7 @@ def _kind(function: str, tensors: Any) -> str:
     kernels directly where nobody watches; packed filters, which no op takes, do so always. What is
     no dense CPU tensor is refused.
     """
-    wanted = packed = False
+    wanted, packed = in_forward_mode(), False  # a Function refuses tangents, an op loses them
     special, recording = torch.compiler.is_compiling(), torch.is_grad_enabled()
     for tensor in tensors:
         if type(tensor) in kernels.PLAIN:
@@ -283,6 +284,12 @@ def _kind(function: str, tensors: Any) -> str:
     if wanted:
         return "recorded"
     return "direct" if packed or not (special or _watched()) else "registered"
+
+
+def in_forward_mode() -> bool:
+    """Whether tensors may carry tangents: forward-mode differentiation, `torch.func.jvp`."""
+    level: int = forward_ad._current_level
+    return level >= 0
 
 
 def _watched() -> bool:

@@ -2,7 +2,8 @@
 
 Each is a subclass of PyTorch's own layer with the same parameters, so names, ``state_dict`` and
 optimizers stay as they are. Where one of our kernels does not fit (other dtypes and devices,
-torch.compile; for the normalisation also gradients) the layer computes as PyTorch's does.
+torch.compile, torch.func, autocast; for the normalisation also gradients) the layer computes as
+PyTorch's does.
 """
 
 import itertools
@@ -14,7 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from pyinception.interop.torch import kernels
-from pyinception.interop.torch.functions import convolve, is_direct
+from pyinception.interop.torch.functions import convolve, in_forward_mode, is_direct
 from pyinception.interop.torch.replace import BRANCHES
 
 
@@ -26,7 +27,7 @@ class Conv2dReLU(nn.Conv2d):
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if torch.compiler.is_compiling() or not _fits(x, self.weight):
+        if _elsewhere() or not _fits(x, self.weight):
             return F.relu(super().forward(x))
         return convolve((x, self.weight, self.bias), self.stride, self.padding, True, keep=True)
 
@@ -35,9 +36,19 @@ class LocalResponseNorm(nn.LocalResponseNorm):
     """y_c = x_c (k + alpha/size sum_{c' in window} x_c'^2)^-beta, ``size`` odd; x (N, C, H, W)."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if torch.compiler.is_compiling() or not (_fits(x) and is_direct("lrn", (x,))):
+        if _elsewhere() or not (_fits(x) and is_direct("lrn", (x,))):
             return super().forward(x)
         return kernels.lrn(x, self.size, float(self.alpha), float(self.beta), float(self.k))
+
+
+def _elsewhere() -> bool:
+    """Whether a compiler, a transform, forward mode or autocast wants PyTorch's own ops."""
+    return (
+        torch.compiler.is_compiling()
+        or torch.is_autocast_enabled("cpu")
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or in_forward_mode()
+    )
 
 
 def _fits(*tensors: torch.Tensor) -> bool:
@@ -74,12 +85,13 @@ def _replace_in(model: nn.Module, shared: set[int]) -> int:
     found = 0
     children = [*model._modules.items(), ("", None)]
     for (_, layer), (after, behind) in itertools.pairwise(children):
-        if type(layer) is nn.LocalResponseNorm and layer.size % 2 == 1:
+        if type(layer) is nn.LocalResponseNorm and _is_lrn(layer):
             layer.__class__ = LocalResponseNorm
             found += 1
         elif (
             isinstance(model, nn.Sequential)
             and type(behind) is nn.ReLU
+            and not _hooked(behind)  # an Identity would call them with other results, or never
             and _is_conv(layer)
             and id(layer) not in shared  # elsewhere it may have no ReLU behind it
         ):
@@ -91,8 +103,17 @@ def _replace_in(model: nn.Module, shared: set[int]) -> int:
     return found
 
 
+def _hooked(layer: nn.Module) -> bool:
+    names = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return any(getattr(layer, name) for name in names)
+
+
+def _is_lrn(layer: nn.LocalResponseNorm) -> bool:
+    return layer.size % 2 == 1 and layer.alpha >= 0 and layer.beta >= 0 and layer.k > 0
+
+
 def _is_conv(layer: Any) -> bool:
-    if type(layer) is not nn.Conv2d or layer._forward_hooks or layer._forward_pre_hooks:
+    if type(layer) is not nn.Conv2d or _hooked(layer):
         return False
     if layer.padding == "same" and any(extent % 2 == 0 for extent in layer.kernel_size):
         return False  # PyTorch pads such a filter by more on one side

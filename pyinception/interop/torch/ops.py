@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.autograd import forward_ad
 
 from pyinception.backend import BackendError
 from pyinception.interop.torch import kernels, operands
@@ -162,8 +163,9 @@ def _recorded(name: str) -> Callable[..., Any]:
     """The op where gradients are recorded: they would be lost without a word."""
 
     def refuse(*arguments: Any, **options: Any) -> Any:
-        if torch.is_grad_enabled() and any(t.requires_grad for t in _tensors(arguments)):
-            text = "the op has no backward and a tensor requires gradients"
+        recording, forward_mode = torch.is_grad_enabled(), forward_ad._current_level >= 0
+        if any((recording and t.requires_grad) or forward_mode for t in _tensors(arguments)):
+            text = "the op has no derivative and a tensor requires gradients or may have tangents"
             remedy = "call the functions of pyinception.interop.torch, or under torch.no_grad()"
             raise RuntimeError(f"torch.ops.pyinception.{name}: {text}; {remedy}")
         with torch._C._AutoDispatchBelowAutograd():
