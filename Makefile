@@ -49,7 +49,7 @@ test: $(STAMPS)/dev
 	@echo "Left out: comparisons with other frameworks ('make test-all'), CUDA kernels ('make test-cuda')."
 
 test-cuda: $(STAMPS)/dev
-	$(BIN)/python -m pytest -q -n 2 --dist loadgroup -m cuda
+	$(BIN)/python -m pytest -q -n 2 -m cuda
 
 test-all: $(STAMPS)/oracles
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m oracles
