@@ -12,18 +12,6 @@ from cuda_run import STORAGES, assert_only_slice_written, integers, plan, sliced
 from pyinception.kernels import cuda_args, reference
 
 KB = 1024
-# map, C, and the widths (K0 .. K5): 1x1, reduce of 3x3, 3x3, reduce of 5x5, 5x5, projection
-MODULES = {
-    "3a": (28, 192, (64, 96, 128, 16, 32, 32)),
-    "3b": (28, 256, (128, 128, 192, 32, 96, 64)),
-    "4a": (14, 480, (192, 96, 208, 16, 48, 64)),
-    "4b": (14, 512, (160, 112, 224, 24, 64, 64)),
-    "4c": (14, 512, (128, 128, 256, 24, 64, 64)),
-    "4d": (14, 512, (112, 144, 288, 32, 64, 64)),
-    "4e": (14, 528, (256, 160, 320, 32, 128, 128)),
-    "5a": (7, 832, (256, 160, 320, 32, 128, 128)),
-    "5b": (7, 832, (384, 192, 384, 48, 128, 128)),
-}
 PLAIN, REDUCE3, FILTER3, REDUCE5, FILTER5, PROJECTION = range(6)
 SAVED = ("r3", "r5", "pooled", "argmax")
 

@@ -273,3 +273,24 @@ def test_networks_that_onnx_cannot_say(tmp_path) -> None:
     with pytest.raises(convert.ConvertError, match=re.escape("ONNX has no node for Mul")):
         convert.export(Doubled(), (1, 4, 4, 3), tmp_path / "net.onnx")
     assert not (tmp_path / "net.onnx").exists()
+
+
+def test_an_imported_graph_has_gradients(tmp_path) -> None:
+    """Through a channel, a flatten of a map, a convolution: against differences in float64."""
+    draw = np.random.default_rng(3)
+    arrays = {
+        "i": np.array(1), "one": np.array([1]), "s": np.array(0.5, np.float32),
+        "w": draw.standard_normal((2, 1, 3, 3)).astype(np.float32),
+        "m": draw.standard_normal((3, 2 * 3 * 2)).astype(np.float32),
+    }  # fmt: skip
+    nodes = [
+        node("Gather", "x i", "g", axis=1),
+        node("Unsqueeze", "g one", "u"),
+        node("Mul", "u s", "v"),
+        node("Conv", "v w", "c"),
+        node("Flatten", "c", "f"),
+        node("Gemm", "f m", "y", transB=1),
+    ]
+    write(tmp_path / "net.onnx", nodes, arrays, shape=("N", 3, 5, 4), outputs={"y": [3]})
+    net = convert.read_onnx(tmp_path / "net.onnx").astype(np.float64)
+    pyi.gradcheck(net, draw.standard_normal((2, 5, 4, 3)))

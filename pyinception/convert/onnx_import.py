@@ -29,6 +29,7 @@ from pyinception.layers import (
     Relu,
 )
 from pyinception.module import Module
+from pyinception.op import Op
 from pyinception.tensor import Tensor
 
 Step = tuple[str, str, list[str]]  # what runs: a layer's name or a word; its result; its inputs
@@ -90,37 +91,43 @@ class OnnxNetwork(Module):
         return layer
 
 
-class _Channel(ops.Reshape):
+class _Channel(Op):
     """y = x[..., c : c + 1], a view."""
 
     def __init__(self, channel: int) -> None:
         self.channel = channel
 
     def forward(self, x: Array) -> Array:
+        self.x_shape = tuple(x.shape)
         return x[..., self.channel : self.channel + 1]
 
     def backward(self, gy: Array) -> Array:
-        raise NotImplementedError("channel: an imported input transform has no gradient")
+        gx = workspace.empty(self.x_shape, gy)
+        gx[...] = 0
+        gx[..., self.channel : self.channel + 1] = gy
+        return gx
 
 
-class _Rows(ops.Reshape):
-    """y (N, C H W) = x (N, H, W, C) in the order of channels first; rows stay as they are."""
+class _Rows(Op):
+    """y (N, C H W) = x (N, H, W, C) in the order of channels first."""
 
-    def __init__(self) -> None:
-        pass
+    shares_gradient = True
 
     def forward(self, x: Array) -> Array:
-        if x.ndim == 2:
-            return x
-        n, h, w, c = x.shape
-        if (h, w) == (1, 1) and x.flags.c_contiguous:
-            return x.reshape(n, c)
+        self.x_shape = n, h, w, c = x.shape
         y = workspace.empty((n, c, h, w), x)
         workspace.host(_turn, x, y)
         return y.reshape(n, c * h * w)
 
     def backward(self, gy: Array) -> Array:
-        raise NotImplementedError("flatten: an imported flatten has no gradient")
+        n, h, w, c = self.x_shape
+        return gy.reshape(n, c, h, w).transpose(0, 2, 3, 1)
+
+
+def _flatten(x: Tensor) -> Tensor:
+    if len(x.shape) == 2 or x.shape[1:3] == (1, 1):
+        return ops.flatten(x)
+    return _Rows()(x)
 
 
 def _turn(x: Array, y: Array) -> None:
@@ -133,7 +140,7 @@ _WORDS: dict[str, Callable[..., Tensor]] = {
     "add": lambda a, b: a + b,
     "mean": lambda x: GlobalAvgPool()(x),
     "relu": lambda x: Relu()(x),
-    "flatten": lambda x: _Rows()(x),
+    "flatten": _flatten,
 }
 
 

@@ -10,12 +10,14 @@ from typing import Any
 
 from pyinception import init, ops
 from pyinception.layers import Dropout, Linear
+from pyinception.models.googlenet import WIDTHS
 from pyinception.models.rows import Network, Unit, batch_norm_unit
 from pyinception.module import Module
 from pyinception.tensor import Tensor
 
 
-def _four(n1: int, r3: int, n3: int, r5: int, n5: int, proj: int) -> str:
+def _four(module: str) -> str:
+    n1, r3, n3, r5, n5, proj = WIDTHS[module]
     return f"1x1 {n1} | 1x1 {r3} > 3x3 {n3} | 1x1 {r5} > 3x3 {n5} | max 3x3 > 1x1 {proj}"
 
 
@@ -25,17 +27,17 @@ GOOGLENET_BN = (                                                # at 224 x 224: 
     ("conv2",        "1x1 64"),                                 #  56 x  56 x   64
     ("conv3",        "3x3 192"),                                #  56 x  56 x  192
     ("pool2",        "max 3x3/2c"),                             #  28 x  28 x  192
-    ("inception_3a", _four(64, 96, 128, 16, 32, 32)),           #  28 x  28 x  256
-    ("inception_3b", _four(128, 128, 192, 32, 96, 64)),         #  28 x  28 x  480
+    ("inception_3a", _four("3a")),                              #  28 x  28 x  256
+    ("inception_3b", _four("3b")),                              #  28 x  28 x  480
     ("pool3",        "max 3x3/2c"),                             #  14 x  14 x  480
-    ("inception_4a", _four(192, 96, 208, 16, 48, 64)),          #  14 x  14 x  512, head
-    ("inception_4b", _four(160, 112, 224, 24, 64, 64)),         #  14 x  14 x  512
-    ("inception_4c", _four(128, 128, 256, 24, 64, 64)),         #  14 x  14 x  512
-    ("inception_4d", _four(112, 144, 288, 32, 64, 64)),         #  14 x  14 x  528, head
-    ("inception_4e", _four(256, 160, 320, 32, 128, 128)),       #  14 x  14 x  832
+    ("inception_4a", _four("4a")),                              #  14 x  14 x  512, head
+    ("inception_4b", _four("4b")),                              #  14 x  14 x  512
+    ("inception_4c", _four("4c")),                              #  14 x  14 x  512
+    ("inception_4d", _four("4d")),                              #  14 x  14 x  528, head
+    ("inception_4e", _four("4e")),                              #  14 x  14 x  832
     ("pool4",        "max 2x2/2c"),                             #   7 x   7 x  832
-    ("inception_5a", _four(256, 160, 320, 32, 128, 128)),       #   7 x   7 x  832
-    ("inception_5b", _four(384, 192, 384, 48, 128, 128)),       #   7 x   7 x 1024
+    ("inception_5a", _four("5a")),                              #   7 x   7 x  832
+    ("inception_5b", _four("5b")),                              #   7 x   7 x 1024
 )  # fmt: skip
 
 

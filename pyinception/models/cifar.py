@@ -8,20 +8,8 @@ from functools import partial
 
 from pyinception import init
 from pyinception.layers import ConvBatchNorm
+from pyinception.models.googlenet import WIDTHS
 from pyinception.models.rows import Network, plain_unit
-
-# name suffix: 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, pool projection; GoogLeNet's own widths
-WIDTHS = {
-    "3a": (64, 96, 128, 16, 32, 32),
-    "3b": (128, 128, 192, 32, 96, 64),
-    "4a": (192, 96, 208, 16, 48, 64),
-    "4b": (160, 112, 224, 24, 64, 64),
-    "4c": (128, 128, 256, 24, 64, 64),
-    "4d": (112, 144, 288, 32, 64, 64),
-    "4e": (256, 160, 320, 32, 128, 128),
-    "5a": (256, 160, 320, 32, 128, 128),
-    "5b": (384, 192, 384, 48, 128, 128),
-}
 
 
 def _rows(stem: tuple[tuple[str, str], ...], fives: str) -> tuple[tuple[str, str], ...]:

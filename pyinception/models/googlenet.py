@@ -37,6 +37,12 @@ TRUNK: tuple[tuple[Any, ...], ...] = (
     ("drop",          "dropout",  0.4),
 )  # fmt: skip
 
+# "3a" ... "5b": 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, pool projection
+WIDTHS: dict[str, tuple[int, ...]] = {
+    name.removeprefix("inception_"): tuple(numbers)
+    for name, kind, *numbers in TRUNK
+    if kind == "inception"
+}
 HEADS = {"inception_4a": "aux1", "inception_4d": "aux2"}
 
 

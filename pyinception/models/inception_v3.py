@@ -64,10 +64,7 @@ V3 = (
 
 _PAIR = "1x1 64 > 3x3 64"  # figure 5: the 5x5 is a chain of two 3x3, beside one 3x3
 V2 = (                               # at 299 x 299: output
-    ("conv1a", "3x3/2v 32"),         # 149 x 149 x   32
-    ("conv2a", "3x3v 32"),           # 147 x 147 x   32
-    ("conv2b", "3x3 64"),            # 147 x 147 x   64
-    ("pool1",  "max 3x3/2v"),        #  73 x  73 x   64
+    *STEM[:4],                       #  73 x  73 x   64
     ("conv3a", "3x3v 80"),           #  71 x  71 x   80
     ("conv4a", "3x3/2v 192"),        #  35 x  35 x  192
     ("conv4b", "3x3 288"),           #  35 x  35 x  288
