@@ -72,13 +72,6 @@ def _simt_runs() -> dict[Key, Run]:
         conv_wgrad(on, reduce, x, gr, r, gwr, gbr)
         conv_wgrad(on, last, r, gy, y, gw, gb)
 
-    def inception_fprop(on, spec, x, weights, y, saved):
-        records.inception(on, "inception_fprop", spec, weights, saved, False, x=x, y=y)
-
-    def inception_backward(on, spec, gy, x, weights, y, saved, gx, grads):
-        maps = {"x": x, "y": y, "gy": gy, "gx": gx, "grads": grads}
-        records.inception(on, "inception_backward", spec, weights, saved, False, **maps)
-
     def max_pool_fprop(on, spec, x, y, argmax):
         records.pool(on, "pool_fprop", spec, x=x, y=y, argmax=argmax)
 
@@ -96,15 +89,6 @@ def _simt_runs() -> dict[Key, Run]:
 
     def lrn_dgrad(on, spec, gy, x, gx):
         records.lrn(on, "lrn_dgrad", spec, x, gy=gy, gx=gx)
-
-    def linear_fprop(on, spec, x, w, b, y):
-        conv_fprop(on, _pointwise(spec), x, w, b, y)
-
-    def linear_dgrad(on, spec, gy, w, y, gx):
-        conv_dgrad(on, _pointwise(spec), gy, w, y, gx, False)
-
-    def linear_wgrad(on, spec, x, gy, y, gw, gb):
-        conv_wgrad(on, _pointwise(spec), x, gy, y, gw, gb)
 
     def softmax_cross_entropy_fprop(on, spec, logits, labels, loss, probs):
         how = {"logits": logits, "labels": labels, "loss": loss, "probs": probs}
@@ -131,7 +115,8 @@ def _simt_runs() -> dict[Key, Run]:
     def dropout_fprop(on, spec, x, y, seed, step, layer, first_sample):
         records.dropout(on, spec, x, y, seed, step, layer, first_sample)
 
-    return _by_key(locals()) | {("dropout", "dgrad"): dropout_fprop}
+    runs = _by_key(locals())
+    return runs | _built_on(runs, tensor_cores=False) | {("dropout", "dgrad"): dropout_fprop}
 
 
 # ------------------------------------------------------------------------------------ tensor cores
@@ -160,23 +145,34 @@ def _mma_runs() -> dict[Key, Run]:
         records.conv_mma_wgrad(on, reduce, x, gr, gwr, gbr)
         records.conv_mma_wgrad(on, last, r, masked, gw, gb)
 
+    runs = _by_key(locals())
+    return runs | _built_on(runs, tensor_cores=True)
+
+
+# ----------------------------------------------------------------------------------- on either rung
+
+
+def _built_on(runs: dict[Key, Run], tensor_cores: bool) -> dict[Key, Run]:
+    """A linear layer by the rung's convolutions, a module by the rung's plans."""
+
+    def linear_fprop(on, spec, x, w, b, y):
+        runs["conv", "fprop"](on, _pointwise(spec), x, w, b, y)
+
+    def linear_dgrad(on, spec, gy, w, y, gx):
+        runs["conv", "dgrad"](on, _pointwise(spec), gy, w, y, gx, False)
+
+    def linear_wgrad(on, spec, x, gy, y, gw, gb):
+        runs["conv", "wgrad"](on, _pointwise(spec), x, gy, y, gw, gb)
+
     def inception_fprop(on, spec, x, weights, y, saved):
-        records.inception(on, "inception_fprop", spec, weights, saved, True, x=x, y=y)
+        records.inception(on, "inception_fprop", spec, weights, saved, tensor_cores, x=x, y=y)
 
     def inception_backward(on, spec, gy, x, weights, y, saved, gx, grads):
         maps = {"x": x, "y": y, "gy": gy, "gx": gx, "grads": grads}
-        records.inception(on, "inception_backward", spec, weights, saved, True, **maps)
+        records.inception(on, "inception_backward", spec, weights, saved, tensor_cores, **maps)
 
-    def linear_fprop(on, spec, x, w, b, y):
-        conv_fprop(on, _pointwise(spec), x, w, b, y)
-
-    def linear_dgrad(on, spec, gy, w, y, gx):
-        conv_dgrad(on, _pointwise(spec), gy, w, y, gx, False)
-
-    def linear_wgrad(on, spec, x, gy, y, gw, gb):
-        conv_wgrad(on, _pointwise(spec), x, gy, y, gw, gb)
-
-    return _by_key(locals())
+    made = locals()
+    return _by_key({name: run for name, run in made.items() if callable(run)})
 
 
 def _by_key(runs: dict[str, Any]) -> dict[Key, Run]:
