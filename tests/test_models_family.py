@@ -104,6 +104,16 @@ def test_blocks_fold_and_replay(text: str) -> None:
     assert any(isinstance(m, ConvBatchNorm) for m in net.modules())
 
 
+@pytest.mark.parametrize("bias", [False, 0.3])
+def test_a_convolution_with_its_norm_is_one_convolution(bias: float | bool) -> None:
+    net = ConvBatchNorm(5, 7, 3, 2, bias=bias)
+    pyi.init.initialise(net, 3)
+    randomised(net)
+    x = np.random.default_rng(5).standard_normal((2, 7, 6, 5)).astype(np.float32)
+    y = net(x).data
+    assert np.abs(fold_batch_norms(net)(x).data - y).max() <= 1e-5 * np.abs(y).max() > 0
+
+
 @pytest.mark.parametrize("text", BLOCKS.values(), ids=BLOCKS)
 def test_gradients_of_blocks(text: str) -> None:
     """Batch norms in training, against differences in float64."""

@@ -157,7 +157,8 @@ def test_transforms_and_autocast_are_pytorchs():
     slopes = [torch.func.grad(lambda x, net=net: net(x).sum())(x) for net in (plain, mine)]
     assert error(slopes[1], slopes[0]) <= 1e-5
     with torch.autocast("cpu", torch.bfloat16):
-        assert mine(x).dtype == plain(x).dtype
+        first, own = plain[0](x), mine[0](x)  # the next layers would cast what ours gave
+        assert own.dtype == first.dtype == torch.bfloat16
 
 
 def test_tangents_are_never_lost():
