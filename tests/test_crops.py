@@ -239,3 +239,8 @@ def test_the_command(runs, tmp_path, monkeypatch, capsys):
     assert "2 runs are given, add --ensemble" in capsys.readouterr().err
     assert main.run(["evaluate", "a", "--crops", "7", *where]) == 1
     assert "1, 10 or 144" in capsys.readouterr().err
+
+
+def test_a_picture_too_thin_to_be_scaled() -> None:
+    with pytest.raises(ValueError, match=r"a picture of 2 x 90000 scaled to 256 x 11520000, the"):
+        cut(np.zeros((2, 90_000, 3), np.uint8), 224, 1)

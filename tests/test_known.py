@@ -235,3 +235,13 @@ def test_memory_is_bounded(monkeypatch):
     for extent in range(3, 12):
         pyi.conv2d(draw(1, extent, 3, 2), draw(4, 3, 3, 2))
         assert 1 <= len(dispatch.known_calls) <= 3
+
+
+def test_options_without_end_are_refused() -> None:
+    nested: tuple = ()
+    for _ in range(5000):
+        nested = (nested,)
+    x, w = np.ones((1, 4, 4, 2), np.float32), np.ones((2, 1, 1, 2), np.float32)
+    assert known.find(("conv2d", nested)) == (None, None)
+    with pytest.raises((TypeError, ValueError, RecursionError)):
+        pyi.conv2d(x, w, stride=nested)

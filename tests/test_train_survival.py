@@ -360,3 +360,43 @@ def test_data_says_kind_and_place(tmp_path, pictures):
     assert stored.root == "../../data" and stored.located(tmp_path / "runs" / "a") == found
     (tmp_path / "config.toml").write_text(resolve(PICTURES | {"root": "x"}).to_toml())
     assert resolve(read_toml(tmp_path / "config.toml")).mean == (0.5, 0.4, 0.3)
+
+
+# ---------------------------------------------------------------- cut between training and judging
+
+
+def test_an_epochs_steps_are_safe_before_it_is_judged(tmp_path, monkeypatch):
+    """kill -9 while the test images are looked at: the resumed run has the bits of a whole one."""
+
+    def killed(*args, **how):
+        raise KeyboardInterrupt
+
+    train(tmp_path / "whole", DIGITS)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "evaluate", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path / "cut", DIGITS)
+    record = checkpoint.load(tmp_path / "cut/checkpoints/last.safetensors").record
+    assert record["state"]["batch"] == 3 and record["state"]["epoch"] == 0
+    train(tmp_path / "cut", DIGITS, resume=True)
+    states = [
+        checkpoint.load(tmp_path / name / "checkpoints/last.safetensors").model
+        for name in ("whole", "cut")
+    ]
+    assert states[0].keys() == states[1].keys()
+    assert all(states[0][name].tobytes() == states[1][name].tobytes() for name in states[0])
+
+
+def test_a_machine_without_memory_costs_no_picture(tmp_path, pictures, monkeypatch):
+    def out_of_memory(*args):
+        raise MemoryError
+
+    path = next((pictures / "train").rglob("*.png"))
+    monkeypatch.setattr(data.picture, "_fit", out_of_memory)
+    with pytest.raises(MemoryError):
+        data.picture.read_picture(path, (8, 8))
+    monkeypatch.setattr(
+        data.picture, "_fit", lambda *args: (_ for _ in ()).throw(OSError(errno.EMFILE, "files"))
+    )
+    with pytest.raises(OSError, match="files"):
+        data.picture.read_picture(path, (8, 8))
