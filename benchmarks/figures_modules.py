@@ -26,7 +26,7 @@ def modules(tensor_cores: bool, quick: bool = False) -> Figure:
 
     if reason := compilers.why_not():
         raise Unavailable(reason)
-    from module_problems import MODULES
+    from pyinception.bench.shapes import MODULES
 
     first = "tf32 within its bound" if tensor_cores else "fp32 within 1e-5 of the CPU backend"
     figure = Figure(
@@ -46,7 +46,9 @@ def modules(tensor_cores: bool, quick: bool = False) -> Figure:
 def _add(figure: Figure, name: str, tensor_cores: bool, storage: str) -> None:
     from cuda_run import Memory
     from module_device import Device
-    from module_problems import MODULES, Module
+    from module_problems import Module
+
+    from pyinception.bench.shapes import MODULES
 
     extent, c, widths = MODULES[name]
     n = 2 if extent == 7 else 1

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from cuda_run import Memory, Refused, open_device, plan
 from module_device import Device
-from module_problems import MODULES, SAVED, Forward, Gradients, Module
+from module_problems import SAVED, Forward, Gradients, Module
 
 import pyinception as pyi
+from pyinception.bench.shapes import MODULES
 
 # rung, storage: fp32 on tensor cores is multiplied as tf32
 RUNGS = [(False, "fp32"), (False, "bf16"), (False, "fp16"), (True, "bf16"), (True, "fp16"),
