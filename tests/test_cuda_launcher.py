@@ -9,19 +9,10 @@ import subprocess
 
 import numpy as np
 import pytest
-import test_cuda_compile
-import test_cuda_mma
-import test_cuda_mma_sm75
-import test_cuda_simt
+from cuda_registers import REGISTERS
 from cuda_run import CUDA, CXX, NVCC, core
 from pyinception.kernels import cuda_args, cuda_mma_args
 
-ENTRIES = (
-    test_cuda_simt.REGISTERS
-    | {"reduce_conv": test_cuda_compile.REGISTERS}
-    | {name.removesuffix(".cu"): table for name, table in test_cuda_mma.REGISTERS.items()}
-    | {"mma_sm75": test_cuda_mma_sm75.REGISTERS}
-)
 CORE = CUDA.parents[1] / "csrc" / "core"
 
 
@@ -31,7 +22,7 @@ class Entry(ctypes.Structure):
 
 @pytest.mark.skipif(NVCC is None, reason="no nvcc found")
 def test_every_entry_has_its_kernel(tmp_path):
-    sources = [str(CUDA / f"{name}.cu") for name in (*ENTRIES, "launcher")]
+    sources = [str(CUDA / f"{name}.cu") for name in (*REGISTERS, "launcher")]
     flags = [
         "-std=c++17",
         "-shared",
@@ -45,7 +36,7 @@ def test_every_entry_has_its_kernel(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     library = ctypes.CDLL(str(tmp_path / "all.so"))
-    for source, entries in ENTRIES.items():
+    for source, entries in REGISTERS.items():
         table = (Entry * (len(entries) + 1)).in_dll(library, f"pyi_cuda_{source}_entries")
         assert len({e.name for e in table}) == len(table)
         assert {e.name.decode() for e in table[:-1]} == set(entries)

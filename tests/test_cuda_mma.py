@@ -1,10 +1,8 @@
 """What can be held of the tensor-core kernels without running them.
 
-Records equal in C++ and NumPy; the plans of all modules, and what they decline; clean compilation
-for every architecture from sm_80, no spills, within a register budget.
+Records equal in C++ and NumPy; the plans of all modules, and what they decline.
 """
 
-import ctypes
 import re
 import shutil
 import subprocess
@@ -13,7 +11,6 @@ import numpy as np
 import pytest
 from mma_problems import Conv, Inception, ReduceConv
 from mma_runs import (
-    CUDA,
     CXX,
     KB,
     MODULES,
@@ -23,7 +20,6 @@ from mma_runs import (
     made_up_addresses,
 )
 from pyinception.kernels import cuda_mma_args as records
-from test_cuda_compile import nvrtc
 
 HEADER = ROOT / "kernels" / "cuda_mma_args.h"
 NVCC = shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
@@ -40,27 +36,6 @@ RECORDS = {
     "FlipFilterMmaArgs": records.FLIP_FILTER_MMA_ARGS,
     "FlipFiltersMmaArgs": records.FLIP_FILTERS_MMA_ARGS,
 }
-
-# Registers a thread may have: the most of ptxas 13.0 over these architectures. 65,536 a
-# multiprocessor make one block of a wide tile (256 threads) and two or three of the others (128).
-TYPES = ("tf32", "bf16", "fp16")
-REGISTERS = {
-    "reduce_conv_mma.cu": {
-        f"reduce_conv_mma_{kind}_{tile}": most
-        for kind in TYPES
-        for tile, most in {"wide": 255, "tall": 255, "flat": 255 if kind == "tf32" else 168}.items()
-    },
-    "conv_mma.cu": {
-        f"conv_mma_{kind}_{tile}": most
-        for kind in TYPES
-        for tile, most in {"wide": 255, "tall": 255, "flat": 255 if kind == "tf32" else 168}.items()
-    }
-    | {f"conv_wgrad_mma_{kind}": 168 for kind in TYPES}
-    | {"mask_units": 64, "flip_filter": 64, "flip_filters": 64, "sum_mma_chunks": 64},
-    "inception_mma.cu": {f"inception_mma_{kind}": 255 for kind in TYPES},
-}
-# The build stops at a spill on every architecture of its list; registers are counted on three.
-ARCHITECTURES = ("80", "90a", "120")
 
 
 # ---- records -----------------------------------------------------------------------------------
@@ -304,72 +279,3 @@ def test_chunks_follow_shape_and_batch():
             record = Planned("conv_wgrad_mma", asked).record
             assert 1 <= record["chunks"] <= 64 and record["chunk_pixels"] % 32 == 0
             assert record["chunks"] * record["chunk_pixels"] >= 256 * extent**2
-
-
-# ---- compilation -------------------------------------------------------------------------------
-@needs_nvcc
-@pytest.mark.parametrize("source", REGISTERS)
-@pytest.mark.parametrize("arch", ARCHITECTURES)
-def test_compiles_without_spills(arch, source, tmp_path):
-    gates = "-Xptxas=-v,--warn-on-spills,--warn-on-local-memory-usage,-Werror"
-    target = ["-gencode", f"arch=compute_{arch},code=sm_{arch}"]
-    command = [NVCC, "-std=c++17", "-cubin", *target, gates, str(CUDA / source)]
-    done = subprocess.run([*command, "-o", str(tmp_path / "k")], capture_output=True, text=True,
-                          check=False)  # fmt: skip
-    said = done.stdout + done.stderr
-    assert done.returncode == 0 and not re.search(r"warning|C75\d\d", said), said
-    used = {}
-    for part in said.split("Compiling entry function '")[1:]:
-        name = part.split("'")[0]
-        frame = re.search(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+)", part)
-        assert frame.groups() == ("0", "0", "0"), part
-        assert " bytes smem" not in part, part  # all shared memory is asked for at launch
-        used[name] = int(re.search(r"Used (\d+) registers", part).group(1))
-    most = REGISTERS[source]
-    assert used.keys() == most.keys()
-    assert {n: r for n, r in used.items() if r > most[n]} == {}
-
-
-@needs_nvcc
-@pytest.mark.parametrize("source", REGISTERS)
-def test_ptx(source, tmp_path):
-    path = tmp_path / "k.ptx"
-    command = [NVCC, "-std=c++17", "-ptx", "-arch=compute_80", str(CUDA / source), "-o", str(path)]
-    subprocess.run(command, check=True)
-    entries = re.findall(r"\.entry (\w+)\((.*?)(?=\.visible|\Z)", path.read_text(), re.DOTALL)
-    assert {entry for entry, _ in entries} == set(REGISTERS[source])
-    for entry, body in entries:
-        # max.f32 would lose NaN in relu (max.NaN.f32 is the pool's); atomics, the order of a sum
-        assert not re.search(r"\b(max|min)\.f32|\.f64|\batom|\bred\.|\.local|\bcall\b", body), entry
-        assert not re.search(r"\b(div|rem)\.[us](32|64)", body), f"{entry} divides"
-        if "_mma_" in entry and entry != "sum_mma_chunks":
-            kind = next(part for part in entry.split("_") if part in TYPES)
-            form = {"tf32": "m16n8k8.row.col.f32.tf32", "bf16": "m16n8k16.row.col.f32.bf16",
-                    "fp16": "m16n8k16.row.col.f32.f16"}[kind]  # fmt: skip
-            assert set(re.findall(r"mma\.sync\.aligned\.(\S+?)\.\w+\.f32 ", body)) == {form}
-            assert "wgrad" in entry or "st.global.v4.u32" in body
-
-
-@pytest.mark.parametrize("source", REGISTERS)
-def test_nvrtc_compiles_the_same_source(source):
-    library = nvrtc()
-    if library is None:
-        pytest.skip("no NVRTC found (pip install nvidia-cuda-nvrtc)")
-    program, size = ctypes.c_void_p(), ctypes.c_size_t()
-    text, name = (CUDA / source).read_bytes(), source.encode()
-    assert library.nvrtcCreateProgram(ctypes.byref(program), text, name, 0, None, None) == 0
-    options = [b"--gpu-architecture=compute_80", b"--std=c++17", b"-I" + bytes(CUDA)]
-    status = library.nvrtcCompileProgram(program, 3, (ctypes.c_char_p * 3)(*options))
-    library.nvrtcGetProgramLogSize(program, ctypes.byref(size))
-    log = ctypes.create_string_buffer(size.value)
-    library.nvrtcGetProgramLog(program, log)
-    assert status == 0, log.value.decode()
-    library.nvrtcGetPTXSize(program, ctypes.byref(size))
-    ptx = ctypes.create_string_buffer(size.value)
-    library.nvrtcGetPTX(program, ptx)
-    found = set(re.findall(rb"\.entry (\w+)\(", ptx.value))
-    assert found == {entry.encode() for entry in REGISTERS[source]}
-
-
-def test_fits_the_projects_instances():
-    assert sum(len(entries) for entries in REGISTERS.values()) <= 30

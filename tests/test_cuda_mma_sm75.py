@@ -5,12 +5,12 @@ sm_80 on, and so are the problems.
 """
 
 import re
-import subprocess
 from functools import cache
 
 import numpy as np
 import pytest
-from cuda_run import CUDA, NVCC
+from cuda_registers import REGISTERS
+from cuda_run import CUDA
 from mma_device import Emulated, devices, emulator, why_not
 from mma_problems import Conv, Inception, ReduceConv
 from mma_runs import KB, MODULES, Planned, made_up_addresses, read_slice
@@ -19,21 +19,11 @@ from test_cuda_mma_emulated import AWKWARD
 
 REASON = why_not()
 needs_emulator = pytest.mark.skipif(REASON is not None, reason=str(REASON))
-needs_nvcc = pytest.mark.skipif(NVCC is None, reason="no nvcc found")
 
 SOURCE = CUDA / "mma_sm75.cu"
+ENTRIES = REGISTERS["mma_sm75"]
 SM75 = 3  # kMmaFp16Sm75
 LIMIT = 64 * KB
-# Registers a thread may have, as measured with ptxas 13.0, and a few more: 65,536 a multiprocessor
-# make one block of a wide tile (256 threads) and two of the others.
-REGISTERS = {
-    "reduce_conv_mma_sm75_wide": 255,
-    "reduce_conv_mma_sm75_tall": 216,
-    "reduce_conv_mma_sm75_flat": 200,
-    "conv_mma_sm75_wide": 224,
-    "conv_mma_sm75_tall": 192,
-    "conv_mma_sm75_flat": 168,
-}
 RING = {"wide": 2 * 64 * 352, "tall": 2 * 64 * 288, "flat": 2 * 64 * 192}
 
 
@@ -164,7 +154,7 @@ def test_plans_of_the_modules_fit_64_kb(name: str) -> None:
             planned = Planned("reduce_conv_mma", asked)
             assert planned.reason == ""
             (launch,) = planned.launches
-            assert launch.entry in REGISTERS and launch.source == SOURCE
+            assert launch.entry in ENTRIES and launch.source == SOURCE
             ring = RING[launch.entry.rsplit("_", 1)[1]]
             assert ring < launch.shared_bytes <= LIMIT
 
@@ -187,32 +177,6 @@ def test_other_plans_say_that_they_have_no_such_kernels() -> None:
     assert Planned("conv_mma", record).reason.endswith("2 (fp16) or 3 (fp16 on sm_75)")
 
 
-# ---- compilation ---------------------------------------------------------------------------------
-@needs_nvcc
-def test_compiles_without_spills(tmp_path) -> None:
-    gates = "-Xptxas=-v,--warn-on-spills,--warn-on-local-memory-usage,-Werror"
-    target = ["-gencode", "arch=compute_75,code=sm_75"]
-    command = [NVCC, "-std=c++17", "-cubin", *target, gates, str(SOURCE)]
-    done = subprocess.run([*command, "-o", str(tmp_path / "k")], capture_output=True, text=True)
-    said = done.stdout + done.stderr
-    assert done.returncode == 0 and not re.search(r"warning|C75\d\d", said), said
-    used = dict(re.findall(r"entry function '(\w+)'(?:.|\n)*?Used (\d+) registers", said))
-    assert used.keys() == REGISTERS.keys()
-    assert {n: r for n, r in used.items() if int(r) > REGISTERS[n]} == {}
-
-
-@needs_nvcc
-def test_ptx_has_what_sm75_has(tmp_path) -> None:
-    command = [NVCC, "-std=c++17", "-ptx", "-arch=compute_75", str(SOURCE)]
-    subprocess.run([*command, "-o", str(tmp_path / "k.ptx")], check=True)
-    text = (tmp_path / "k.ptx").read_text()
-    assert set(re.findall(r"\.entry (\w+)\(", text)) == set(REGISTERS)
-    forms = set(re.findall(r"\b(mma\.sync\S+|cp\.async\S*|cvt\.rn\.\S+)", text))
-    mma = "mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32"
-    assert forms == {mma, "cvt.rn.f16.f32"}
-    assert not re.search(r"\b(max|min)\.f32|\.f64|\batom|\bred\.|\.local|\bcall\b", text)
-
-
 def test_every_tile_is_run() -> None:
     """The plans of the convolutions above choose each tile; `reduce_conv` asserts its own."""
     tiles = set()
@@ -222,4 +186,4 @@ def test_every_tile_is_run() -> None:
         asked["type"] = SM75
         [launch] = Planned("conv_mma", asked).launches
         tiles.add(launch.entry)
-    assert tiles == {entry for entry in REGISTERS if entry.startswith("conv_")}
+    assert tiles == {entry for entry in ENTRIES if entry.startswith("conv_")}
