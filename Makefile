@@ -5,6 +5,7 @@
 #   make test-cuda  the CUDA kernels: compiled for every architecture, run on the emulator
 #   make test-all   with the comparisons against frameworks (extra `oracles`)
 #   make lint       ruff, mypy, clang-format
+#   make docs       the pages of docs/ as HTML, into docs/_build
 #   make asan       the lifetime storm under AddressSanitizer and UndefinedBehaviorSanitizer
 #   make bench      the benchmark suites
 #   make figures    the longer figures: whole nets against float64, resume, start-up
@@ -16,7 +17,7 @@ STAMPS := $(VENV)/stamps
 SOURCES := CMakeLists.txt pyproject.toml setup.py $(wildcard csrc/*/*) $(wildcard kernels/*.py) \
            $(wildcard kernels/*.h) $(wildcard kernels/cpu/*.py) $(wildcard kernels/cuda/*)
 
-.PHONY: venv demo test test-cuda test-all lint asan bench figures clean
+.PHONY: venv demo test test-cuda test-all lint docs asan bench figures clean
 venv: $(STAMPS)/dev
 
 $(STAMPS)/venv:
@@ -61,6 +62,10 @@ lint: $(STAMPS)/dev
 	$(BIN)/clang-format --dry-run -Werror $(wildcard csrc/*/*.cpp csrc/*/*.h kernels/*.h kernels/cuda/* \
 	    pyinception/interop/*.cpp benchmarks/*.cu examples/*.cu)
 
+docs: $(STAMPS)/dev
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build
+	@echo "docs/_build/index.html"
+
 asan: $(STAMPS)/dev
 	.ci/asan
 
@@ -71,4 +76,4 @@ figures: $(STAMPS)/oracles
 	$(BIN)/python benchmarks/figures.py
 
 clean:
-	rm -rf build dist *.egg-info $(VENV)
+	rm -rf build dist docs/_build *.egg-info $(VENV)

@@ -15,7 +15,8 @@ import pyinception as pyi
 from pyinception import backend
 
 ROOT = Path(__file__).resolve().parents[1]
-PAPERS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [p for p in sorted((ROOT / "docs").rglob("*.md")) if "_build" not in p.parts]
+PAPERS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES]
 README = PAPERS[0].read_text(encoding="utf-8")
 REASON = backend.why_not("cpu")
 needs_core = pytest.mark.skipif(REASON is not None, reason=str(REASON))
