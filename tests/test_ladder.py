@@ -10,6 +10,7 @@ from pyinception.kernels import reference
 from pyinception import backend
 from pyinception.bench import ladder
 from pyinception.cli import main
+from pyinception.cli.ladder import bar
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.skipif(backend.why_not("cpu") is not None, reason="no compiled core")
@@ -42,6 +43,18 @@ def test_the_verb(tmp_path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
     for rung in value["rungs"]:
         assert (ROOT / rung["read"]).exists(), rung["read"]
     assert chart.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_bars_are_logarithmic(tmp_path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [bar(rate, 2.0).count("#") for rate in (2, 20, 200, 2000)] == [1, 5, 9, 13]
+    monkeypatch.setattr(ladder, "ROUNDS", 1)
+    chart = tmp_path / "chart.svg"
+    assert main.run(["ladder", "--chart", str(chart)]) == 0
+    lines = {
+        line.partition(":")[0]: line.count("#") for line in capsys.readouterr().out.split("\n")
+    }
+    assert lines["loops"] == 1 < lines["plain"] < lines["register tile"]
+    assert "<svg" in chart.read_text(encoding="utf-8")
 
 
 def test_a_wrong_rung_is_no_rung(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,8 @@ taken in turns on one thread; what a rung computes less than the others scales i
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -81,6 +82,18 @@ def im2col(x: Array, w: Array, b: Array) -> Array:
     return np.maximum(y, 0, out=y).reshape(n, height, width, len(w))
 
 
+@contextmanager
+def _one_blas_thread() -> Iterator[str]:
+    """NumPy's products on one thread, where threadpoolctl is there to say so; yields how many."""
+    try:
+        from threadpoolctl import threadpool_limits
+    except ImportError:
+        yield os.environ.get("OPENBLAS_NUM_THREADS", "all")
+        return
+    with threadpool_limits(1, "blas"):
+        yield "1"
+
+
 def run_ladder(progress: Callable[[str], None] | None = None) -> Ladder:
     """Time every rung on this machine, one thread; under a minute.
 
@@ -149,7 +162,7 @@ def run_ladder(progress: Callable[[str], None] | None = None) -> Ladder:
     peak = Peak(1, level)
     tell("timing")
     fast: dict[str, Call] = {name: call for name, _, _, call, _, _ in rows if name != "loops"}
-    with config.using(threads=1):
+    with config.using(threads=1), _one_blas_thread() as blas:
         times = interleave(fast | {"peak": peak}, rounds=ROUNDS)
     seconds = {name: times[name].median for name in fast}
     seconds["loops"] = min(once(begin) for _ in range(3))
@@ -158,14 +171,14 @@ def run_ladder(progress: Callable[[str], None] | None = None) -> Ladder:
         for name, what, read, _, flops, _ in rows
     ]
     about = environment(1, level)
-    about["blas_threads"] = os.environ.get("OPENBLAS_NUM_THREADS", "all")
+    about["blas_threads"] = blas
     n, h, width, c = conv.spec.x_shape
     text = f"{n} x {h} x {width} x {c} -> {conv.spec.y_shape[3]}, 3x3"
     return Ladder(rungs, peak.best, about, text)
 
 
 def draw(ladder: Ladder, path: str | os.PathLike[str]) -> None:
-    """The rungs as bars on a logarithmic scale, the FMA peak as a line; a PNG."""
+    """The rungs as bars on a logarithmic scale, the FMA peak as a line; PNG or SVG by ``path``."""
     from pyinception.data.dataset import require
 
     require("matplotlib", "train", "a chart")
