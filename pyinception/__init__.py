@@ -30,8 +30,9 @@ from pyinception.tensor import Parameter, Tensor, no_grad
 
 if TYPE_CHECKING:
     from pyinception import checkpoint, init, layers, losses, models, optim, rng, spec
+    from pyinception.bench.layer import explain
     from pyinception.module import Module
-    from pyinception.reports import doctor, explain
+    from pyinception.reports import doctor
     from pyinception.session import Session
 
 __version__ = "0.1.0"
@@ -41,7 +42,7 @@ _LAZY = {
     "Module": ("module", "Module"),
     "Session": ("session", "Session"),
     "doctor": ("reports", "doctor"),
-    "explain": ("reports", "explain"),
+    "explain": ("bench.layer", "explain"),
 }
 _MODULES = (
     "bench",

@@ -92,6 +92,16 @@ class Work:
         return 2 * self.macs
 
 
+class Same(Work):
+    """What ops share whose result has the shape of their input; parameters are left out."""
+
+    shape: tuple[int, ...]
+
+    @property
+    def bytes(self) -> int:
+        return 2 * FLOAT_BYTES * prod(self.shape)
+
+
 class Map(Work):
     """What every spec over one map x (N, H, W, C) shares: no weights unless a subclass has some."""
 

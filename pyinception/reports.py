@@ -11,7 +11,7 @@ import numpy as np
 
 from pyinception import backend, config, dispatch, workspace
 from pyinception.prepack import Format, packs
-from pyinception.spec import Spec
+from pyinception.spec import BranchSpec, ConvSpec, InceptionSpec, Spec
 from pyinception.table import ROWS
 
 EXTRAS = {
@@ -26,6 +26,45 @@ EXTRAS = {
 
 
 @dataclass(frozen=True)
+class Time:
+    """One forward call as timed (`bench.layer`), beside what the machine allows, microseconds.
+
+    ``expected_us`` is the longer of ``arithmetic_us``, the multiply-adds that the kernel makes at
+    the FMA peak, and ``memory_us``, a copy that moves as many bytes; ``bound`` says which it is.
+    """
+
+    threads: int
+    macs_made: int
+    peak_gflops: float
+    arithmetic_us: float
+    memory_us: float
+    measured_us: float
+    p20_us: float
+    p80_us: float
+
+    @property
+    def expected_us(self) -> float:
+        return max(self.arithmetic_us, self.memory_us)
+
+    @property
+    def bound(self) -> str:
+        return "arithmetic" if self.arithmetic_us >= self.memory_us else "memory"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return vars(self) | {"expected_us": self.expected_us, "bound": self.bound}
+
+    def __str__(self) -> str:
+        return (
+            f"  expected {self.expected_us:,.1f} us, bound by {self.bound}: {self.macs_made:,} "
+            f"multiply-adds made take {self.arithmetic_us:,.1f} us at {self.peak_gflops:.0f} "
+            f"GFLOP/s, a copy of the bytes {self.memory_us:,.1f} us\n"
+            f"  measured {self.measured_us:,.1f} us ({self.p20_us:,.1f} - {self.p80_us:,.1f}), "
+            f"{self.threads} thread{'s' * (self.threads > 1)}, weights packed beforehand"
+        )
+
+
+@dataclass(frozen=True)
 class Explanation:
     """The table's rows for one spec, each with the reason why it declines or None."""
 
@@ -33,9 +72,11 @@ class Explanation:
     target: backend.Target
     rows: tuple[tuple[str, str, str, str | None], ...]  # op, direction, row, reason
     chosen: dict[str, str]  # direction -> row, or why none
+    kernels: dict[str, str]  # direction -> algorithm of each convolution, and the tile
     formats: tuple[Format, ...]
     copies: dict[str, int]
     packs: dict[str, int]
+    time: Time | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -43,20 +84,30 @@ class Explanation:
         return {
             "spec": repr(self.spec),
             "macs": self.spec.macs,
+            "flops": 2 * self.spec.macs,
+            "bytes": self.spec.bytes,
             "target": vars(self.target),
             "rows": [dict(zip(keys, row, strict=True)) for row in self.rows],
             "chosen": self.chosen,
+            "kernels": self.kernels,
+            "time": None if self.time is None else self.time.as_dict(),
             "formats": [str(format) for format in self.formats],
             "copies": self.copies,
             "packs": self.packs,
         }
 
     def __str__(self) -> str:
-        lines = [repr(self.spec), f"  multiply-adds {self.spec.macs:,}"]
+        work, moved = self.spec.macs, self.spec.bytes
+        lines = [repr(self.spec), f"  multiply-adds {work:,}, FLOPs {2 * work:,}"]
+        lines.append(f"  least bytes {moved:,}, {2 * work / max(moved, 1):.3g} FLOPs a byte")
+        if self.time is not None:
+            lines.append(str(self.time))
         direction = None
         for op, way, row, reason in self.rows:
             if way != direction:
                 lines.append(f"{op} {way} -> {self.chosen[way]}")
+                if way in self.kernels:
+                    lines.append(f"  kernel: {self.kernels[way]}")
                 direction = way
             lines.append(
                 f"  {'yes' if reason is None else ' - '}  {row:<14} {reason or ''}".rstrip()
@@ -78,12 +129,14 @@ def explain(spec: Spec, *, dtype: str = "float32", memory: str = "host") -> Expl
 
     Returns
     -------
-    An `Explanation`; ``print`` it, or take ``as_dict()``. It also lists the copies of inputs that
-    did not fit and the packings of weights counted since the start.
+    An `Explanation`; ``print`` it, or take ``as_dict()``. It also gives kernel and tile, FLOPs and
+    least bytes (each array moved once), the copies of inputs that did not fit and the packings of
+    weights counted since the start.
     """
     target = backend.Target(memory, dtype, config.get("cpu_level"))
     rows: list[tuple[str, str, str, str | None]] = []
     chosen: dict[str, str] = {}
+    kernels: dict[str, str] = {}
     formats: tuple[Format, ...] = ()
     for op, direction in dispatch.operations(spec):
         for row in ROWS[op, direction]:
@@ -91,11 +144,52 @@ def explain(spec: Spec, *, dtype: str = "float32", memory: str = "host") -> Expl
         try:
             plan = dispatch.choose(op, direction, spec, target)
             chosen[direction] = plan.row.name
+            if plan.row.backend == "cpu":
+                kernels[direction] = kernel_of(plan)
             formats = formats or plan.formats
         except (backend.BackendError, TypeError) as error:
             chosen[direction] = f"nothing: {error}"
     counts = dict(workspace.copies), dict(packs)
-    return Explanation(spec, target, tuple(rows), chosen, formats, *counts)
+    return Explanation(spec, target, tuple(rows), chosen, kernels, formats, *counts)
+
+
+def kernel_of(plan: dispatch.Plan) -> str:
+    """What a plan of the compiled core runs: the algorithm of each convolution, and the tile."""
+    core, asked = backend.core(), plan.row.algorithm
+    level = plan.target.level or core.host_level()
+    if asked == "plain":
+        return f"plain loops, {level}"
+    convs = convolutions(plan.spec)
+    if not convs:
+        return f"{plan.op}, {level}"
+    tile = next(row for row in core.kernels() if row["level"] == level)
+    if plan.direction == "wgrad":
+        return f"direct, {tile['wgrad_MR']} x {tile['wgrad_NR']} sums, {level}"
+    names = [
+        f"{conv.R}x{conv.S} {'Winograd F(4x4, 3x3)' if taken else 'direct'}"
+        for conv in convs
+        for taken in [takes_winograd(conv, asked, level)]
+    ]
+    return f"{', '.join(names)}; register tile {tile['MR']} x {tile['NR']}, {level}"
+
+
+def convolutions(spec: Spec) -> list[ConvSpec]:
+    """The convolutions of ``spec``, in the order of its weights; none for other ops."""
+    if isinstance(spec, ConvSpec):
+        return [spec]
+    branches = spec.branches if isinstance(spec, InceptionSpec) else (spec,)
+    stages = [s for b in branches if isinstance(b, BranchSpec) for s in b.stages]
+    return [stage for stage in stages if isinstance(stage, ConvSpec)]
+
+
+def takes_winograd(conv: ConvSpec, algorithm: str, level: str) -> bool:
+    """Whether the core runs ``conv`` by Winograd: asked by the length of its packed filter."""
+    if algorithm == "direct" or (conv.kernel, conv.stride) != ((3, 3), (1, 1)):
+        return False
+    return (
+        Format(*conv.w_shape, "fprop", algorithm, level).size
+        == Format(*conv.w_shape, "fprop", "winograd", level).size
+    )
 
 
 class Report(dict[str, Any]):

@@ -5,7 +5,8 @@ and the calls become one list of launches, run by one call; otherwise the noted 
 """
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -232,6 +233,26 @@ class Session:
             y[first : first + self.group] = self._y
         return border.back(y)
 
+    def steps(self) -> list[tuple[Plan | None, Callable[[], Any]]]:
+        """(plan, call) of every op in order; a call runs that op alone, on the session's memory.
+
+        Weights are packed already. What runs in NumPy (a concatenation that copies) has no plan.
+        """
+        found: list[tuple[Plan | None, Callable[[], Any]]] = []
+        for call, arguments in self._calls:
+            if not isinstance(call, Plan):
+                found.append((None, partial(call, *arguments)))
+            elif call.row.backend == "cpu":
+                with (
+                    config.using(cpu_level=self.switches["cpu_level"]),
+                    core().record() as launches,
+                ):
+                    call.row.run(call.spec, *arguments)
+                found.append((call, partial(_walk, launches)))
+            else:
+                found.append((call, partial(call.row.run, call.spec, *arguments)))
+        return found
+
     def _run(self) -> None:
         if self._launches is not None:
             self._launches.run(config.get("threads"))
@@ -241,6 +262,10 @@ class Session:
                 call.row.run(call.spec, *arguments)
             else:
                 call(*arguments)
+
+
+def _walk(launches: Any) -> None:
+    launches.run(config.get("threads"))
 
 
 def _address(array: Array) -> int:

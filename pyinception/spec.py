@@ -14,6 +14,7 @@ from pyinception.extents import (
     FLOAT_BYTES,
     Map,
     Pair,
+    Same,
     Shape,
     Work,
     caller,
@@ -182,7 +183,7 @@ class LinearSpec(Work):
 
 
 @dataclass(frozen=True)
-class BatchNormSpec(Work):
+class BatchNormSpec(Same):
     """y = [relu](gamma (x - mean) / sqrt(var + eps) + beta), per last axis of ``shape``."""
 
     shape: tuple[int, ...]
@@ -198,7 +199,7 @@ class BatchNormSpec(Work):
 
 
 @dataclass(frozen=True)
-class DropoutSpec(Work):
+class DropoutSpec(Same):
     """y = x keep / (1 - p), keep where a Philox word is at least round(p 2^32)."""
 
     shape: tuple[int, ...]
@@ -221,16 +222,16 @@ class SoftmaxCrossEntropySpec(Work):
     def __post_init__(self) -> None:
         extents(self, "N K")
 
+    @property
+    def bytes(self) -> int:
+        return 2 * FLOAT_BYTES * self.N * self.K
+
 
 Stage = ConvSpec | PoolSpec | tuple[ConvSpec, ConvSpec]
 
 
 def _parts(stage: Stage) -> tuple[ConvSpec | PoolSpec, ...]:
     return stage if isinstance(stage, tuple) else (stage,)
-
-
-def _is_one_by_one(conv: ConvSpec) -> bool:
-    return (conv.kernel, conv.stride, conv.padding) == ((1, 1), (1, 1), (0, 0))
 
 
 @dataclass(frozen=True)
@@ -280,12 +281,11 @@ class BranchSpec(Map):
     @property
     def is_reduce_conv(self) -> bool:
         """Whether this is the fused op's chain, 1x1 -> RxS with ReLU after both."""
-        if len(self.stages) != 2:
+        convs = [stage for stage in self.stages if isinstance(stage, ConvSpec)]
+        if len(convs) != 2 or len(self.stages) != 2 or not all(conv.relu for conv in convs):
             return False
-        first, last = self.stages
-        if not (isinstance(first, ConvSpec) and isinstance(last, ConvSpec)):
-            return False
-        return first.relu and last.relu and _is_one_by_one(first)
+        first = convs[0]
+        return (first.kernel, first.stride, first.padding) == ((1, 1), (1, 1), (0, 0))
 
     @property
     def bytes_unfused(self) -> int:

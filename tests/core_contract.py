@@ -45,7 +45,8 @@ class CoreStandIn:
         return "x86-64-v3"
 
     def kernels(self) -> list[dict[str, Any]]:
-        return [{"name": "stand-in", "level": "x86-64-v3", "MR": 6, "NR": 16, "scratch": 0}]
+        tile = {"MR": 6, "NR": 16, "wgrad_MR": 4, "wgrad_NR": 16}
+        return [{"name": "stand-in", "level": "x86-64-v3", "scratch": 0, **tile}]
 
     @contextmanager
     def record(self) -> Any:

@@ -28,7 +28,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pyinception import kernels
+import pyinception.kernels as kernels
 from pyinception.backend import Array, core, reference
 from pyinception.bench.executors import Executor
 from pyinception.kernels.cuda_args import REDUCE_CONV_CUDA_ARGS

@@ -41,12 +41,15 @@ def explain(
     stride: Annotated[int, typer.Option(help="Of a conv given as a shape.", min=1)] = 1,
     padding: Annotated[int, typer.Option(help="Of a conv given as a shape.", min=0)] = 0,
     dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
+    measure: Annotated[bool, typer.Option("--measure", help="Time forward here as well.")] = False,
+    threads: output.Threads = 0,
     backend: output.Backend = None,
     algorithm: output.Algorithm = None,
     json: AsJson = False,
 ) -> None:
-    """Print the table's rows for a conv, reduce_conv or module, each with its reason.
+    """Which kernel runs a conv, reduce_conv or module, and why the table's other rows decline.
 
+    Kernel, tile, FLOPs, least bytes; with --measure the expected and the measured time.
     Shapes: conv N,H,W,C,K,R; reduce_conv N,H,W,C,Cr,K,R; module N,H,W,C and six widths. With
     --backend emulated a reduce_conv is run once as well, and its memory traffic shown by line.
     """
@@ -55,8 +58,8 @@ def explain(
     if dtype not in ("float32", "float64"):
         raise ValueError(f"explain: dtype is {dtype!r}, expected float32 or float64")
     spec = spec_of(kind, what, batch, stride, padding)
-    with pyi.using(backend=backend, algorithm=algorithm):
-        explanation = pyi.explain(spec, dtype=dtype)
+    with pyi.using(backend=backend, algorithm=algorithm, threads=threads or None):
+        explanation = pyi.explain(spec, dtype=dtype, measure=measure)
     text, value = str(explanation), explanation.as_dict()
     if backend == "emulated" and kind is Kind.reduce_conv:
         value["counters"] = rows = counters(spec)
