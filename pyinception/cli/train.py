@@ -21,7 +21,7 @@ def train(
     data: Annotated[str | None, Option(help="Data set: a NAME, KIND:PATH, or a folder.")] = None,
     root: Annotated[str | None, Option(help="Folder of a data set on disk.")] = None,
     model: Annotated[
-        str | None, Option(help="A function of pyinception.models, or tiny_inception.")
+        str | None, Option(help="One of pyinception.models, tiny_inception, or a table of rows.")
     ] = None,
     name: Annotated[str | None, Option(help="Name of the run [DATA-MODEL-seedSEED].")] = None,
     runs: Annotated[str, Option(help="Folder that holds the run folders.")] = "runs",
@@ -101,7 +101,7 @@ def train(
     """
     given_here = {**locals(), "mean": None if mean is None else _numbers(mean)}
     import pyinception as pyi
-    from pyinception.train import papers
+    from pyinception.train import networks, papers
     from pyinception.train.loop import train as fit
     from pyinception.train.recipe import Recipe, describe, read_toml, resolve
 
@@ -123,7 +123,8 @@ def train(
     given |= {key: value for key, value in entries.items() if value is not None}
     if name is None:
         resolved = resolve(given)
-        name = f"{recipe or f'{resolved.data}-{resolved.model}'}-seed{resolved.seed}"
+        model_name = "rows" if networks.is_table(resolved.model) else resolved.model
+        name = f"{recipe or f'{resolved.data}-{model_name}'}-seed{resolved.seed}"
     with pyi.using(threads=threads or None):
         outcome = fit(
             given,

@@ -1,4 +1,4 @@
-"""Networks by name, and the smallest one that has GoogLeNet's modules in it."""
+"""Networks by name or by a table of one's own; the smallest one that has GoogLeNet's modules."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pyinception.layers import (
     Linear,
     MaxPool2d,
 )
-from pyinception.models.rows import Mixed
+from pyinception.models.rows import Mixed, Network, batch_norm_unit
 from pyinception.models.small_inception import SmallModule
 from pyinception.module import Module
 from pyinception.tensor import Tensor, no_grad
@@ -66,7 +66,7 @@ MODELS: dict[str, Callable[..., Module]] = {
     name: getattr(models, name) for name in models.__all__ if name.islower()
 } | {"tiny_inception": tiny_inception}
 
-__all__ = ["MODELS", "TinyInception", "branches", "build", "tiny_inception"]
+__all__ = ["MODELS", "TinyInception", "branches", "build", "read_rows", "tiny_inception"]
 
 
 def build(
@@ -76,13 +76,18 @@ def build(
 
     Parameters
     ----------
+    name : one of `MODELS`, or a table of rows as `read_rows` takes it.
     aux : whether to build the auxiliary classifiers, where the network has some.
 
     Raises
     ------
     RecipeError
-        For an unknown name, or images that the network cannot take.
+        For an unknown name, rows that cannot be read, or images that the network cannot take.
     """
+    if is_table(name):
+        own = _from_rows(name, num_classes, shape[2], seed)
+        _probe("the network", own, shape, False)
+        return own
     if name not in MODELS:
         close = difflib.get_close_matches(name, MODELS, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
@@ -97,6 +102,44 @@ def build(
     options = {"aux": aux} if heads else {}
     net = MODELS[name](num_classes, in_channels=channels, seed=seed, **options)
     _probe(name, net, shape, heads and aux)
+    return net
+
+
+def is_table(model: str) -> bool:
+    """Whether a recipe's ``model`` is a table of rows and no name: names are one word."""
+    return len(model.split()) > 1
+
+
+def read_rows(text: str) -> list[tuple[str, str]]:
+    """(name, stages) of each row: "stem 3x3 32; pool1 max 3x3/2", or a row to a line.
+
+    Raises
+    ------
+    RecipeError
+        For a row without stages, or a name that is no word, is taken or comes twice.
+    """
+    rows: list[tuple[str, str]] = []
+    for line in filter(None, map(str.strip, text.replace(";", "\n").splitlines())):
+        name, _, stages = line.partition(" ")
+        if not stages.strip():
+            raise RecipeError(f"build: row {line!r} has no stages, expected such as 'stem 3x3 32'")
+        if not name.isidentifier() or name in ("pool", "drop", "fc") or hasattr(Network, name):
+            raise RecipeError(f"build: row {line!r}: {name!r} cannot be the name of a row")
+        if name in dict(rows):
+            raise RecipeError(f"build: two rows are called {name!r}")
+        rows.append((name, " ".join(stages.split())))
+    return rows
+
+
+def _from_rows(text: str, num_classes: int, in_channels: int, seed: int) -> Network:
+    """The rows, every convolution with batch norm and ReLU, then mean, linear layer, logits."""
+    try:
+        net = Network(read_rows(text), num_classes, in_channels, batch_norm_unit())
+    except RecipeError:
+        raise
+    except ValueError as error:
+        raise RecipeError(f"build: {error}") from None
+    init.initialise(net, seed)
     return net
 
 

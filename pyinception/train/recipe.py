@@ -75,7 +75,10 @@ class Recipe:
     count: int = _entry(0, "training images to use, the first ones; 0 is all")
     test_count: int = _entry(0, "test images to use, the first ones; 0 is all")
     bad_images: str = _entry("stop", "a picture that cannot be read: stop, or skip and name it")
-    model: str = _entry("small_inception", "network: one of pyinception.models, or tiny_inception")
+    model: str = _entry(
+        "small_inception",
+        "network: one of pyinception.models, tiny_inception, or rows of your own (models.md)",
+    )
     aux: bool = _entry(True, "build the auxiliary classifiers, where the network has some")
     epochs: int = _entry(8, "passes over the training images")
     batch_size: int = _entry(64, "images a step")
