@@ -253,14 +253,14 @@ def load_results(folder: Path = RESULTS) -> list[Report]:
     """The CPU reports in ``folder``, the newest of each kind, batch, threads and machine.
 
     GPU sessions (`benchmarks/gpu_store.py`), figures (`benchmarks/figures.py`) and counted traffic
-    (`benchmarks/cuda_counters.py`) have forms of their own and are left out, as are comparisons of
-    two reports. ValueError for any other file.
+    (`benchmarks/cuda_counters.py`) and studies (`docs/make_studies.py`) have forms of their own and
+    are left out, as are comparisons of two reports. ValueError for any other file.
     """
     newest: dict[tuple[Any, ...], Report] = {}
     for path in sorted(folder.glob("*.json")) if folder.exists() else []:
         text = path.read_text(encoding="utf-8")
         keys = json.loads(text).keys()
-        if {"format", "rehearsal"} <= keys or keys & {"figures", "counted"}:
+        if {"format", "rehearsal"} <= keys or keys & {"figures", "counted", "study"}:
             continue
         report = Report.from_json(text)
         about = report.environment

@@ -27,7 +27,7 @@ LEVELS = {
     "gradcheck": 5, "checkpoint": 5, "reports": 5,
     "models": 6, "data": 6, "session": 6,
     "convert": 7,
-    "train": 7, "interop": 7, "bench": 7,
+    "train": 7, "interop": 7, "bench": 7, "study": 7,
     "cli": 8, "__main__": 8,
     "__init__": 8,
 }  # fmt: skip

@@ -22,7 +22,18 @@ from typing import Annotated, Any
 
 import typer
 
-from pyinception.cli import bench, convert, demo, doctor, evaluate, explain, ladder, predict, train
+from pyinception.cli import (
+    bench,
+    convert,
+    demo,
+    doctor,
+    evaluate,
+    explain,
+    ladder,
+    predict,
+    study,
+    train,
+)
 from pyinception.cli.output import Explained
 
 INTERRUPTED = 130
@@ -36,7 +47,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (doctor, demo, train, evaluate, predict, explain, ladder, convert):
+for verb in (doctor, demo, train, evaluate, predict, explain, ladder, study, convert):
     verb.register(app)
 app.add_typer(bench.app, name="bench")
 
