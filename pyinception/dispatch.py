@@ -198,7 +198,7 @@ def launch(
     if noted is None:
         plan.row.run(spec, *arguments)
     else:
-        noted.calls.append((plan, arguments))
+        noted.call(plan, arguments)
 
 
 def check(

@@ -27,6 +27,14 @@ class Recording:
     arrays: list[Array] = field(default_factory=list)
     calls: list[Any] = field(default_factory=list)
 
+    def array(self, array: Array) -> None:
+        """An array was handed out."""
+        self.arrays.append(array)
+
+    def call(self, call: Any, arguments: tuple[Any, ...]) -> None:
+        """A plan or a function of the host is to run on ``arguments``: it is noted, and not run."""
+        self.calls.append((call, arguments))
+
 
 _RECORDING: ContextVar[Recording | None] = ContextVar("pyinception_recording", default=None)
 
@@ -40,12 +48,11 @@ def recording() -> Recording | None:
 
 
 @contextmanager
-def record() -> Iterator[Recording]:
-    """Inside the ``with`` block, `dispatch.launch` notes calls instead of running them."""
-    token = _RECORDING.set(Recording())
+def record(into: Recording | None = None) -> Iterator[Recording]:
+    """Inside the ``with`` block, every call goes to the recording instead of being run."""
+    noted = Recording() if into is None else into
+    token = _RECORDING.set(noted)
     try:
-        noted = _RECORDING.get()
-        assert noted is not None
         yield noted
     finally:
         _RECORDING.reset(token)
@@ -74,7 +81,7 @@ def empty(shape: tuple[int, ...], like: Array, dtype: Any = None) -> Array:
         array = array_module(like).empty(shape, kind)  # CuPy's pool aligns to 512 bytes
     noted = _RECORDING.get()
     if noted is not None:
-        noted.arrays.append(array)
+        noted.array(array)
     return array
 
 
@@ -95,7 +102,7 @@ def host(function: Callable[..., None], *arrays: Array) -> None:
     if noted is None:
         function(*arrays)
     else:
-        noted.calls.append((function, arrays))
+        noted.call(function, arrays)
 
 
 def plan_lifetimes(sizes: Sequence[int], lives: Sequence[tuple[int, int]]) -> tuple[list[int], int]:

@@ -13,7 +13,7 @@ pytest.importorskip("matplotlib", reason="extra `train`")
 
 from pyinception import checkpoint, data
 from pyinception.train import evaluation as judging
-from pyinception.train import figures, loop, networks, progress
+from pyinception.train import figures, inside, loop, networks, progress
 from pyinception.train.baselines import score_baselines
 from pyinception.train.recipe import Recipe, RecipeError, read_toml, resolve
 from pyinception.train.splits import First, load_split
@@ -290,10 +290,11 @@ def test_mosaic():
 def test_output_of_a_module_inside_a_network():
     net = networks.build("tiny_inception", 10, (8, 8, 1), 0)
     x = np.random.default_rng(0).random((2, 8, 8, 1), np.float32)
-    name, module = figures.first_module(net)
-    assert name == "inception_a"
-    y = figures.output_of(net, module, x)
+    names = list(inside.branches_of(net))
+    assert names == ["inception_a", "inception_b"]
+    outputs = inside.outputs_of(net, x, names)
     net.eval()
-    wanted = module(net.pool1(net.conv1(x))).data
-    assert np.array_equal(y, wanted)
-    assert "forward" not in vars(module)
+    y = net.inception_a(net.pool1(net.conv1(x)))
+    assert np.array_equal(outputs["inception_a"], y.data)
+    assert np.array_equal(outputs["inception_b"], net.inception_b(net.norm_a(y)).data)
+    assert all("forward" not in vars(module) for module in net.modules())

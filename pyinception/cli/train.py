@@ -43,6 +43,9 @@ def train(
     workers: Annotated[
         int, Option(help="Processes that decode pictures ahead.", min=0, max=100)
     ] = 0,
+    watch: Annotated[
+        int, Option(help="Look into the first of every so many steps; 0: into none.", min=0)
+    ] = 20,
     batch_size: Annotated[int | None, Option(help="Images a step.")] = None,
     lr: Annotated[float | None, Option(help="Learning rate of the first step.")] = None,
     schedule: Annotated[
@@ -133,6 +136,7 @@ def train(
             stop_after=stop_after,
             checkpoint_steps=checkpoint_steps,
             workers=workers,
+            watch=watch,
             with_baselines=baselines,
             report=reporter(json),
         )

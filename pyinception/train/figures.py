@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from pyinception.data.dataset import require
 from pyinception.module import Module
-from pyinception.tensor import Tensor, no_grad
-from pyinception.train.networks import branches
+from pyinception.train.inside import branches_of, first_filters, outputs_of
 from pyinception.train.run_folder import write_whole
 
 DPI = 110
@@ -86,14 +85,6 @@ def draw_curves(
     _write(figure, path)
 
 
-def first_filters(net: Module) -> Floats | None:
-    """The first convolution's weights larger than 1x1, (K, R, S, C), or None."""
-    for parameter in net.parameters():
-        if len(parameter.shape) == 4 and parameter.shape[1] * parameter.shape[2] > 1:
-            return np.asarray(parameter.data)
-    return None
-
-
 def draw_filters(path: Path, net: Module) -> None:
     """The first layer's filters, each scaled by itself; in colour if it has three channels."""
     w = first_filters(net)
@@ -151,43 +142,13 @@ def mosaic(tiles: Floats, columns: int) -> Floats:
     return picture
 
 
-def first_module(net: Module) -> tuple[str, Module] | None:
-    """The first module of the network that has branches, with its name."""
-    for name, module in net.named_modules():
-        if branches(module):
-            return name, module
-    return None
-
-
-def output_of(net: Module, module: Module, images: Floats) -> Floats:
-    """What ``module`` gives inside ``net`` for ``images`` (N, H, W, C), in evaluation mode."""
-    caught: list[Floats] = []
-    inside, training = module.forward, net.training
-
-    def forward(*inputs: Tensor) -> Tensor:
-        y = inside(*inputs)
-        caught.append(y.data.copy())
-        return y
-
-    module.__dict__["forward"] = forward  # this one instance, until the run below is over
-    net.eval()
-    try:
-        with no_grad():
-            net(images)
-    finally:
-        del module.__dict__["forward"]
-        net.train(training)
-    return caught[0]
-
-
 def draw_features(path: Path, net: Module, image: Floats) -> None:
     """The strongest maps of each branch of the first module, for one image (1, H, W, C)."""
-    found = first_module(net)
-    if found is None:
+    found = branches_of(net)
+    if not found:
         return
-    name, module = found
-    y = output_of(net, module, image)[0]
-    rows = branches(module)
+    name, rows = next(iter(found.items()))
+    y = outputs_of(net, image, [name])[name][0]
     figure = _figure(1.1 * (MAPS + 1), 1.25 * len(rows) + 0.5)
     grid = figure.subplots(len(rows), MAPS + 1, squeeze=False)
     for axes in grid.flat:

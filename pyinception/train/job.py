@@ -20,6 +20,7 @@ from pyinception.train.recipe import Recipe
 from pyinception.train.run_folder import RunError, RunFolder
 from pyinception.train.splits import fingerprint
 from pyinception.train.update import Update
+from pyinception.train.watch import Watch
 
 
 @dataclass
@@ -49,6 +50,7 @@ class Job:
     state: State
     fingerprint: str
     workers: data.Workers | None
+    watch: Watch
 
     def save(self, path: Path) -> None:
         """Write a checkpoint, and before it the metrics that belong to it."""

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from pyinception import data, losses, rng
 from pyinception.data.dataset import require
 from pyinception.module import Module
-from pyinception.tensor import Tensor
+from pyinception.tensor import Tensor, no_grad
 from pyinception.train import networks
 from pyinception.train.baselines import score_baselines
 from pyinception.train.evaluation import evaluate
@@ -36,6 +36,7 @@ from pyinception.train.run_folder import RunError, RunFolder
 from pyinception.train.splits import check_sets, fingerprint, fit_in_memory, load_split
 from pyinception.train.stop import Stop
 from pyinception.train.update import Update
+from pyinception.train.watch import EVERY, Watch, measured_peak
 
 CHECKPOINT_SECONDS = 300.0  # a crash in a long epoch loses no more than this
 
@@ -73,6 +74,7 @@ def train(
     stop_after: int = 0,
     checkpoint_steps: int = 0,
     workers: int = 0,
+    watch: int = EVERY,
     with_baselines: bool = True,
     report: Reporter | None = None,
 ) -> Outcome:
@@ -86,6 +88,7 @@ def train(
     checkpoint_steps : save after every so many steps as well, and so lose no more to a crash; 0
         saves every five minutes. An epoch's end always saves.
     workers : processes that decode pictures ahead, see `data.Workers`; changes no bit.
+    watch : look into the first of every so many steps (`Watch`); 0 into none. Changes no bit.
     with_baselines : also score nearest neighbours and logistic regression, where the images fit in
         memory.
     report : told of progress; silent by default.
@@ -112,6 +115,8 @@ def train(
         require(module, "train", purpose)
     if checkpoint_steps < 0:
         raise ValueError(f"train: checkpoint_steps is {checkpoint_steps}, expected at least 0")
+    if watch < 0:
+        raise ValueError(f"train: watch is {watch}, expected at least 0")
     entries = given.as_dict() if isinstance(given, Recipe) else dict(given)
     run = RunFolder(folder)
     with ExitStack() as stack:
@@ -140,7 +145,8 @@ def train(
             run.write_config(recipe)  # with more epochs, perhaps, or data at another place
             run.tidy()
         run.cut_metrics(state.metrics)
-        run.note_environment()
+        peak = measured_peak() if watch else None
+        run.note_environment({"peak_gflops": round(peak.best, 1)} if peak else {})
         stack.callback(run.close)
         _introduce(report, run, recipe, net, sets, state)
         scores = run.read_json("baselines.json")
@@ -150,7 +156,8 @@ def train(
         for score in scores or []:
             report.line(f"{score['name']}: {score['accuracy']:.1%} on test ({score['how']})")
         pool = stack.enter_context(data.Workers(workers)) if workers else None
-        job = Job(run, recipe, net, update, sets, state, fingerprint(sets[0]), pool)
+        watcher = Watch(net, watch, peak)
+        job = Job(run, recipe, net, update, sets, state, fingerprint(sets[0]), pool, watcher)
         stop = stack.enter_context(Stop())
         last = min(recipe.epochs, stop_after or recipe.epochs)
         while state.epoch < last and not stop.signal:
@@ -166,6 +173,7 @@ def train(
 def _epoch(job: Job, checkpoint_steps: int, stop: Stop, report: Reporter) -> None:
     """The rest of one epoch; at its end, or where it was stopped, everything is on disk."""
     run, recipe, net, update, state = job.run, job.recipe, job.net, job.update, job.state
+    watch = job.watch
     images, epoch = job.sets[0], state.epoch
     saved = time.monotonic()
     clocked = time.perf_counter()
@@ -185,7 +193,10 @@ def _epoch(job: Job, checkpoint_steps: int, stop: Stop, report: Reporter) -> Non
             waited = time.perf_counter() - clocked
             rate = update.lr
             count = len(batch.labels)
-            loss, correct = step(net, update, batch, recipe) if count else (0.0, 0)
+            loss, correct, heads = 0.0, 0, list[float]()
+            if count:
+                with watch.step(update, count):
+                    loss, correct, heads = step(net, update, batch, recipe)
             now = time.perf_counter()
             seconds, clocked = now - clocked, now
             state.batch += 1
@@ -201,20 +212,22 @@ def _epoch(job: Job, checkpoint_steps: int, stop: Stop, report: Reporter) -> Non
             if not count:  # not one picture could be read: no step
                 report.advance(len(batch.skipped))
                 continue
-            run.add_metrics(
-                {
-                    "kind": "step",
-                    **where,
-                    "loss": loss,
-                    "accuracy": correct / count,
-                    "lr": rate,
-                    "images_per_second": round(count / seconds, 2),
-                    "data_share": round(waited / seconds, 4),
-                }
-            )
-            mean, share = state.loss_sum / state.seen, state.waited / state.seconds
-            note = f"loss {mean:.4f}  accuracy {state.correct / state.seen:.1%}  data {share:.0%}"
-            report.advance(count, note)
+            line = {
+                "kind": "step",
+                **where,
+                "loss": loss,
+                **({"heads": heads} if heads else {}),
+                "accuracy": correct / count,
+                "lr": rate,
+                "images_per_second": round(count / seconds, 2),
+                "roofline": watch.roofline(count, seconds),
+                "data_share": round(waited / seconds, 4),
+            }
+            run.add_metrics(line)
+            seen = watch.line(waited)
+            if seen is not None:
+                run.add_metrics({"kind": "watch", **where, **seen})
+            report.advance(count, _note(line, state))
             if stop.signal:
                 break
             due = checkpoint_steps and state.batch % checkpoint_steps == 0
@@ -250,6 +263,7 @@ def _epoch(job: Job, checkpoint_steps: int, stop: Stop, report: Reporter) -> Non
         "test_accuracy": scores.accuracy,
         "lr": update.last_lr,
         "images_per_second": round(rate, 2),
+        "roofline": watch.roofline(state.seen, state.seconds),
         "seconds": round(state.seconds, 3),
         "data_share": round(state.waited / state.seconds, 4) if state.seconds else 0.0,
     }
@@ -274,8 +288,23 @@ def _example(dataset: data.Dataset, recipe: Recipe) -> NDArray[np.float32]:
     return next(batch.images[:1] for batch in found if len(batch.labels))
 
 
-def step(net: Module, update: Update, batch: data.Batch, recipe: Recipe) -> tuple[float, int]:
-    """One update; returns the batch's mean loss before it and the number of right answers."""
+def _note(line: Mapping[str, Any], state: State) -> str:
+    """What stands beside a bar: means of the epoch so far; heads and learning rate of this step."""
+    mean, share = state.loss_sum / state.seen, state.waited / state.seconds
+    heads = "/".join(f"{loss:.3f}" for loss in line.get("heads", ()))
+    parts = [f"loss {mean:.4f}" + (f" ({heads})" if heads else "")]
+    parts.append(f"accuracy {state.correct / state.seen:.1%}")
+    parts.append(f"lr {line['lr']:.3g}")
+    if line["roofline"] is not None:
+        parts.append(f"roofline {line['roofline']:.0%}")
+    return "  ".join([*parts, f"data {share:.0%}"])
+
+
+def step(
+    net: Module, update: Update, batch: data.Batch, recipe: Recipe
+) -> tuple[float, int, list[float]]:
+    """One update; returns the batch's mean loss before it, the number of right answers, and the
+    mean loss of every head where there are several."""
     with rng.at(recipe.seed, update.iteration):
         outputs = net(batch.images)
         loss = losses.cross_entropy(
@@ -290,8 +319,14 @@ def step(net: Module, update: Update, batch: data.Batch, recipe: Recipe) -> tupl
             raise TrainingError(f"train: {text}; the last checkpoint is from before")
         loss.backward()
         update.step()
-    logits = outputs if isinstance(outputs, Tensor) else outputs[0]
-    return value, int(np.sum(np.argmax(logits.data, axis=1) == batch.labels))
+    parts = (outputs,) if isinstance(outputs, Tensor) else outputs
+    right = int(np.sum(np.argmax(parts[0].data, axis=1) == batch.labels))
+    if len(parts) == 1:
+        return value, right, []
+    with no_grad():
+        smooth = {"label_smoothing": recipe.label_smoothing}
+        heads = [losses.cross_entropy(part, batch.labels, **smooth).item() for part in parts]
+    return value, right, heads
 
 
 def _introduce(
@@ -317,11 +352,13 @@ def _introduce(
 def epoch_line(line: Mapping[str, Any], epochs: int) -> str:
     """One epoch's metrics in words."""
     width = len(str(epochs))
+    share = line["roofline"]
+    roofline = "" if share is None else f"roofline {share:.0%}  "
     return (
         f"epoch {line['epoch'] + 1:>{width}}/{epochs}  loss {line['loss']:.4f}  "
         f"accuracy {line['accuracy']:.1%}  test loss {line['test_loss']:.4f}  "
         f"test accuracy {line['test_accuracy']:.1%}  lr {line['lr']:.4g}  "
-        f"{line['images_per_second']:.0f} img/s  data {line['data_share']:.0%}  "
+        f"{line['images_per_second']:.0f} img/s  {roofline}data {line['data_share']:.0%}  "
         f"{clock(line['seconds'])}"
     )
 

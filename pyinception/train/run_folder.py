@@ -3,7 +3,7 @@
     runs/NAME/config.toml        the resolved recipe
               env.json           one entry per start: versions, machine, threads, time
               metrics.jsonl      one line per step ("kind": "step") and per epoch ("epoch"),
-                                 steps counted from 1, epochs from 0
+                                 steps counted from 1, epochs from 0; "watch" looks into a step
               baselines.json     nearest neighbours and logistic regression on the same split
               curves.png filters.png features.png
               checkpoints/last.safetensors, best.safetensors
@@ -196,11 +196,11 @@ class RunFolder:
         except (OSError, ValueError):
             return None
 
-    def note_environment(self) -> None:
-        """Add one entry to env.json: what this start runs on."""
+    def note_environment(self, more: dict[str, Any] | None = None) -> None:
+        """Add one entry to env.json: what this start runs on, and what else is known of it."""
         entries = self.read_json("env.json")
         entries = entries if isinstance(entries, list) else []
-        self.write_json("env.json", [*entries, environment()])
+        self.write_json("env.json", [*entries, environment() | (more or {})])
 
     def add_metrics(self, line: dict[str, Any]) -> None:
         """Append one line to metrics.jsonl, through a buffer."""

@@ -7,7 +7,7 @@ Its state (momenta, squares, the average) goes into the checkpoint with the weig
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -40,7 +40,10 @@ class Update:
     Attributes
     ----------
     average : the `optim.Average`, or None where the recipe keeps none.
+    before : called by `step` while the gradients are complete and nothing has changed yet.
     """
+
+    before: Callable[[], None] | None = None
 
     def __init__(self, recipe: Recipe, net: Module, steps_per_epoch: int) -> None:
         self.net, self.limit = net, recipe.clip
@@ -70,6 +73,8 @@ class Update:
 
     def step(self) -> None:
         """One update of every parameter that has a gradient."""
+        if self.before is not None:
+            self.before()
         if self.limit:
             optim.clip_gradients(self.net, self.limit)
         self.optimizer.step()
