@@ -10,19 +10,21 @@ from typing import TYPE_CHECKING, Any
 from pyinception.backend import BackendError
 from pyinception.config import using
 from pyinception.functional import (
-    avg_pool2d,
-    avg_pool2d_backward,
     conv2d,
     conv2d_backward,
     inception,
     inception_backward,
-    max_pool2d,
-    max_pool2d_backward,
     reduce_conv2d,
     reduce_conv2d_backward,
 )
 from pyinception.functional_linear import linear, linear_backward
 from pyinception.functional_lrn import lrn, lrn_backward
+from pyinception.functional_pool import (
+    avg_pool2d,
+    avg_pool2d_backward,
+    max_pool2d,
+    max_pool2d_backward,
+)
 from pyinception.gradcheck import gradcheck
 from pyinception.ops import InceptionWeights, concat
 from pyinception.prepack import Format, Packed, prepack

@@ -5,9 +5,10 @@ An input that does not fit (channel stride other than 1, stride 0 or negative, m
 copied once and counted; an output that does not fit raises. Nothing is written here.
 """
 
+import inspect
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -17,6 +18,8 @@ from pyinception.dispatch import Known, check
 from pyinception.known import find, note
 from pyinception.prepack import Packed
 from pyinception.tensor import Tensor
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 _CPU_DEVICES = (1, 3)  # kDLCPU, kDLCUDAHost
 _CUDA_DEVICES = (2, 13)  # kDLCUDA, kDLCUDAManaged
@@ -325,3 +328,40 @@ class Border:
 def _is_foreign(value: Any) -> bool:
     known = isinstance(value, np.ndarray) or library_of(value) == "cupy"
     return not known and hasattr(value, "__dlpack__") and hasattr(value, "shape")
+
+
+# ------------------------------------------------------------------------------- common arguments
+
+_COMMON = {
+    "layout": '"NHWC" (x NHWC, filters KRSC), the default, or "NCHW" (x and y NCHW, KCRS).',
+    "out": "array to write the result into and return, such as a slice of channels.",
+    "backend": '"auto", "cpu", "cuda", "emulated" or "reference"; None: the switch (`using`).',
+    "algorithm": '"auto", "direct", "winograd", "plain", "mma" or "tf32"; None: the switch.',
+}
+_RAISES = """
+Raises
+------
+TypeError
+    An argument of another kind, or of another dtype than the others (float32; float64 with the
+    reference; 16 bits with CUDA kernels).
+ValueError
+    A shape, range or layout that does not fit, an ``out`` that overlaps or is read-only.
+BackendError
+    A backend that cannot run this; the message says why.
+
+Notes
+-----
+Errors are raised before anything is written; they name argument, actual and expected."""
+
+
+def documented(function: Function) -> Function:
+    """``function`` with its common arguments and its errors added to the docstring."""
+    text = inspect.cleandoc(function.__doc__ or "")
+    code = function.__code__
+    names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    entries = "".join(f"\n{name} : {about}" for name, about in _COMMON.items() if name in names)
+    head, returns, tail = text.partition("\n\nReturns\n")
+    if "\nParameters\n" not in head:
+        head += "\n\nParameters\n----------"
+    function.__doc__ = f"{head}{entries}{returns}{tail}\n{_RAISES}\n"
+    return function

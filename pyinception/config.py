@@ -32,9 +32,11 @@ class Switch:
     default: Any
     choices: tuple[str, ...] = ()
     parse: Callable[[Any], Any] = str
+    about: str = ""
 
     @property
     def environment(self) -> str:
+        """The environment variable that sets it."""
         return f"PYINCEPTION_{self.name.upper()}"
 
     def read(self, value: Any, source: str) -> Any:
@@ -66,16 +68,20 @@ def _flag(value: Any) -> bool | None:
 # "mma" and "tf32" are rungs of the CUDA kernels; float32 is rounded to tf32 only where it is named.
 ALGORITHMS = ("auto", "direct", "winograd", "plain", "mma", "tf32")
 
+BACKENDS = ("auto", "cpu", "cuda", "emulated", "reference")
+LOG_LEVELS = ("debug", "info", "warning", "error")
+LEVELS = ("", "x86-64-v3", "x86-64-v4", "neon")
+
 SWITCHES: Mapping[str, Switch] = MappingProxyType(
     {
         switch.name: switch
         for switch in (
-            Switch("backend", "auto", ("auto", "cpu", "cuda", "emulated", "reference"), _text),
-            Switch("threads", 0, (), _count),
-            Switch("algorithm", "auto", ALGORITHMS, _text),
-            Switch("cpu_level", "", ("", "x86-64-v3", "x86-64-v4", "neon"), _text),
-            Switch("jit", False, (), _flag),
-            Switch("log", "warning", ("debug", "info", "warning", "error"), _text),
+            Switch("backend", "auto", BACKENDS, _text, "which rows of the table may run"),
+            Switch("threads", 0, (), _count, "0: affinity, quota and OMP_NUM_THREADS decide"),
+            Switch("algorithm", "auto", ALGORITHMS, _text, "taken where such a row can run"),
+            Switch("cpu_level", "", LEVELS, _text, "of the CPU kernels; empty: the host's best"),
+            Switch("jit", False, (), _flag, "1: compile the CPU kernels live (extra `jit`)"),
+            Switch("log", "warning", LOG_LEVELS, _text, "the least that is reported"),
         )
     }
 )

@@ -10,13 +10,14 @@ results are of the caller's type. Common arguments: ``layout`` "NHWC" (default: 
 from dataclasses import replace
 from typing import Any
 
-from pyinception.border import Border
+from pyinception.border import Border, documented
 from pyinception.dispatch import check
-from pyinception.ops import conv, pool, reduce_conv
+from pyinception.ops import conv, reduce_conv
 from pyinception.ops import inception as module
 from pyinception.ops.weights import NAMES, InceptionWeights
 
 
+@documented
 def conv2d(
     x: Any,
     w: Any,
@@ -55,6 +56,7 @@ def conv2d(
     return border.back(conv.conv_fprop(spec, x, w, b, target, **how), out)
 
 
+@documented
 def conv2d_backward(
     gy: Any,
     x: Any,
@@ -69,8 +71,16 @@ def conv2d_backward(
 ) -> tuple[Any, Any, Any]:
     """(gx, gw, gb): gradients of sum(gy y) with y = conv2d(x, w, b).
 
-    ``y`` is the forward's result if it had relu=True: gy then counts only where y > 0. Shapes are
-    those of x (N, H, W, C), w (K, R, S, C) and b (K,); gy and y are (N, P, Q, K).
+    Parameters
+    ----------
+    gy : (N, P, Q, K).
+    x, w : as the forward had them.
+    y : the forward's result if it had relu=True: gy then counts only where y > 0.
+    stride, padding : as the forward had them.
+
+    Returns
+    -------
+    (gx, gw, gb) in the shapes of x (N, H, W, C), w (K, R, S, C) and b (K,).
     """
     function = "conv2d_backward"
 
@@ -89,6 +99,7 @@ def conv2d_backward(
     return border.back(gx), border.back(gw), border.back(gb)
 
 
+@documented
 def reduce_conv2d(
     x: Any,
     w_reduce: Any,
@@ -116,6 +127,11 @@ def reduce_conv2d(
     w, b : (K, R, S, Cr) and (K,) or None.
     stride, padding : of the second convolution.
     relu : True; without ReLU the two convolutions are one, or two calls of `conv2d`.
+    return_reduced : also return r (N, H, W, Cr), which `reduce_conv2d_backward` takes.
+
+    Returns
+    -------
+    y : (N, P, Q, K), or (y, r).
     """
     if relu is not True:
         text = f"relu is {relu!r}, expected True (for other chains call conv2d twice)"
@@ -134,6 +150,7 @@ def reduce_conv2d(
     return (result, border.back(r)) if return_reduced else result
 
 
+@documented
 def reduce_conv2d_backward(
     gy: Any,
     x: Any,
@@ -150,8 +167,11 @@ def reduce_conv2d_backward(
 ) -> tuple[Any, Any, Any, Any, Any]:
     """(gx, gw_reduce, gb_reduce, gw, gb): gradients of sum(gy y), y and r as the forward gave them.
 
-    gy, y (N, P, Q, K); r (N, H, W, Cr), from ``reduce_conv2d(..., return_reduced=True)``; the
-    others as in `reduce_conv2d`. r and y carry the ReLU masks.
+    Parameters
+    ----------
+    gy, y : (N, P, Q, K).
+    r : (N, H, W, Cr), from ``reduce_conv2d(..., return_reduced=True)``; r and y are the ReLU masks.
+    x, w_reduce, w, stride, padding : as the forward had them.
     """
     function = "reduce_conv2d_backward"
 
@@ -171,6 +191,7 @@ def reduce_conv2d_backward(
     return gx, gwr, gbr, gw, gb
 
 
+@documented
 def inception(
     x: Any,
     weights: InceptionWeights | tuple[Any, ...],
@@ -208,6 +229,7 @@ def inception(
     return (result, tuple(border.back(s) for s in saved or ())) if return_saved else result
 
 
+@documented
 def inception_backward(
     gy: Any,
     x: Any,
@@ -219,7 +241,14 @@ def inception_backward(
     backend: str | None = None,
     algorithm: str | None = None,
 ) -> tuple[Any, InceptionWeights]:
-    """(gx, gradients of the twelve weights); y and saved as `inception` gave them."""
+    """(gx, gradients of the twelve weights): gradients of sum(gy y) with y = inception(x, weights).
+
+    Parameters
+    ----------
+    gy, y : (N, H, W, K1 + K3 + K5 + Kp), y as the forward gave it.
+    x, weights : as the forward had them.
+    saved : what ``inception(..., return_saved=True)`` gave beside y.
+    """
     function = "inception_backward"
     weights = tuple(weights)
     module.check_count(function, weights)
@@ -239,120 +268,3 @@ def inception_backward(
     filters, maps = rest[: len(NAMES)], rest[len(NAMES) :]
     gx, grads = module.inception_backward(spec, gy, x, filters, y, maps, **how)
     return border.back(gx), InceptionWeights(*(border.back(g) for g in grads))
-
-
-def max_pool2d(
-    x: Any,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    ceil_mode: bool = False,
-    *,
-    return_argmax: bool = False,
-    layout: str | None = None,
-    out: Any = None,
-    backend: str | None = None,
-) -> Any:
-    """y[n,p,q,c] = maximum of the window's pixels inside the image; the first wins, NaN wins.
-
-    ``stride`` None means the kernel's extents. ``return_argmax`` also gives the winning tap r S + s
-    of each y, uint8 of y's shape, which `max_pool2d_backward` takes. x (N, H, W, C).
-    """
-    border, window = Border("max_pool2d", layout, x), (kernel_size, stride, padding, ceil_mode)
-
-    def spec_of(x: Any) -> Any:
-        check("max_pool2d", "x", x, "N H W C")
-        return pool.pool_spec("max_pool2d", "max", x.shape, *window)
-
-    spec, (x,), target, how = border.call(
-        {"x": x}, window, {"backend": backend}, spec_of, out, "N P Q C"
-    )
-    y, argmax = pool.max_pool_fprop(spec, x, save=return_argmax, out=target, **how)
-    result = border.back(y, out)
-    return (result, border.back(argmax)) if return_argmax else result
-
-
-def max_pool2d_backward(
-    gy: Any,
-    argmax: Any,
-    x_shape: tuple[int, ...],
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    ceil_mode: bool = False,
-    *,
-    layout: str | None = None,
-    backend: str | None = None,
-) -> Any:
-    """gx: every pixel gathers the gy of the windows that it won; ``x_shape`` in ``layout``."""
-    function, window = "max_pool2d_backward", (kernel_size, stride, padding, ceil_mode)
-    border = Border(function, layout, gy)
-    shape, arrays = border.shape(x_shape), {"gy": gy, "argmax": argmax}
-
-    def spec_of(gy: Any, argmax: Any) -> Any:
-        spec = pool.pool_spec(function, "max", shape, *window)
-        check(function, "gy", gy, "N P Q C", spec.y_shape)
-        return spec
-
-    spec, (gy, argmax), _, how = border.call(
-        arrays, (shape, *window), {"backend": backend}, spec_of
-    )
-    pool.check_argmax(function, argmax, spec, gy)
-    return border.back(pool.max_pool_dgrad(spec, gy, argmax, **how))
-
-
-def avg_pool2d(
-    x: Any,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    ceil_mode: bool = False,
-    count_include_pad: bool = True,
-    *,
-    layout: str | None = None,
-    out: Any = None,
-    backend: str | None = None,
-) -> Any:
-    """y[n,p,q,c] = sum of the window's pixels inside the image / cells; x (N, H, W, C).
-
-    cells counts padding up to H + p as Caffe does, or pixels alone without ``count_include_pad``.
-    """
-    border = Border("avg_pool2d", layout, x)
-    window = kernel_size, stride, padding, ceil_mode, count_include_pad
-
-    def spec_of(x: Any) -> Any:
-        check("avg_pool2d", "x", x, "N H W C")
-        return pool.pool_spec("avg_pool2d", "avg", x.shape, *window)
-
-    spec, (x,), target, how = border.call(
-        {"x": x}, window, {"backend": backend}, spec_of, out, "N P Q C"
-    )
-    return border.back(pool.avg_pool_fprop(spec, x, target, **how), out)
-
-
-def avg_pool2d_backward(
-    gy: Any,
-    x_shape: tuple[int, ...],
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    ceil_mode: bool = False,
-    count_include_pad: bool = True,
-    *,
-    layout: str | None = None,
-    backend: str | None = None,
-) -> Any:
-    """gx = sum of gy / cells over the windows that hold the pixel; ``x_shape`` in ``layout``."""
-    border = Border("avg_pool2d_backward", layout, gy)
-    shape = border.shape(x_shape)
-    window = kernel_size, stride, padding, ceil_mode, count_include_pad
-
-    def spec_of(gy: Any) -> Any:
-        spec = pool.pool_spec("avg_pool2d_backward", "avg", shape, *window)
-        check("avg_pool2d_backward", "gy", gy, "N P Q C", spec.y_shape)
-        return spec
-
-    spec, operands, _, how = border.call(
-        {"gy": gy}, (shape, *window), {"backend": backend}, spec_of
-    )
-    return border.back(pool.avg_pool_dgrad(spec, *operands, **how))

@@ -3,11 +3,12 @@
 from dataclasses import replace
 from typing import Any
 
-from pyinception.border import Border
+from pyinception.border import Border, documented
 from pyinception.dispatch import check
 from pyinception.ops import linear as dense
 
 
+@documented
 def linear(
     x: Any,
     w: Any,
@@ -17,7 +18,13 @@ def linear(
     out: Any = None,
     backend: str | None = None,
 ) -> Any:
-    """y[n,k] = [relu](b[k] + sum_c x[n,c] w[k,c]); x (N, C), w (K, C), b (K,) or None."""
+    """y[n,k] = [relu](b[k] + sum_c x[n,c] w[k,c]).
+
+    Parameters
+    ----------
+    x, w, b : (N, C), (K, C) or a `Packed` of that shape, (K,) or None.
+    relu : whether negative results become 0.
+    """
 
     def spec_of(x: Any, w: Any, b: Any) -> Any:
         return dense.linear_spec("linear", x, w, b, relu)
@@ -29,10 +36,17 @@ def linear(
     return border.back(dense.linear_fprop(spec, x, w, b, target, **how), out)
 
 
+@documented
 def linear_backward(
     gy: Any, x: Any, w: Any, *, y: Any = None, backend: str | None = None
 ) -> tuple[Any, Any, Any]:
-    """(gx, gw, gb) of sum(gy y), y = linear(x, w, b); with ``y``, gy counts where y > 0."""
+    """(gx, gw, gb): gradients of sum(gy y) with y = linear(x, w, b).
+
+    Parameters
+    ----------
+    gy, x, w : (N, K), (N, C), (K, C).
+    y : the forward's result if it had relu=True: gy then counts only where y > 0.
+    """
     function = "linear_backward"
 
     def spec_of(gy: Any, x: Any, w: Any, y: Any) -> Any:

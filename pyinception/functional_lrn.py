@@ -2,11 +2,12 @@
 
 from typing import Any
 
-from pyinception.border import Border
+from pyinception.border import Border, documented
 from pyinception.dispatch import check
 from pyinception.ops import lrn as response
 
 
+@documented
 def lrn(
     x: Any,
     size: int = 5,
@@ -18,7 +19,13 @@ def lrn(
     out: Any = None,
     backend: str | None = None,
 ) -> Any:
-    """y_c = x_c (k + alpha/size sum_{c' in window} x_c'^2)^-beta; x (N, H, W, C), size odd."""
+    """y_c = x_c (k + alpha/size sum_{c' in window} x_c'^2)^-beta.
+
+    Parameters
+    ----------
+    x : (N, H, W, C).
+    size : channels of the window, odd; alpha, beta, k : as in the formula.
+    """
     border, window = Border("lrn", layout, x), (size, alpha, beta, k)
 
     def spec_of(x: Any) -> Any:
@@ -30,6 +37,7 @@ def lrn(
     return border.back(response.lrn_fprop(spec, x, target, **how), out)
 
 
+@documented
 def lrn_backward(
     gy: Any,
     x: Any,
@@ -41,7 +49,12 @@ def lrn_backward(
     layout: str | None = None,
     backend: str | None = None,
 ) -> Any:
-    """gx of sum(gy lrn(x)); gy and x (N, H, W, C)."""
+    """gx: gradient of sum(gy y) with y = lrn(x, size, alpha, beta, k).
+
+    Parameters
+    ----------
+    gy, x : (N, H, W, C).
+    """
     border, window = Border("lrn_backward", layout, x), (size, alpha, beta, k)
 
     def spec_of(gy: Any, x: Any) -> Any:

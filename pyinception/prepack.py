@@ -59,10 +59,12 @@ class Packed:
 
     @property
     def ndim(self) -> int:
+        """Axes of the filter that was packed."""
         return 4
 
     @property
     def dtype(self) -> np.dtype[Any]:
+        """Of the packed numbers: float32."""
         kind: np.dtype[Any] = self.data.dtype
         return kind
 

@@ -53,10 +53,12 @@ class Tensor:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Extents of the array."""
         return tuple(self.data.shape)
 
     @property
     def dtype(self) -> np.dtype[Any]:
+        """Kind of the array's numbers."""
         kind: np.dtype[Any] = self.data.dtype
         return kind
 

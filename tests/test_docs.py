@@ -1,8 +1,9 @@
 """Every program on every page of docs/ runs, and prints what the page says that it prints.
 
 The ```python blocks of a page share one interpreter session and an empty folder. A ```text block
-right after one is its output, compared word by word, where `...` stands for anything. A ```console
-block is a screen of one machine and is not compared. A comment above a block marks it:
+right after one is its output, compared word by word, where `...` stands for anything; a ```sh block
+with such an output is run too (`test_readme.py` checks that the commands of all others exist). A
+```console block is a screen of one machine and is not compared. A comment above a block marks it:
 
     <!-- skip: why -->           is not run here
 """
@@ -10,8 +11,13 @@ block is a screen of one machine and is not compared. A comment above a block ma
 import contextlib
 import io
 import re
+import shlex
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +37,16 @@ PAGES = {
     if "_build" not in path.parts
 }
 FENCE = re.compile(
-    r"^(?:<!-- skip: (?P<skip>.+?) -->\n)?^```(?P<kind>python|text)\n(?P<body>.*?)^```$",
+    r"^(?:<!-- skip: (?P<skip>.+?) -->\n)?^```(?P<kind>python|sh|text)\n(?P<body>.*?)^```$",
     re.M | re.S,
 )
 
 
 @dataclass(frozen=True)
 class Program:
-    """One ```python block: its line on the page, the output shown below it, why it is skipped."""
+    """One block to run: its line on the page, the output shown below it, why it is skipped."""
 
+    kind: str
     page: str
     line: int
     code: str
@@ -48,16 +55,14 @@ class Program:
 
 
 def programs(page: str, text: str) -> list[Program]:
+    blocks = list(FENCE.finditer(text))
     found: list[Program] = []
-    end = 0
-    for block in FENCE.finditer(text):
-        line = text[: block.start("body")].count("\n") + 1
-        if block["kind"] == "python":
-            found.append(Program(page, line, block["body"], None, block["skip"]))
-        elif found and not text[end : block.start()].strip():
-            last = found.pop()
-            found.append(Program(page, last.line, last.code, block["body"], last.skip))
-        end = block.end()
+    for block, after in zip_longest(blocks, blocks[1:]):
+        follows = after is not None and not text[block.end() : after.start()].strip()
+        output = after["body"] if follows and after["kind"] == "text" else None
+        if block["kind"] == "python" or (block["kind"] == "sh" and output is not None):
+            line = text[: block.start("body")].count("\n") + 1
+            found.append(Program(block["kind"], page, line, block["body"], output, block["skip"]))
     return found
 
 
@@ -65,30 +70,51 @@ PROGRAMS = {page: programs(page, text) for page, text in PAGES.items()}
 
 
 def missing(output: str, shown: str) -> str | None:
-    """The first line of ``shown`` that ``output`` does not have in its place, or None."""
-    printed = output.splitlines()
-    for i, line in enumerate(shown.splitlines()):
-        if line.strip() == "...":
-            return None
-        pattern = ".*".join(re.escape(part) for part in " ".join(line.split()).split("..."))
-        have = " ".join(printed[i].split()) if i < len(printed) else ""
-        if not re.fullmatch(pattern, have):
+    """Where ``output`` first differs from ``shown``, in words, or None."""
+    printed = [" ".join(line.split()) for line in output.splitlines()]
+    wanted = [" ".join(line.split()) for line in shown.splitlines()]
+    patterns = [".*".join(map(re.escape, line.split("..."))) for line in wanted]
+    i = 0
+    for line, pattern, following in zip_longest(wanted, patterns, patterns[1:]):
+        if line == "...":  # any number of lines, up to the next one that is shown
+            while i < len(printed) and not (following and re.fullmatch(following, printed[i])):
+                i += 1
+            continue
+        if i == len(printed) or not re.fullmatch(pattern, printed[i]):
+            have = printed[i] if i < len(printed) else "nothing more"
             return f"printed {have!r}, the page shows {line!r}"
-    rest = printed[len(shown.splitlines()) :]
-    return f"printed {rest[0]!r} too, which the page does not show" if rest else None
+        i += 1
+    return f"printed {printed[i]!r} too, which the page does not show" if i < len(printed) else None
 
 
 def run(program: Program, names: dict[str, Any]) -> None:
-    """Execute a block in the page's session and compare its output."""
-    where = f"{program.page}:{program.line}"
-    # Blank lines, so that a traceback shows the line of the page.
-    code = compile("\n" * (program.line - 1) + program.code, str(DOCS / program.page), "exec")
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        exec(code, names)
+    """Execute a block in the page's session, or in a shell, and compare its output."""
+    if program.kind == "sh":
+        output = "".join(map(shell, program.code.splitlines()))
+    else:
+        # Blank lines, so that a traceback shows the line of the page.
+        text = "\n" * (program.line - 1) + program.code
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(compile(text, str(DOCS / program.page), "exec"), names)
+        output = printed.getvalue()
     if program.output is not None:
-        wrong = missing(printed.getvalue(), program.output)
-        assert wrong is None, f"{where}: {wrong}\n{printed.getvalue()}"
+        wrong = missing(output, program.output)
+        assert wrong is None, f"{program.page}:{program.line}: {wrong}\n{output}"
+
+
+def shell(line: str) -> str:
+    """What a command prints; python and pyinception are those of this interpreter."""
+    words = shlex.split(line, comments=True)
+    if not words:
+        return ""
+    own = {
+        "python": [sys.executable],
+        "pyinception": [sys.executable, "-m", "pyinception.cli.main"],
+    }
+    done = subprocess.run([*own[words[0]], *words[1:]], capture_output=True, text=True)
+    assert done.returncode == 0, f"{line}: {done.stderr}"
+    return done.stdout
 
 
 def prepare(page: str) -> None:
@@ -100,10 +126,9 @@ def prepare(page: str) -> None:
             path = Path("pictures") / ("train" if n < 8 else "test") / "ab"[n % 2] / f"{n}.jpg"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(np.full((40, 50, 3), 20 * n, np.uint8)).save(path)
-    for source in ("my_reduce_conv.cu", "bank_conflicts.cu"):
-        if source in PAGES[page] and (ROOT / "examples" / source).exists():
-            name = "my.cu" if page == "your_kernel.md" else source
-            Path(name).write_text((ROOT / "examples" / source).read_text("utf-8"), "utf-8")
+    Path("examples").symlink_to(ROOT / "examples")
+    if page == "your_kernel.md":
+        shutil.copy("examples/my_reduce_conv.cu", "my.cu")
 
 
 def with_programs() -> Iterator[Any]:
@@ -140,7 +165,8 @@ def test_what_is_not_run(program: Program) -> None:
 def test_every_program_is_run_somewhere() -> None:
     for page, text in PAGES.items():
         fences = len(re.findall(r"^ *```python\s*$", text, flags=re.M))
-        assert fences == len(PROGRAMS[page]), f"{page} has a program that no test reads"
+        read = sum(program.kind == "python" for program in PROGRAMS[page])
+        assert fences == read, f"{page} has a program that no test reads"
     for page, test in ELSEWHERE.items():
         assert page in (ROOT / "tests" / test).read_text(encoding="utf-8")
 
@@ -148,8 +174,9 @@ def test_every_program_is_run_somewhere() -> None:
 def test_the_comparison_can_fail() -> None:
     assert missing("a  1\nb\n", "a 1\nb\n") is None
     assert missing("a 17\n", "a ...\n") is None and missing("a\nb\nc\n", "a\n...\n") is None
+    assert missing("a\nb\nc\nd\n", "a\n...\nd\n") is None and missing("a\nb\n", "a\n...\nc\n")
     for shown in ("a 2\nb\n", "a 1\n", "a 1\nb\nc\n"):
         assert missing("a  1\nb\n", shown)
-    wrong = Program("x.md", 1, "print(1 + 1)", "3\n", None)
+    wrong = Program("python", "x.md", 1, "print(1 + 1)", "3\n", None)
     with pytest.raises(AssertionError, match=r"x.md:1: printed '2', the page shows '3'"):
         run(wrong, {})

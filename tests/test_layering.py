@@ -22,7 +22,7 @@ LEVELS = {
     "table": 2, "dispatch": 2, "known": 2,
     "tensor": 3, "op": 3,
     "ops": 4,
-    "border": 5, "functional": 5, "functional_linear": 5, "functional_lrn": 5,
+    "border": 5, "functional": 5, "functional_linear": 5, "functional_lrn": 5, "functional_pool": 5,
     "module": 5, "layers": 5, "losses": 5, "init": 5, "optim": 5,
     "gradcheck": 5, "checkpoint": 5, "reports": 5,
     "models": 6, "data": 6, "session": 6,

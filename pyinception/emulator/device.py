@@ -377,6 +377,7 @@ class Device:
         )
 
     def clear_counters(self) -> None:
+        """Set every counter to zero."""
         self._handle.lib.emu_clear_counters(self._handle.pointer)
 
 

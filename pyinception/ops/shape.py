@@ -60,7 +60,11 @@ def copy(source: Array, out: Array) -> None:
 
 
 def concat(parts: list[Tensor], out: Array | None = None) -> Tensor:
-    """y (N, H, W, sum of channels); see `Concat`."""
+    """y (N, H, W, sum of channels) = [part 0 | part 1 | ...], along channels in order.
+
+    ``parts`` are tensors (N, H, W, C_i); where they are slices of ``out`` already, nothing is
+    copied. ValueError for no parts, or shapes that do not stand side by side.
+    """
     if not parts:
         raise ValueError("concat: parts is empty, expected at least one")
     return Concat(out)(*parts)

@@ -64,6 +64,7 @@ class Evaluation:
 
     @property
     def accuracy(self) -> float:
+        """Share of images whose most likely class is their label."""
         return float(np.mean(self.predictions == self.dataset.labels))
 
     def confusion(self) -> NDArray[np.int64]:
