@@ -53,6 +53,20 @@ struct PlainConvArgs {
       C, K, R, S, P, Q, stride_h, stride_w, pad_h, pad_w, relu, accumulate;
 };
 
+// Depthwise convolution, all directions; see args.py for the meaning of each field.
+struct DepthwiseArgs {
+  Int x, x_n, x_h, x_w, y, y_n, y_h, y_w, mask, m_n, m_h, m_w, w, bias, zero, partial, gw, gb, N, H,
+      W, C, K, R, S, P, Q, stride_h, stride_w, pad_h, pad_w, relu, accumulate, tile_rows, row_tiles,
+      panels, tile_panels, panel_tiles;
+};
+
+// The residual sum, both directions.
+struct AddScaledArgs {
+  Int a, a_n, a_h, a_w, b, b_n, b_h, b_w, y, y_n, y_h, y_w, g, g_n, g_h, g_w, N, H, W, C, count,
+      relu;
+  float scale, unused;
+};
+
 // Max and average pooling, both directions.
 struct PoolArgs {
   Int x, x_n, x_h, x_w, y, y_n, y_h, y_w, argmax, zero, N, H, W, C, P, Q, R, S, stride_h, stride_w,

@@ -68,6 +68,19 @@ PLAIN_CONV = record(
     " stride_h stride_w pad_h pad_w relu accumulate"
 )
 
+# Depthwise convolution: x is the map of H W (the input or its gradient), y that of P Q. w: the
+# packed filters; partial: the sums of the filter gradient, image by image. Plain twins: PLAIN_CONV.
+DEPTHWISE = record(
+    "x x_n x_h x_w y y_n y_h y_w mask m_n m_h m_w w bias zero partial gw gb N H W C K R S P Q"
+    " stride_h stride_w pad_h pad_w relu accumulate tile_rows row_tiles panels tile_panels"
+    " panel_tiles"
+)
+# The residual sum; count: floats, where the maps are dense and C is a piece of them. Backward: a
+# and b are the gradients, g that of the sum, y the mask.
+ADD_SCALED = record(
+    "a a_n a_h a_w b b_n b_h b_w y y_n y_h y_w g g_n g_h g_w N H W C count relu", "scale unused"
+)
+
 # Pooling: x is the map of H W (the input or its gradient), y that of P Q; argmax is contiguous.
 POOL = record(
     "x x_n x_h x_w y y_n y_h y_w argmax zero N H W C P Q R S"
@@ -95,6 +108,8 @@ RECORDS = {
     "PackArgs": PACK,
     "WinogradArgs": WINOGRAD,
     "PlainConvArgs": PLAIN_CONV,
+    "DepthwiseArgs": DEPTHWISE,
+    "AddScaledArgs": ADD_SCALED,
     "PoolArgs": POOL,
     "LrnArgs": LRN,
     "SoftmaxArgs": SOFTMAX,

@@ -161,6 +161,32 @@ struct PoolCudaArgs {
   CudaDivisor step_h, step_w;        // stride_h, stride_w
 };
 
+// y[k] = relu(b[k] + conv(x[k / M], w[k])), M = K / C, and its gradients
+struct DepthwiseCudaArgs {
+  const void* x;     // (N, H, W, C); fprop, wgrad
+  const void* w;     // (K, R, S); fprop, dgrad
+  const float* b;    // (K) or null; fprop
+  void* y;           // (N, P, Q, K): = in fprop; in backward the ReLU mask, or null
+  const void* gy;    // (N, P, Q, K); backward
+  void* gx;          // (N, H, W, C), = or += by accumulate; dgrad
+  float* gw;         // (K, R, S), =; wgrad
+  float* gb;         // (K), =, or null; wgrad
+  float* workspace;  // 16-byte aligned; wgrad
+  long long workspace_bytes;
+  CudaStrides x_strides, y_strides, gy_strides, gx_strides;
+  int storage, N, H, W, C, K, R, S;
+  int stride_h, stride_w, pad_h, pad_w;
+  int relu, accumulate;
+
+  // plan
+  float* partial;  // (chunks, R S + 1, K) in the workspace
+  int P, Q, pixels, block_pixels, chunks;
+  int lanes;                                 // pixels of a block at a time
+  CudaDivisor multiplier, slab;              // K / C; groups of four channels of a block
+  CudaDivisor taps, filter_w, channels;      // R S; S; K
+  CudaDivisor map_w, map_h, step_h, step_w;  // columns, rows of the result; stride_h, stride_w
+};
+
 // ---- the other layers --------------------------------------------------------------------------
 // y_c = x_c s_c^-beta, s_c = k + (alpha / size) sum of x_c'^2, |c' - c| <= size / 2
 struct LrnCudaArgs {
@@ -250,6 +276,21 @@ struct DropoutCudaArgs {
   // plan
   int elements, count;                  // of a sample; blocks of four of all samples
   CudaDivisor blocks, channels, map_w;  // blocks of a sample; C; W
+};
+
+// y = relu(a + scale b), without b relu(a); backward: a = gy where y > 0, b = scale a
+struct AddScaledCudaArgs {
+  void* a;         // (N, H, W, C); backward: the gradient of a, =, or null
+  void* b;         // (N, H, W, C) or null; backward: the gradient of b, =, or null
+  void* y;         // (N, H, W, C): = in fprop; in backward the ReLU mask, or null
+  const void* gy;  // (N, H, W, C); backward
+  CudaStrides a_strides, b_strides, y_strides, gy_strides;
+  int storage, N, H, W, C, relu;
+  float scale;
+
+  // plan
+  int backward, count;               // threads: groups of four channels of all pixels
+  CudaDivisor groups, map_w, map_h;  // groups of a pixel; columns and rows
 };
 
 // y = x in another storage, both contiguous

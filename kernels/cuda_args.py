@@ -8,6 +8,7 @@ stay zero.
 import numpy as np
 
 __all__ = [
+    "ADD_SCALED_CUDA_ARGS",
     "BATCH_NORM_CUDA_ARGS",
     "CAST_CUDA_ARGS",
     "CONV_CUDA_ARGS",
@@ -15,6 +16,7 @@ __all__ = [
     "CONV_WGRAD_CUDA_ARGS",
     "CUDA_DIVISOR",
     "CUDA_STRIDES",
+    "DEPTHWISE_CUDA_ARGS",
     "DROPOUT_CUDA_ARGS",
     "FINITE_CUDA_ARGS",
     "INCEPTION_CUDA_ARGS",
@@ -112,6 +114,16 @@ POOL_CUDA_ARGS = _record(
     ("divisor", "groups map_w map_h step_h step_w"),
 )
 
+DEPTHWISE_CUDA_ARGS = _record(
+    ("pointer", "x w b y gy gx gw gb workspace"),
+    ("bytes", "workspace_bytes"),
+    ("strides", "x_strides y_strides gy_strides gx_strides"),
+    ("int", "storage N H W C K R S stride_h stride_w pad_h pad_w relu accumulate"),
+    ("pointer", "partial"),
+    ("int", "P Q pixels block_pixels chunks lanes"),
+    ("divisor", "multiplier slab taps filter_w channels map_w map_h step_h step_w"),
+)
+
 LRN_CUDA_ARGS = _record(
     ("pointer", "x y gy gx"),
     ("strides", "x_strides y_strides gy_strides gx_strides"),
@@ -156,6 +168,15 @@ DROPOUT_CUDA_ARGS = _record(
     ("float", "divisor"),
     ("int", "storage N H W C elements count"),
     ("divisor", "blocks channels map_w"),
+)
+
+ADD_SCALED_CUDA_ARGS = _record(
+    ("pointer", "a b y gy"),
+    ("strides", "a_strides b_strides y_strides gy_strides"),
+    ("int", "storage N H W C relu"),
+    ("float", "scale"),
+    ("int", "backward count"),
+    ("divisor", "groups map_w map_h"),
 )
 
 CAST_CUDA_ARGS = _record(("pointer", "x y"), ("int", "from to count"))

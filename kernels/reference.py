@@ -20,25 +20,18 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from .windows import check, require
+from .reference_separable import add_scaled_dgrad as add_scaled_dgrad
+from .reference_separable import add_scaled_fprop as add_scaled_fprop
+from .reference_separable import depthwise_conv2d_dgrad as depthwise_conv2d_dgrad
+from .reference_separable import depthwise_conv2d_fprop as depthwise_conv2d_fprop
+from .reference_separable import depthwise_conv2d_wgrad as depthwise_conv2d_wgrad
+from .windows import check, masked, over_pixels, rectified, require
 
 Array = npt.NDArray[Any]
 Maybe = Array | None
 Pair = tuple[int, int]
 Shape = Sequence[int]
 _1, _0 = (1, 1), (0, 0)  # stride and padding unless given
-
-
-def _relu(v: Array) -> Array:
-    return np.where(v <= 0, v.dtype.type(0), v)
-
-
-def _masked(gy: Array, y: Maybe) -> Array:
-    return gy if y is None else np.where(y > 0, gy, gy.dtype.type(0))
-
-
-def _over_pixels(v: Array) -> Array:
-    return cast(Array, v.sum(axis=tuple(range(v.ndim - 1))))
 
 
 def conv2d_fprop(
@@ -60,7 +53,7 @@ def conv2d_fprop(
     for r, s, where in windows.taps():
         y += framed[where] @ w[:, r, s].T
     y = y if b is None else y + b
-    return _relu(y) if relu else y
+    return rectified(y) if relu else y
 
 
 def conv2d_dgrad(
@@ -68,7 +61,7 @@ def conv2d_dgrad(
 ) -> Array:
     """gx[n, p sh - ph + r, q sw - pw + s, c] += sum_k gy[n,p,q,k] w[k,r,s,c], for all p q r s."""
     windows = check(locals(), "conv2d_dgrad", "x_shape NHWC, w KRSC, gy NPQK, y NPQK?")
-    gy = _masked(gy, y)
+    gy = masked(gy, y)
     framed, gx = windows.frame(x_shape[0], x_shape[3], gy.dtype)
     for r, s, where in windows.taps():
         framed[where] += gy @ w[:, r, s]
@@ -80,12 +73,12 @@ def conv2d_wgrad(
 ) -> tuple[Array, Array]:
     """gw[k,r,s,c] = sum_npq gy[n,p,q,k] x[n, p sh - ph + r, q sw - pw + s, c]; gb = sum_npq gy."""
     windows = check(locals(), "conv2d_wgrad", "x NHWC, w_shape KRSC, gy NPQK, y NPQK?")
-    gy = _masked(gy, y)
+    gy = masked(gy, y)
     framed = windows.framed(x)
     gw = np.empty(tuple(w_shape), x.dtype)
     for r, s, where in windows.taps():
         gw[:, r, s] = np.tensordot(gy, framed[where], ((0, 1, 2), (0, 1, 2)))
-    return gw, _over_pixels(gy)
+    return gw, over_pixels(gy)
 
 
 def reduce_conv_fprop(
@@ -230,8 +223,8 @@ def batch_norm_fprop(
     """
     check(locals(), "batch_norm_fprop", "x N*C, gamma C, beta C")
     count = max(1, prod(x.shape[:-1]))
-    mean = _over_pixels(x) / count
-    var = _over_pixels(np.square(x - mean)) / count
+    mean = over_pixels(x) / count
+    var = over_pixels(np.square(x - mean)) / count
     return batch_norm_inference(x, gamma, beta, mean, var, eps=eps, relu=relu), mean, var
 
 
@@ -241,7 +234,7 @@ def batch_norm_inference(
     """y = relu(gamma (x - mean) / sqrt(var + eps) + beta), mean and var given."""
     check(locals(), "batch_norm_inference", "x N*C, gamma C, beta C, mean C, var C")
     y = gamma * ((x - mean) / np.sqrt(var + float(eps))) + beta
-    return _relu(y) if relu else y
+    return rectified(y) if relu else y
 
 
 def batch_norm_dgrad(
@@ -253,9 +246,9 @@ def batch_norm_dgrad(
     mean and var are those of x itself.
     """
     check(locals(), "batch_norm_dgrad", "x N*C, gy N*C, y N*C?, gamma C, mean C, var C")
-    gy, count, deviation = _masked(gy, y), max(1, prod(x.shape[:-1])), np.sqrt(var + float(eps))
+    gy, count, deviation = masked(gy, y), max(1, prod(x.shape[:-1])), np.sqrt(var + float(eps))
     h = (x - mean) / deviation
-    ggamma, gbeta = _over_pixels(gy * h), _over_pixels(gy)
+    ggamma, gbeta = over_pixels(gy * h), over_pixels(gy)
     return gamma / deviation * (gy - gbeta / count - h * (ggamma / count)), ggamma, gbeta
 
 
@@ -263,20 +256,20 @@ def linear_fprop(x: Array, w: Array, b: Maybe = None, *, relu: bool = False) -> 
     """y = relu(x w^T + b); relu only where asked for."""
     check(locals(), "linear_fprop", "x NC, w KC, b K?")
     y = x @ w.T if b is None else x @ w.T + b
-    return _relu(y) if relu else y
+    return rectified(y) if relu else y
 
 
 def linear_dgrad(gy: Array, w: Array, *, y: Maybe = None) -> Array:
     """gx = gy w."""
     check(locals(), "linear_dgrad", "gy NK, w KC, y NK?")
-    return _masked(gy, y) @ w
+    return masked(gy, y) @ w
 
 
 def linear_wgrad(x: Array, gy: Array, *, y: Maybe = None) -> tuple[Array, Array]:
     """gw = gy^T x, gb = sum_n gy."""
     check(locals(), "linear_wgrad", "x NC, gy NK, y NK?")
-    gy = _masked(gy, y)
-    return gy.T @ x, _over_pixels(gy)
+    gy = masked(gy, y)
+    return gy.T @ x, over_pixels(gy)
 
 
 def softmax_cross_entropy_fprop(logits: Array, labels: Array) -> tuple[Array, Array]:

@@ -1,4 +1,4 @@
-"""What the reference asks of its arguments, and the windows of convolutions and pools.
+"""What the reference asks of its arguments, the windows of convolutions and pools, ReLU and masks.
 
 An op says its arguments in one line, "x NHWC, w KRSC, b K?": `check` reads it, checks kind, dtype,
 rank and extents in that order, and gives back the windows where the op has a stride.
@@ -24,6 +24,21 @@ _RANGES |= {"seed": ((), 0, 2**64), "step": _WORD, "layer": _WORD, "first_sample
 _RANGES |= {"p": ((), 0, 1), "eps": ((), 0, inf)}
 
 
+def rectified(v: Array) -> Array:
+    """+0 where v <= 0, else v."""
+    return np.where(v <= 0, v.dtype.type(0), v)
+
+
+def masked(gy: Array, y: Array | None) -> Array:
+    """gy where y > 0, else 0; gy itself without y."""
+    return gy if y is None else np.where(y > 0, gy, gy.dtype.type(0))
+
+
+def over_pixels(v: Array) -> Array:
+    """The sum over all axes but the last."""
+    return cast(Array, v.sum(axis=tuple(range(v.ndim - 1))))
+
+
 def require(right: Any, text: str, error: type[Exception] = ValueError) -> None:
     if not right:
         raise error(text)
@@ -34,7 +49,8 @@ def check(given: Mapping[str, Any], op: str, arguments: str) -> "Windows":
     kind, dtype, rank, extents. Returns the windows, for an op that has a stride.
 
     An axis is a capital letter, maybe with a small one or a digit, bound to the extent of its first
-    use; a number is itself, ``*`` any axes; ``?`` admits None; P and Q follow from the windows.
+    use; a number is itself (S.1 are two axes), ``*`` any axes; ``?`` admits None; P and Q follow
+    from the windows.
     """
     for name in [name for name in given if name in _RANGES]:
         (shape, least, limit), value = _RANGES[name], np.asarray(given[name])

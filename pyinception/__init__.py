@@ -17,6 +17,7 @@ from pyinception.functional import (
     reduce_conv2d,
     reduce_conv2d_backward,
 )
+from pyinception.functional_depthwise import depthwise_conv2d, depthwise_conv2d_backward
 from pyinception.functional_linear import linear, linear_backward
 from pyinception.functional_lrn import lrn, lrn_backward
 from pyinception.functional_pool import (
@@ -80,6 +81,8 @@ __all__ = [
     "concat",
     "conv2d",
     "conv2d_backward",
+    "depthwise_conv2d",
+    "depthwise_conv2d_backward",
     "doctor",
     "explain",
     "gradcheck",

@@ -24,9 +24,11 @@ from pyinception.backend import (
 )
 from pyinception.prepack import Format, Packed
 from pyinception.spec import (
+    AddScaledSpec,
     BatchNormSpec,
     BranchSpec,
     ConvSpec,
+    DepthwiseConvSpec,
     DropoutSpec,
     InceptionSpec,
     LinearSpec,
@@ -251,6 +253,8 @@ def operations(spec: Spec) -> Iterator[tuple[str, str]]:
     """The (op, direction) pairs that serve ``spec``."""
     names: dict[type, str] = {
         ConvSpec: "conv",
+        DepthwiseConvSpec: "depthwise_conv",
+        AddScaledSpec: "add_scaled",
         LrnSpec: "lrn",
         LinearSpec: "linear",
         BatchNormSpec: "batch_norm",

@@ -71,6 +71,63 @@ class Conv2d(Module):
         return spec.P, spec.Q, k
 
 
+class DepthwiseConv2d(Conv2d):
+    """y[k] = [relu](conv(x[k // M], weight[k]) + bias[k]), M = out_channels / in_channels.
+
+    Arguments as in `Conv2d`; ``weight`` is (K, R, S, 1).
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Any,
+        stride: Any = 1,
+        padding: Any = "same",
+        *,
+        relu: bool = False,
+        bias: float | bool = False,
+    ) -> None:
+        super().__init__(1, out_channels, kernel_size, stride, padding, relu=relu, bias=bias)
+        c = integer("DepthwiseConv2d", "in_channels", in_channels, 1)
+        if out_channels % c:
+            text = f"out_channels is {out_channels}, expected a multiple of in_channels = {c}"
+            raise ValueError(f"DepthwiseConv2d: {text}")
+
+    def forward(self, x: Tensor, out: Array | None = None) -> Tensor:
+        op = ops.DepthwiseConv(self.stride, self.padding, self.relu, out)
+        return op(x, self.weight, self.bias)
+
+
+class SeparableConv2d(Module):
+    """y = pointwise(depthwise(x)): `Conv2d` or `ConvBatchNorm` of a 1x1, no ReLU between."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        kernel_size: Any,
+        stride: Any,
+        padding: Any,
+        pointwise: Module,
+        *,
+        multiplier: int = 1,
+    ) -> None:
+        super().__init__()
+        channels = in_channels * integer("SeparableConv2d", "multiplier", multiplier, 1)
+        self.depthwise = DepthwiseConv2d(in_channels, channels, kernel_size, stride, padding)
+        self.pointwise = pointwise
+
+    def forward(self, x: Tensor, out: Array | None = None) -> Tensor:
+        y: Tensor = self.pointwise(self.depthwise(x), out=out)
+        return y
+
+    def extents(self, x_shape: Sequence[int]) -> tuple[int, int, int]:
+        """(P, Q, K) for a map of shape (N, H, W, C)."""
+        p, q, c = self.depthwise.extents(x_shape)
+        shape: tuple[int, int, int] = self.pointwise.extents((x_shape[0], p, q, c))
+        return shape
+
+
 class ReduceConv2d(Module):
     """y = relu(conv(relu(conv1x1(x)))), the fused branch, as two named convolutions.
 

@@ -24,6 +24,7 @@ from pyinception.extents import (
     pair,
     window,
 )
+from pyinception.spec_separable import AddScaledSpec, DepthwiseConvSpec
 
 
 @dataclass(frozen=True)
@@ -386,14 +387,6 @@ class InceptionSpec(Map):
         return sum(branch.bytes for branch in self.branches) - again
 
 
-Spec = (
-    ConvSpec
-    | PoolSpec
-    | LrnSpec
-    | LinearSpec
-    | BatchNormSpec
-    | DropoutSpec
-    | SoftmaxCrossEntropySpec
-    | BranchSpec
-    | InceptionSpec
-)
+_MapSpec = ConvSpec | DepthwiseConvSpec | PoolSpec | LrnSpec | BranchSpec | InceptionSpec
+_OtherSpec = LinearSpec | BatchNormSpec | DropoutSpec | SoftmaxCrossEntropySpec | AddScaledSpec
+Spec = _MapSpec | _OtherSpec

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from pyinception import config
+from pyinception import config, table_separable
 from pyinception.backend import Target, core, level_reason, reference, why_not
 from pyinception.cuda import executor, runs
 from pyinception.prepack import Format, Packed, raw
@@ -159,7 +159,7 @@ def _cpu_runs(algorithm: str) -> dict[Key, Run]:
     def dropout_fprop(spec, x, y, seed, step, layer, first_sample):
         core().dropout(x, y, spec.p, seed, step, layer, first_sample, *end())
 
-    return _by_key(locals(), dropout_fprop)
+    return _by_key(locals() | table_separable.cpu_runs(end), dropout_fprop)
 
 
 def _by_key(found: dict[str, Any], dropout: Run) -> dict[Key, Run]:
@@ -272,7 +272,7 @@ def _reference_runs() -> dict[Key, Run]:
         how = {"seed": seed, "step": step, "layer": layer, "first_sample": first_sample}
         y[...] = reference().dropout(x, spec.p, **how)
 
-    return _by_key(locals(), dropout_fprop)
+    return _by_key(locals() | table_separable.reference_runs(), dropout_fprop)
 
 
 # ------------------------------------------------------------------------------------ CUDA rows

@@ -152,6 +152,46 @@ class CoreStandIn:
 
         self._run("inception_backward", tail, step)
 
+    def depthwise_conv_fprop(self, x, w, b, y, kernel, stride, padding, relu, *tail):
+        def step():
+            where = {"stride": stride, "padding": padding}
+            y[...] = reference.depthwise_conv2d_fprop(x, w, b, relu=relu, **where)
+
+        self._run("depthwise_conv_fprop", tail, step)
+
+    def depthwise_conv_dgrad(self, gy, w, y, gx, kernel, stride, padding, accumulate, *tail):
+        def step():
+            where = {"stride": stride, "padding": padding}
+            new = reference.depthwise_conv2d_dgrad(gy, w, gx.shape, y=y, **where)
+            gx[...] = gx + new if accumulate else new
+
+        self._run("depthwise_conv_dgrad", tail, step)
+
+    def depthwise_conv_wgrad(self, x, gy, y, gw, gb, kernel, stride, padding, *tail):
+        def step():
+            where = {"stride": stride, "padding": padding}
+            gw[...], new = reference.depthwise_conv2d_wgrad(x, gy, gw.shape, y=y, **where)
+            if gb is not None:
+                gb[...] = new
+
+        self._run("depthwise_conv_wgrad", tail, step)
+
+    def add_scaled_fprop(self, a, b, y, scale, relu, *tail):
+        def step():
+            y[...] = reference.add_scaled_fprop(a, b, scale=scale, relu=relu)
+
+        self._run("add_scaled_fprop", tail, step)
+
+    def add_scaled_dgrad(self, gy, y, ga, gb, scale, *tail):
+        def step():
+            for out, new in zip(
+                (ga, gb), reference.add_scaled_dgrad(gy, scale=scale, y=y), strict=True
+            ):
+                if out is not None:
+                    out[...] = new
+
+        self._run("add_scaled_dgrad", tail, step)
+
     def max_pool_fprop(self, x, y, argmax, kernel, stride, padding, *tail):
         def step():
             floor = reference.max_pool_fprop(x, kernel, stride, padding)

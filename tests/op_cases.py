@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 
 from pyinception.spec import (
+    AddScaledSpec,
     BatchNormSpec,
     BranchSpec,
     ConvSpec,
+    DepthwiseConvSpec,
     DropoutSpec,
     InceptionSpec,
     LinearSpec,
@@ -74,6 +76,28 @@ def cases() -> list[Case]:
         add("conv", "dgrad", conv, gy, w, mask, ints(*x.shape), True)
         add("conv", "wgrad", conv, x, gy, mask, blank(*w.shape), blank(4))
         add("conv", "wgrad", conv, x, gy, mask, blank(*w.shape), None)
+    for k, stride, padding, relu in ((3, (1, 1), (1, 1), True), (6, (2, 1), (0, 2), False)):
+        each = DepthwiseConvSpec(2, 7, 5, 3, k, 3, 3, stride, padding, relu)
+        x, w, b = ints(*each.x_shape), ints(*each.w_shape), ints(k)
+        y, gy = ints(*each.y_shape), ints(*each.y_shape)
+        mask = y if relu else None
+        op = "depthwise_conv"
+        add(op, "fprop", each, x, w, b, blank(*y.shape))
+        add(op, "fprop", each, x, w, None, blank(*y.shape))
+        add(op, "dgrad", each, gy, w, mask, blank(*x.shape), False)
+        add(op, "dgrad", each, gy, w, mask, ints(*x.shape), True)
+        add(op, "wgrad", each, x, gy, mask, blank(*w.shape), blank(k))
+        add(op, "wgrad", each, x, gy, mask, blank(*w.shape), None)
+    for shape, scale, relu in (((2, 4, 3, 5), 0.5, True), ((3, 7), -2.0, False)):
+        total = AddScaledSpec(shape, scale, relu)
+        a, b, y, gy = ints(*shape), ints(*shape), ints(*shape), ints(*shape)
+        mask = y if relu else None
+        add("add_scaled", "fprop", total, a, b, blank(*shape))
+        if relu:
+            add("add_scaled", "fprop", total, a, None, blank(*shape))
+            add("add_scaled", "dgrad", total, gy, y, blank(*shape), None)
+        add("add_scaled", "dgrad", total, gy, mask, blank(*shape), blank(*shape))
+        add("add_scaled", "dgrad", total, gy, mask, None, blank(*shape))
     first = ConvSpec(2, 6, 5, 5, 3, 1, 1, relu=True)
     last = ConvSpec(2, 6, 5, 3, 4, 3, 3, (1, 1), (1, 1), True)
     branch = BranchSpec((first, last))

@@ -23,11 +23,12 @@ LEAST = 2.0**-149
 
 @dataclass
 class Out:
-    """An output to come: its shape, or what it holds before (accumulate); layout free or dense."""
+    """An output to come: its shape, or what it holds before (accumulate); layout drawn or dense."""
 
     shape: tuple[int, ...]
     start: Any = None
     dtype: Any = np.float32
+    dense: bool = False
 
 
 def bits(a):
@@ -39,10 +40,10 @@ def same(a, b):
     assert np.array_equal(bits(a), bits(b)), f"{np.sum(bits(a) != bits(b))} of {a.size} differ"
 
 
-def place(shape, dtype, rng):
+def place(shape, dtype, rng, dense=False):
     """A poisoned buffer and a view of the shape in it, in a layout drawn by chance."""
     front, style = rng.integers(1, 8), rng.integers(3)
-    if dtype != np.float32 or len(shape) not in (2, 4):
+    if dense or dtype != np.float32 or len(shape) not in (2, 4):
         style = 0
     more = (0,) * len(shape)
     if style == 1:  # a slice of channels
@@ -65,7 +66,7 @@ def call(op, operands, scalars, level, algorithm, threads, rng, **extra):
     arguments, outputs = [], []
     for o in operands:
         if isinstance(o, Out):
-            buffer, view, inside = place(o.shape, o.dtype, rng)
+            buffer, view, inside = place(o.shape, o.dtype, rng, o.dense)
             if o.start is not None:
                 view[...] = o.start
             outputs.append((buffer, view, inside, buffer.copy()))

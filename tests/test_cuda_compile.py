@@ -49,6 +49,7 @@ MODULES = {
 
 WRAPPERS = """
 #include "conv_plan.h"
+#include "depthwise_plan.h"
 #include "elementary_plan.h"
 #include "inception_mma_plan.h"
 #include "pool_plan.h"

@@ -11,11 +11,13 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from cuda_run import CUDA, Memory, open_device
+from cuda_run import CUDA, Memory, integers, open_device
 from mma_problems import ReduceConv
 from mma_runs import Planned, read_slice
 from module_device import Device
 from module_problems import SAVED, Module
+from pyinception.kernels import reference
+from separable_runs import add_scaled, depthwise
 
 from pyinception import emulator
 
@@ -93,6 +95,26 @@ TENSOR_BACKWARD = {
     "the gather takes rows for columns": Mutant(
         "pool_dgrad_bf16", "pool.cu", "pool.cuh",
         "won[j] == r * a.S + s ?", "won[j] == s * a.S + r ?", "gx"),
+}  # fmt: skip
+SEPARABLE = {
+    "depthwise: filters are not turned": Mutant(
+        "depthwise_fprop_f32", "depthwise.cu", "depthwise.cuh",
+        "weights[tap * width + k] =", "weights[k * taps + tap] =", "y"),
+    "depthwise: no barrier behind the filters": Mutant(
+        "depthwise_fprop_f32", "depthwise.cu", "depthwise.cuh",
+        "  __syncthreads();\n}\n\n// Four", "}\n\n// Four", "race"),
+    "depthwise: a row below the image is read": Mutant(
+        "depthwise_fprop_f32", "depthwise.cu", "depthwise.cuh",
+        "r < min(a.R, a.H - top)", "r < a.R", "out of bounds"),
+    "depthwise: a zero of the mask lets its gradient pass": Mutant(
+        "depthwise_dgrad_f32", "depthwise.cu", "depthwise.cuh",
+        "m[j] > 0.f ? g[j]", "m[j] >= 0.f ? g[j]", "gx"),
+    "depthwise: the last lane is not added": Mutant(
+        "depthwise_wgrad_f32", "depthwise.cu", "depthwise.cuh",
+        "lane < a.lanes; lane++", "lane < a.lanes - 1; lane++", "gw"),
+    "residual sum: the scale is forgotten": Mutant(
+        "add_scaled_f32", "elementary.cu", "elementary.cuh",
+        "__fmul_rn(a.scale, w[j])", "w[j]", "sum"),
 }  # fmt: skip
 CORES_BACKWARD = {
     "gx forgets what the gather wrote": Mutant(
@@ -175,6 +197,33 @@ def test_backward(name, tmp_path):
         device,
     )
     assert mutant.noticed in noticed
+
+
+@pytest.mark.parametrize("name", SEPARABLE)
+def test_separable(name, tmp_path):
+    case = (1, 7, 6, 20), 1, (3, 3), (1, 1), (1, 1)
+    rng = np.random.default_rng(1)
+    x, gy, y = (integers(rng, case[0]) for _ in range(3))
+    w, ones = integers(rng, (20, 3, 3, 1)), np.ones(20, np.float32)
+    gw, gb = reference.depthwise_conv2d_wgrad(x, gy, w.shape, padding=(1, 1), y=y)
+    expected = {
+        "y": reference.depthwise_conv2d_fprop(x, w, ones, padding=(1, 1)),
+        "gx": reference.depthwise_conv2d_dgrad(gy, w, x.shape, padding=(1, 1), y=y),
+        "gw": gw,
+        "gb": gb,
+        "sum": reference.add_scaled_fprop(x, gy, scale=0.5, relu=False),
+    }
+    device = planted(SEPARABLE[name], tmp_path)
+
+    def run() -> dict[str, np.ndarray]:
+        got = {n: np.full(v.shape, np.nan, np.float32) for n, v in expected.items()}
+        depthwise(device, case, "fprop", x=x, w=w, b=ones, y=got["y"])
+        depthwise(device, case, "dgrad", gy=gy, w=w, y=y, gx=got["gx"])
+        depthwise(device, case, "wgrad", x=x, gy=gy, y=y, gw=got["gw"], gb=got["gb"])
+        add_scaled(device, "fprop", x.shape, scale=0.5, a=x, b=gy, y=got["sum"])
+        return got
+
+    assert SEPARABLE[name].noticed in names_of(SEPARABLE[name], run, expected, device)
 
 
 @pytest.mark.parametrize("name", FUSED)

@@ -1,6 +1,7 @@
 """The CUDA-core kernels without a GPU: plans and refusals.
 
-Their execution is tested in test_cuda_conv.py, test_cuda_pool.py and test_cuda_elementary.py.
+Their execution is tested in test_cuda_conv.py, test_cuda_depthwise.py, test_cuda_pool.py and
+test_cuda_elementary.py.
 """
 
 import numpy as np

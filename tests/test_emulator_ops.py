@@ -239,7 +239,7 @@ def test_a_write_beside_a_slice_is_noticed(monkeypatch: pytest.MonkeyPatch) -> N
     """The plan is lied to about y's stride: the kernel stays in its buffer, not in its slice."""
     from pyinception.cuda import records
 
-    put = records._Call.map
+    put = records.Call.map
 
     def lie(self: Any, name: str, array: Any, into: Any = None, **how: Any) -> None:
         put(self, name, array, into, **how)
@@ -247,7 +247,7 @@ def test_a_write_beside_a_slice_is_noticed(monkeypatch: pytest.MonkeyPatch) -> N
             record = self.record if into is None else into
             record["y_strides"]["pixel"] -= 1
 
-    monkeypatch.setattr(records._Call, "map", lie)
+    monkeypatch.setattr(records.Call, "map", lie)
     x, wide = np.ones((1, 1, 3, 4), np.float32), np.zeros((1, 1, 3, 9), np.float32)
     with pyi.using(backend="emulated"), pytest.raises(RuntimeError, match="beside its slice of y"):
         dispatch.launch("lrn", "fprop", LrnSpec(1, 1, 3, 4), x, wide[..., :4])

@@ -30,6 +30,7 @@ def nchw(x: np.ndarray) -> np.ndarray:
 X, W, B = ints(2, 6, 5, 3), ints(4, 3, 3, 3), ints(4)
 WR, BR = ints(2, 1, 1, 3), ints(2)
 W2 = ints(4, 3, 3, 2)
+WD, BD = ints(6, 3, 3, 1), ints(6)
 MODULE = tuple(
     a
     for k, s, c in ((2, 1, 3), (2, 1, 3), (3, 3, 2), (1, 1, 3), (2, 5, 1), (2, 1, 3))
@@ -39,6 +40,9 @@ MODULE = tuple(
 # name: (function of x and keywords, a map of its result's shape)
 FORWARD: dict[str, Any] = {
     "conv2d": lambda x, **k: pyi.conv2d(x, _turn(W, k), B, padding=1, relu=True, **k),
+    "depthwise_conv2d": lambda x, **k: pyi.depthwise_conv2d(
+        x, _turn(WD, k), BD, padding=1, relu=True, **k
+    ),
     "reduce_conv2d": lambda x, **k: pyi.reduce_conv2d(x, _turn(WR, k), BR, _turn(W2, k), B, **k),
     "inception": lambda x, **k: pyi.inception(x, [_turn(w, k) for w in MODULE], **k),
     "max_pool2d": lambda x, **k: pyi.max_pool2d(x, 3, 2, 1, True, **k),
@@ -53,6 +57,9 @@ def _turn(w: np.ndarray, keywords: dict[str, Any]) -> np.ndarray:
 
 EXPECTED: dict[str, Any] = {
     "conv2d": lambda x: reference.conv2d_fprop(x, W, B, padding=(1, 1), relu=True),
+    "depthwise_conv2d": lambda x: reference.depthwise_conv2d_fprop(
+        x, WD, BD, padding=(1, 1), relu=True
+    ),
     "reduce_conv2d": lambda x: reference.reduce_conv_fprop(x, WR, BR, W2, B, padding=(1, 1))[0],
     "inception": lambda x: reference.inception_fprop(x, MODULE)[0],
     "max_pool2d": lambda x: reference.max_pool_fprop(x, (3, 3), (2, 2), (1, 1), True)[0],
@@ -258,6 +265,10 @@ MESSAGES: list[Any] = [
     (lambda: pyi.conv2d(X, W.astype(np.float64)), "conv2d: w has dtype float64, expected float32"),
     (lambda: pyi.conv2d(X[:, :2], W), r"conv2d: kernel \(R, S\) = \(3, 3\) is larger"),
     (lambda: pyi.conv2d(X, W, stride=0), "conv2d: stride is 0"),
+    (lambda: pyi.depthwise_conv2d(X, WD[:4]), "expected K to be a multiple of C = 3"),
+    (lambda: pyi.depthwise_conv2d(X, W), r"w has shape .*, expected \(K, R, S, 1\) = \(4, 3, 3, 1"),
+    (lambda: pyi.depthwise_conv2d(X, WD, BD[:3]), r"depthwise_conv2d: b has shape \(3,\)"),
+    (lambda: pyi.depthwise_conv2d_backward(X, X, WD), "depthwise_conv2d_backward: gy has shape"),
     (
         lambda: pyi.reduce_conv2d(X, WR, BR, W, B),
         r"reduce_conv2d: w has shape \(4, 3, 3, 3\), expected \(K, R, S, Cr\) = \(4, 3, 3, 2\)",
@@ -314,6 +325,20 @@ def test_backward_functions(where: str) -> None:
     )
     for a, b in zip(turned, expected, strict=True):
         np.testing.assert_array_equal(a, nchw(b) if b.ndim == 4 else b)
+    y = EXPECTED["depthwise_conv2d"](X)
+    gd = ints(*y.shape)
+    expected = (
+        reference.depthwise_conv2d_dgrad(gd, WD, X.shape, padding=(1, 1), y=y),
+        *reference.depthwise_conv2d_wgrad(X, gd, WD.shape, padding=(1, 1), y=y),
+    )
+    grads = pyi.depthwise_conv2d_backward(gd, X, WD, y=y, padding=1, backend=where)
+    for a, b in zip(grads, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+    turned = pyi.depthwise_conv2d_backward(
+        nchw(gd), nchw(X), kcrs(WD), y=nchw(y), padding=1, layout="NCHW", backend=where
+    )
+    for a, b in zip(turned, expected, strict=True):
+        np.testing.assert_array_equal(a, nchw(b) if b.ndim == 4 else b)
     y, r = pyi.reduce_conv2d(X, WR, BR, W2, B, return_reduced=True, backend=where)
     grads = pyi.reduce_conv2d_backward(gy, X, WR, W2, r=r, y=y, backend=where)
     same_grads = reference.reduce_conv_backward(gy, X, WR, W2, r, y, padding=(1, 1))
@@ -356,6 +381,22 @@ def normal(*shape: int) -> np.ndarray:
 
 GRADIENTS: dict[str, Any] = {
     "conv": (lambda *a: ops.Conv(2, 1)(*a), normal(2, 6, 5, 3), normal(4, 3, 3, 3), normal(4)),
+    "depthwise_conv": (
+        lambda *a: ops.DepthwiseConv(2, 1)(*a),
+        normal(2, 6, 5, 3),
+        normal(6, 3, 3, 1),
+        normal(6),
+    ),
+    "add_scaled": (
+        lambda a, b: ops.AddScaled(-0.3, False)(a, b),
+        normal(2, 3, 2, 4),
+        normal(2, 3, 2, 4),
+    ),
+    "add_scaled, relu": (
+        lambda a, b: ops.AddScaled(0.5, True)(a, b),
+        away_from_kinks(3, 4),
+        0.01 * normal(3, 4),
+    ),
     "linear": (lambda *a: ops.Linear()(*a), normal(3, 5), normal(4, 5), normal(4)),
     "lrn": (lambda x: ops.Lrn(3, 0.3, 0.75, 2.0)(x), normal(2, 3, 3, 7)),
     "max_pool": (lambda x: ops.Pool("max", 3, 2, 1, True)(x), away_from_kinks(2, 6, 5, 3)),
@@ -391,6 +432,7 @@ def test_gradients_with_relu() -> None:
     """The fused ReLU of conv, linear, batch norm, branch and module, masks from the output."""
     x, w, b = normal(2, 5, 4, 3), normal(4, 3, 3, 3), normal(4)
     pyi.gradcheck(lambda *a: ops.Conv(1, 1, relu=True)(*a), x, w, b)
+    pyi.gradcheck(lambda *a: ops.DepthwiseConv(1, 1, relu=True)(*a), x, normal(3, 3, 3, 1), b[:3])
     pyi.gradcheck(lambda *a: ops.Linear(relu=True)(*a), x[0, 0], w[:, 0, 0], b)
     pyi.gradcheck(lambda *a: ops.BatchNorm(relu=True)(*a), x, normal(3), normal(3))
     pyi.gradcheck(

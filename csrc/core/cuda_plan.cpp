@@ -2,6 +2,7 @@
 #include <functional>
 
 #include "core.h"
+#include "cuda/depthwise_plan.h"
 #include "cuda/elementary_plan.h"
 #include "cuda/inception_plan.h"
 #include "cuda/lrn_pool_plan.h"
@@ -43,6 +44,7 @@ struct Row {
   PLAN(NAME, PLAN_TYPE, ARGS, FUNCTION(asked, __VA_ARGS__ false, plan)), \
       PLAN(NAME "_size", PLAN_TYPE, ARGS, FUNCTION(asked, __VA_ARGS__ true, plan))
 #define TRAINING BatchNormPass::kTraining,
+#define FILTERS DepthwisePass::kWgrad,
 #define BACKWARD BatchNormPass::kBackward,
 
 const Row kPlans[] = {
@@ -52,6 +54,11 @@ const Row kPlans[] = {
     PLAN("reduce_conv_fprop", ReduceConvPlan, ReduceConvCudaArgs,
          plan_reduce_conv_fprop(asked, plan)),
     SIZED("reduce_conv_backward", ReduceConvPlan, ReduceConvCudaArgs, plan_reduce_conv_backward, ),
+    PLAN("depthwise_fprop", DepthwisePlan, DepthwiseCudaArgs,
+         plan_depthwise(asked, DepthwisePass::kFprop, false, plan)),
+    PLAN("depthwise_dgrad", DepthwisePlan, DepthwiseCudaArgs,
+         plan_depthwise(asked, DepthwisePass::kDgrad, false, plan)),
+    SIZED("depthwise_wgrad", DepthwisePlan, DepthwiseCudaArgs, plan_depthwise, FILTERS),
     PLAN("pool_fprop", PoolPlan, PoolCudaArgs, plan_pool(asked, false, plan)),
     PLAN("pool_dgrad", PoolPlan, PoolCudaArgs, plan_pool(asked, true, plan)),
     PLAN("lrn_pool", LrnPoolPlan, LrnPoolCudaArgs, plan_lrn_pool(asked, plan)),
@@ -64,6 +71,8 @@ const Row kPlans[] = {
          plan_batch_norm(asked, BatchNormPass::kInference, false, plan)),
     SIZED("batch_norm_dgrad", BatchNormPlan, BatchNormCudaArgs, plan_batch_norm, BACKWARD),
     PLAN("dropout", DropoutPlan, DropoutCudaArgs, plan_dropout(asked, plan)),
+    PLAN("add_scaled_fprop", AddScaledPlan, AddScaledCudaArgs, plan_add_scaled(asked, false, plan)),
+    PLAN("add_scaled_dgrad", AddScaledPlan, AddScaledCudaArgs, plan_add_scaled(asked, true, plan)),
     PLAN("cast", CastPlan, CastCudaArgs, plan_cast(asked, plan)),
     SIZED("check_finite", FinitePlan, FiniteCudaArgs, plan_check_finite, ),
     PLAN("sgd", SgdPlan, SgdCudaArgs, plan_sgd(asked, plan)),
@@ -92,6 +101,7 @@ struct Source {
 const Source kSources[] = {
     SOURCE("conv.cu", kConvEntries),
     SOURCE("conv_mma.cu", kConvMmaEntries),
+    SOURCE("depthwise.cu", kDepthwiseEntries),
     SOURCE("elementary.cu", kElementaryEntries),
     SOURCE("inception_mma.cu", kInceptionMmaEntries),
     SOURCE("lrn_pool.cu", kLrnPoolEntries),

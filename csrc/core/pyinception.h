@@ -107,6 +107,28 @@ PYI_API pyi_status pyi_conv_wgrad(const DLTensor* x, const DLTensor* gy, const D
                                   const DLTensor* gw, const DLTensor* gb,
                                   const pyi_conv_params* params, const pyi_options* options);
 
+/* Each channel by itself: y[k] = relu(b[k] + sum of w[k] x[k / M]).   w (K,R,S,1)  K = C M
+ * Arguments as above, but that w is never packed. */
+PYI_API pyi_status pyi_depthwise_conv_fprop(const DLTensor* x, const DLTensor* w, const DLTensor* b,
+                                            const DLTensor* y, const pyi_conv_params* params,
+                                            const pyi_options* options);
+PYI_API pyi_status pyi_depthwise_conv_dgrad(const DLTensor* gy, const DLTensor* w,
+                                            const DLTensor* y, const DLTensor* gx,
+                                            const pyi_conv_params* params,
+                                            const pyi_options* options);
+PYI_API pyi_status pyi_depthwise_conv_wgrad(const DLTensor* x, const DLTensor* gy,
+                                            const DLTensor* y, const DLTensor* gw,
+                                            const DLTensor* gb, const pyi_conv_params* params,
+                                            const pyi_options* options);
+
+/* y = a + scale b, with relu its ReLU; b NULL: y = relu(a). Maps, or matrices. */
+PYI_API pyi_status pyi_add_scaled_fprop(const DLTensor* a, const DLTensor* b, const DLTensor* y,
+                                        float scale, int relu, const pyi_options* options);
+/* ga = g, gb = scale g, g = gy where y > 0 (y NULL: everywhere). ga, gb NULL: not wanted. */
+PYI_API pyi_status pyi_add_scaled_dgrad(const DLTensor* gy, const DLTensor* y, const DLTensor* ga,
+                                        const DLTensor* gb, float scale,
+                                        const pyi_options* options);
+
 /* r = relu(conv1x1(x, wr) + br);  y = relu(conv(r, w) + b), in one pass.
  * r NULL: the reduced map stays in cache; else it is written, for the backward. */
 PYI_API pyi_status pyi_reduce_conv_fprop(const DLTensor* x, const DLTensor* wr, const DLTensor* br,

@@ -2,7 +2,20 @@
 
 from collections.abc import Callable
 
-from . import batch_norm, conv, conv_plain, dropout, lrn, pool, softmax, wgrad, winograd
+from . import (
+    add_scaled,
+    batch_norm,
+    conv,
+    conv_plain,
+    depthwise,
+    depthwise_plain,
+    dropout,
+    lrn,
+    pool,
+    softmax,
+    wgrad,
+    winograd,
+)
 from .target import Target
 
 PROGRAMS: dict[str, Callable] = {
@@ -17,6 +30,17 @@ PROGRAMS: dict[str, Callable] = {
     "pack_winograd": winograd.pack_winograd,
     "winograd_plain": winograd.winograd_plain,
     "pack_winograd_plain": winograd.pack_winograd_plain,
+    "depthwise_fprop": depthwise.depthwise_fprop,
+    "depthwise_dgrad": depthwise.depthwise_dgrad,
+    "depthwise_wgrad": depthwise.depthwise_wgrad,
+    "depthwise_wgrad_merge": depthwise.depthwise_wgrad_merge,
+    "depthwise_fprop_plain": depthwise_plain.depthwise_fprop_plain,
+    "depthwise_dgrad_plain": depthwise_plain.depthwise_dgrad_plain,
+    "depthwise_wgrad_plain": depthwise_plain.depthwise_wgrad_plain,
+    "add_scaled_fprop": add_scaled.add_scaled_fprop,
+    "add_scaled_dgrad": add_scaled.add_scaled_dgrad,
+    "add_scaled_fprop_plain": add_scaled.add_scaled_fprop_plain,
+    "add_scaled_dgrad_plain": add_scaled.add_scaled_dgrad_plain,
     "max_pool_fprop": pool.max_pool_fprop,
     "max_pool_dgrad": pool.max_pool_dgrad,
     "avg_pool_fprop": pool.avg_pool_fprop,

@@ -2,12 +2,12 @@
 // fp32, bf16 or fp16, arithmetic fp32:
 //
 //   lrn                    y_c = x_c s_c^-3/4, s_c = k + (alpha / size) sum of x_c'^2; and gx
-//   softmax cross-entropy  loss_n = log sum_k e^(l_nk) - l_n,label, probs; glogits = g (probs -
-//   onehot) batch norm             y = relu(gamma (x - mean) / sqrt(var + eps) + beta); gx, ggamma,
-//   gbeta dropout                y = x keep / (1 - p), keep from Philox4x32-10 by place; backward
-//   the same cast, finite check     y = x in another storage; verdict = is any element infinite or
-//   NaN sgd                    v = momentum v + rate (g + decay w), w = w - v, and w's 16-bit copy
-//   layout                 NCHW <-> NHWC
+//   softmax cross-entropy  loss_n = log sum_k e^(l_nk) - l_n,label, probs; glogits
+//   batch norm             y = relu(gamma (x - mean) / sqrt(var + eps) + beta); gx, ggamma, gbeta
+//   dropout                y = x keep / (1 - p), keep from Philox4x32-10 by place; backward the
+//   same residual sum           y = relu(a + scale b), and the gradients of a and b cast, finite
+//   check     y = x in another storage; verdict = is any element infinite or NaN sgd v = momentum v
+//   + rate (g + decay w), w = w - v, and w's 16-bit copy layout                 NCHW <-> NHWC
 //
 // Maps NHWC with unit channel stride and free strides of image, row and pixel; what belongs to a
 // channel or a row (gamma, mean, loss, probs, ...) is fp32 in every storage. Every result is `=`.
@@ -40,6 +40,9 @@ PYI_ENTRY(batch_norm_fprop_f16, BatchNormCudaArgs, 256, 4, batch_norm_apply<f16,
 PYI_ENTRY(batch_norm_dgrad_f32, BatchNormCudaArgs, 256, 4, batch_norm_apply<float, true>)
 PYI_ENTRY(batch_norm_dgrad_bf16, BatchNormCudaArgs, 256, 4, batch_norm_apply<bf16, true>)
 PYI_ENTRY(batch_norm_dgrad_f16, BatchNormCudaArgs, 256, 4, batch_norm_apply<f16, true>)
+PYI_ENTRY(add_scaled_f32, AddScaledCudaArgs, 256, 4, add_scaled<float>)
+PYI_ENTRY(add_scaled_bf16, AddScaledCudaArgs, 256, 4, add_scaled<bf16>)
+PYI_ENTRY(add_scaled_f16, AddScaledCudaArgs, 256, 4, add_scaled<f16>)
 PYI_ENTRY(batch_norm_finish, BatchNormCudaArgs, 128, 8, batch_norm_finish_body)
 PYI_ENTRY(softmax_fprop, SoftmaxCudaArgs, kSoftmaxThreads, 8, softmax_fprop_body)
 PYI_ENTRY(softmax_backward, SoftmaxCudaArgs, 256, 4, softmax_backward_body)

@@ -1,4 +1,4 @@
-// The device code of dropout, cast, finite check, SGD and layout conversion.
+// The device code of dropout, residual sum, cast, finite check, SGD and layout conversion.
 #pragma once
 #include "storage.cuh"
 
@@ -31,6 +31,43 @@ __device__ __forceinline__ void dropout_body(const DropoutCudaArgs& a) {
       v = load(a.x, offset_of(a.x_strides, n, h, w) + c, a.storage) / a.divisor;
     store(a.y, offset_of(a.y_strides, n, h, w) + c, v, a.storage);
   }
+}
+
+// ---- residual sum ------------------------------------------------------------------------------
+// Four channels of a pixel, forward or backward. Product and sum are rounded one by one, as NumPy
+// does it.
+template <class S>
+__device__ __forceinline__ void add_scaled(const AddScaledCudaArgs& a) {
+  const int i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (i >= a.count) return;
+  const Place at = place_of(i, a.groups, a.map_w, a.map_h);
+  const int left = a.C - at.c;
+  const auto place = [&](const void* map, const CudaStrides& s) {
+    return (S*)map + offset_of(s, at.n, at.h, at.w) + at.c;
+  };
+  float v[4], w[4];
+  if (!a.backward) {
+    load4(place(a.a, a.a_strides), v, left, is_vector((S*)a.a, a.a_strides));
+    if (a.b) load4(place(a.b, a.b_strides), w, left, is_vector((S*)a.b, a.b_strides));
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+      if (a.b) v[j] = __fadd_rn(v[j], __fmul_rn(a.scale, w[j]));
+      if (a.relu) v[j] = relu(v[j]);
+    }
+    store4(place(a.y, a.y_strides), v, left, is_vector((S*)a.y, a.y_strides));
+    return;
+  }
+  load4(place(a.gy, a.gy_strides), v, left, is_vector((const S*)a.gy, a.gy_strides));
+  if (a.y) {
+    load4(place(a.y, a.y_strides), w, left, is_vector((S*)a.y, a.y_strides));
+#pragma unroll
+    for (int j = 0; j < 4; j++) v[j] = w[j] > 0.f ? v[j] : 0.f;
+  }
+  if (a.a) store4(place(a.a, a.a_strides), v, left, is_vector((S*)a.a, a.a_strides));
+  if (!a.b) return;
+#pragma unroll
+  for (int j = 0; j < 4; j++) v[j] = __fmul_rn(a.scale, v[j]);
+  store4(place(a.b, a.b_strides), v, left, is_vector((S*)a.b, a.b_strides));
 }
 
 // ---- cast --------------------------------------------------------------------------------------

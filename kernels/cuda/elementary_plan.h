@@ -2,14 +2,15 @@
 #pragma once
 #include "launch.h"
 
-// Those up to kLrnDgrad, ... kBatchNormDgrad stand for one entry per storage.
+// Those up to kAddScaled stand for one entry per storage.
 enum ElementaryKernel {
   kLrnFprop = 0,
   kLrnDgrad = 3,
   kBatchNormSums = 6,
   kBatchNormFprop = 9,
   kBatchNormDgrad = 12,
-  kBatchNormFinish = 15,
+  kAddScaled = 15,
+  kBatchNormFinish = 18,
   kSoftmaxFprop,
   kSoftmaxBackward,
   kDropout,
@@ -24,7 +25,8 @@ enum ElementaryKernel {
 // clang-format off
 #define PYI_ELEMENTARY_ENTRIES(X)                                                              \
   PYI_STORED(X, lrn_fprop) PYI_STORED(X, lrn_dgrad) PYI_STORED(X, batch_norm_sums)             \
-  PYI_STORED(X, batch_norm_fprop) PYI_STORED(X, batch_norm_dgrad) X(batch_norm_finish)         \
+  PYI_STORED(X, batch_norm_fprop) PYI_STORED(X, batch_norm_dgrad) PYI_STORED(X, add_scaled)     \
+  X(batch_norm_finish)                                                                         \
   X(softmax_fprop) X(softmax_backward) X(dropout) X(cast) X(check_finite) X(sgd) X(layout_32)  \
   X(layout_16)
 // clang-format on
@@ -50,6 +52,7 @@ using LrnPlan = ElementaryPlan<LrnCudaArgs, 1>;
 using SoftmaxPlan = ElementaryPlan<SoftmaxCudaArgs, 1>;
 using BatchNormPlan = ElementaryPlan<BatchNormCudaArgs, 5>;
 using DropoutPlan = ElementaryPlan<DropoutCudaArgs, 1>;
+using AddScaledPlan = ElementaryPlan<AddScaledCudaArgs, 1>;
 using CastPlan = ElementaryPlan<CastCudaArgs, 1>;
 using FinitePlan = ElementaryPlan<FiniteCudaArgs, 2>;
 using SgdPlan = ElementaryPlan<SgdCudaArgs, 1>;
@@ -186,7 +189,8 @@ inline CudaStatus plan_batch_norm(const BatchNormCudaArgs& asked, BatchNormPass 
   return kCudaOk;
 }
 
-// ---- dropout, cast, finite check, SGD, layout --------------------------------------------------
+// ---- dropout, residual sum, cast, finite check, SGD, layout
+// --------------------------------------------------
 inline CudaStatus plan_dropout(const DropoutCudaArgs& asked, DropoutPlan& plan) {
   plan = DropoutPlan{};
   DropoutCudaArgs& a = plan.args[0];
@@ -203,6 +207,26 @@ inline CudaStatus plan_dropout(const DropoutCudaArgs& asked, DropoutPlan& plan) 
   a.channels = make_divisor(a.C), a.map_w = make_divisor(a.W);
   a.count = a.N * (int)a.blocks.value;
   plan.launch(kDropout, ceil_div(a.count, 256), 1, 256, 0);
+  return kCudaOk;
+}
+
+inline CudaStatus plan_add_scaled(const AddScaledCudaArgs& asked, bool backward,
+                                  AddScaledPlan& plan) {
+  plan = AddScaledPlan{};
+  AddScaledCudaArgs& a = plan.args[0];
+  a = asked;
+  if (const CudaStatus status = check_map(a.storage, a.N, a.H, a.W, a.C)) return status;
+  const CudaStrides all[] = {a.a_strides, a.b_strides, a.y_strides, a.gy_strides};
+  for (const CudaStrides& s : all)
+    if (const CudaStatus status = check_strides(s, a.N, a.H, a.W, a.C)) return status;
+  if (a.N == 0) return kCudaOk;
+  if (backward ? !a.gy || (!a.a && !a.b) : !a.a || !a.y || (!a.b && !a.relu))
+    return kCudaMissingArray;
+  a.backward = backward;
+  a.groups = make_divisor(ceil_div(a.C, 4));
+  a.map_w = make_divisor(a.W), a.map_h = make_divisor(a.H);
+  a.count = a.N * a.H * a.W * (int)a.groups.value;
+  plan.launch(kAddScaled + a.storage, ceil_div(a.count, 256), 1, 256, 0);
   return kCudaOk;
 }
 

@@ -19,11 +19,9 @@ from pyinception.backend import Array
 from pyinception.convert.files import ConvertError, require_onnx
 from pyinception.dispatch import Plan
 from pyinception.module import Module
-from pyinception.ops.add_scaled import add_scaled
-from pyinception.ops.arithmetic import relu
 from pyinception.ops.shape import copy
 from pyinception.session import trace
-from pyinception.spec import ConvSpec, PoolSpec
+from pyinception.spec import ConvSpec, DepthwiseConvSpec, PoolSpec
 from pyinception.tensor import Tensor
 
 OPSET = 17
@@ -84,7 +82,7 @@ def _name_of(call: Any) -> tuple[str, str]:
     if isinstance(call, Plan):
         return f"{call.op} {call.direction}", f"{call.op}_{call.direction}"
     function = call.func if isinstance(call, partial) else call
-    known = {add_scaled: "host_add_scaled", relu: "host_relu", copy: "host_copy"}
+    known = {copy: "host_copy"}
     return getattr(function, "__qualname__", str(function)), known.get(function, "")
 
 
@@ -165,10 +163,14 @@ class _Graph:
         self.write(array, name)
         return name
 
-    def _conv(self, spec: ConvSpec, x: str, w: Array, b: Array | None, y: Array | None) -> str:
+    def _conv(
+        self, spec: ConvSpec | DepthwiseConvSpec, x: str, w: Array, b: Array | None,
+        y: Array | None, group: int = 1,
+    ) -> str:  # fmt: skip
         ph, pw = spec.padding
         inputs = [x, self.constant(w), *([] if b is None else [self.constant(b)])]
         how: dict[str, Any] = {"kernel_shape": spec.kernel, "strides": spec.stride}
+        how["group"] = group
         how["pads"] = [ph, pw, ph, pw]
         name = self.node("Conv", inputs, **how)
         return self._end(name, spec.relu, y)
@@ -195,6 +197,9 @@ class _Graph:
 
     def conv_fprop(self, plan: Any, x: Array, w: Array, b: Any, y: Array) -> None:
         self._conv(plan.spec, self.read(x), w, b, y)
+
+    def depthwise_conv_fprop(self, plan: Any, x: Array, w: Array, b: Any, y: Array) -> None:
+        self._conv(plan.spec, self.read(x), w, b, y, group=plan.spec.C)
 
     def reduce_conv_fprop(
         self, plan: Any, x: Array, wr: Array, br: Any, w: Array, b: Any, y: Array, r: Any
@@ -236,14 +241,15 @@ class _Graph:
         name = self.node("BatchNormalization", inputs, epsilon=plan.spec.eps)
         self._end(name, plan.spec.relu, y)
 
-    def host_relu(self, call: Any, x: Array, y: Array) -> None:
-        self.write(y, self.node("Relu", [self.read(x)]))
-
     def host_copy(self, call: Any, x: Array, y: Array) -> None:
         self.write(y, self.node("Identity", [self.read(x)]))
 
-    def host_add_scaled(self, call: Any, a: Array, b: Array, y: Array) -> None:
-        scale, relu = call.args
-        factor = self.constant(np.array(scale, np.float32), f"scale_{scale}")
-        name = self.node("Add", [self.read(a), self.node("Mul", [self.read(b), factor])])
-        self._end(name, relu, y)
+    def add_scaled_fprop(self, plan: Any, a: Array, b: Any, y: Array) -> None:
+        name = self.read(a)
+        if b is not None:
+            other, scale = self.read(b), plan.spec.scale
+            if scale != 1:
+                factor = self.constant(np.array(scale, np.float32), f"scale_{scale}")
+                other = self.node("Mul", [other, factor])
+            name = self.node("Add", [name, other])
+        self._end(name, plan.spec.relu, y)

@@ -22,6 +22,7 @@ from pyinception.layers import (
     AvgPool2d,
     BatchNorm,
     Conv2d,
+    DepthwiseConv2d,
     GlobalAvgPool,
     Linear,
     Lrn,
@@ -213,13 +214,17 @@ class _Reader:
     def _conv(self, node: Any, how: dict[str, Any]) -> None:
         w = self._constant_of(node.input[1], "the filter")
         b = self._constant_of(node.input[2], "the bias") if len(node.input) > 2 else None
-        if w.ndim != 4 or how.get("group", 1) != 1 or set(how.get("dilations", [1])) != {1}:
-            raise _Fault("grouped, dilated or not over images")
+        groups = how.get("group", 1)
+        depthwise = groups > 1 and w.ndim == 4 and w.shape[1] == 1 and len(w) % groups == 0
+        if w.ndim != 4 or set(how.get("dilations", [1])) != {1} or (groups != 1 and not depthwise):
+            raise _Fault("dilated, not over images, or in groups of several channels")
         padding = _symmetric(_padding(how, w.shape[2:]))
         stride = tuple(how.get("strides", (1, 1)))
         k, c, r, s = w.shape
         relu = self._followed_by_relu(node)
-        layer = Conv2d(c, k, (r, s), stride, padding, relu=relu, bias=b is not None and 0.0)
+        kind, more = (DepthwiseConv2d, groups) if depthwise else (Conv2d, c)
+        bias = b is not None and 0.0
+        layer = kind(more, k, (r, s), stride, padding, relu=relu, bias=bias)
         layer.weight.data[...] = krsc(w)
         if b is not None and layer.bias is not None:
             layer.bias.data[...] = b

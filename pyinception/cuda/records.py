@@ -15,6 +15,7 @@ from pyinception.spec import (
     BatchNormSpec,
     BranchSpec,
     ConvSpec,
+    DepthwiseConvSpec,
     DropoutSpec,
     InceptionSpec,
     LrnSpec,
@@ -33,7 +34,7 @@ def storage_of(array: Any) -> int:
     return STORAGES[name]
 
 
-class _Call:
+class Call:
     """One record on its way to one plan."""
 
     def __init__(self, on: Executor, dtype: np.dtype[Any], unit: int = 1, **fields: Any) -> None:
@@ -80,7 +81,8 @@ def extents(shape: Any) -> dict[str, int]:
     return {"N": n, "H": h, "W": w, "C": c}
 
 
-def _window(spec: ConvSpec | PoolSpec) -> dict[str, int]:
+def window(spec: ConvSpec | DepthwiseConvSpec | PoolSpec) -> dict[str, int]:
+    """R, S, strides and padding of a convolution or pool."""
     (stride_h, stride_w), (pad_h, pad_w) = spec.stride, spec.padding
     r, s = spec.kernel
     return {
@@ -108,9 +110,9 @@ def conv(
 ) -> None:  # fmt: skip
     """conv_fprop, conv_dgrad or conv_wgrad of up to four filters with the window of ``spec``."""
     maps = [a for panel in panels for a in (x, gx, panel.y, panel.gy) if a is not None]
-    call = _Call(
+    call = Call(
         on, cuda_args.CONV_CUDA_ARGS, storage=storage_of(maps[0]), panel_count=len(panels),
-        accumulate=accumulate, **extents(spec.x_shape), **_window(spec),
+        accumulate=accumulate, **extents(spec.x_shape), **window(spec),
     )  # fmt: skip
     for i, panel in enumerate(panels):
         into = call.record["panels"][i]
@@ -133,9 +135,9 @@ def reduce_conv(
     """reduce_conv_fprop or reduce_conv_backward, float32; arrays by the record's names."""
     reduce, last = spec.stages
     assert isinstance(reduce, ConvSpec) and isinstance(last, ConvSpec)
-    call = _Call(
+    call = Call(
         on, cuda_args.REDUCE_CONV_CUDA_ARGS, Cr=reduce.K, K=last.K, accumulate=accumulate,
-        shared_limit=on.shared_limit, **extents(reduce.x_shape), **_window(last),
+        shared_limit=on.shared_limit, **extents(reduce.x_shape), **window(last),
     )  # fmt: skip
     for arrays, output in ((inputs, False), (outputs, True)):
         for name, array in arrays.items():
@@ -155,7 +157,7 @@ def inception(
     """
     forward = gy is None
     convs = [s for branch in spec.branches for s in branch.stages if isinstance(s, ConvSpec)]
-    call = _Call(
+    call = Call(
         on, cuda_args.INCEPTION_CUDA_ARGS, 16 // x.dtype.itemsize if tensor_cores else 1,
         K=[conv.K for conv in convs], filter=convs[4].R, storage=storage_of(x),
         tensor_cores=tensor_cores, shared_limit=on.shared_limit,
@@ -185,10 +187,10 @@ def pool(
     gy: Any = None, gx: Any = None, accumulate: bool = False,
 ) -> None:  # fmt: skip
     """pool_fprop or pool_dgrad."""
-    call = _Call(
+    call = Call(
         on, cuda_args.POOL_CUDA_ARGS, average=spec.kind == "avg", accumulate=accumulate,
         storage=storage_of(x if gy is None else gy), ceil_mode=spec.ceil_mode,
-        count_include_pad=spec.count_include_pad, **extents(spec.x_shape), **_window(spec),
+        count_include_pad=spec.count_include_pad, **extents(spec.x_shape), **window(spec),
     )  # fmt: skip
     call.map("x", x)
     call.map("y", y, output=True)
@@ -202,7 +204,7 @@ def lrn(
     on: Executor, plan: str, spec: LrnSpec, x: Any, *, y: Any = None, gy: Any = None, gx: Any = None
 ) -> None:
     """lrn_fprop or lrn_dgrad."""
-    call = _Call(
+    call = Call(
         on, cuda_args.LRN_CUDA_ARGS, storage=storage_of(x), size=spec.size, alpha=spec.alpha,
         beta=spec.beta, k=spec.k, **extents(spec.x_shape),
     )  # fmt: skip
@@ -220,7 +222,7 @@ def softmax(
     """softmax_fprop or softmax_backward; ``g`` may have any stride."""
     forward = g is None
     rows = logits if forward else glogits
-    call = _Call(
+    call = Call(
         on, cuda_args.SOFTMAX_CUDA_ARGS, storage=storage_of(rows), N=spec.N, K=spec.K
     )  # fmt: skip
     address, strides = on.put("logits" if forward else "glogits", rows, output=not forward, unit=1)
@@ -236,7 +238,7 @@ def batch_norm(
     on: Executor, plan: str, spec: BatchNormSpec, inputs: dict[str, Any], outputs: dict[str, Any]
 ) -> None:
     """batch_norm_fprop, batch_norm_inference or batch_norm_dgrad; arrays by the record's names."""
-    call = _Call(
+    call = Call(
         on, cuda_args.BATCH_NORM_CUDA_ARGS, storage=storage_of(inputs["x"]), relu=spec.relu,
         eps=spec.eps, **extents(spec.shape),
     )  # fmt: skip
@@ -254,7 +256,7 @@ def dropout(
     """dropout, of a map of any rank: elements of a sample count in memory order."""
     n, *rest = spec.shape
     shape = spec.shape if len(rest) in (1, 3) else (n, int(np.prod(rest)))
-    call = _Call(
+    call = Call(
         on, cuda_args.DROPOUT_CUDA_ARGS, storage=storage_of(x), threshold=round(spec.p * 2**32),
         divisor=np.float32(1 - spec.p), seed_low=seed % 2**32, seed_high=seed // 2**32, step=step,
         layer=layer, first_sample=first_sample, **extents(shape),
@@ -277,7 +279,7 @@ def mask_mma(on: Executor, spec: ConvSpec, gy: Any, y: Any) -> Any:
     if y is None:
         return gy
     n, p, q, k = spec.y_shape
-    call = _Call(
+    call = Call(
         on, cuda_mma_args.MASK_MMA_ARGS, _unit(gy), N=n, P=p, Q=q, K=k, type=storage_of(gy)
     )  # fmt: skip
     call.map("gy", gy)
@@ -288,7 +290,7 @@ def mask_mma(on: Executor, spec: ConvSpec, gy: Any, y: Any) -> Any:
     return out
 
 
-def _outputs(call: _Call, arrays: list[Any], accumulate: bool = False) -> None:
+def _outputs(call: Call, arrays: list[Any], accumulate: bool = False) -> None:
     first = 0
     for i, array in enumerate(arrays):
         into = call.record["outputs"][i]
@@ -300,8 +302,8 @@ def _outputs(call: _Call, arrays: list[Any], accumulate: bool = False) -> None:
     call.fill(output_count=len(arrays))
 
 
-def _conv_mma(on: Executor, spec: ConvSpec, like: Any, **fields: Any) -> _Call:
-    return _Call(
+def _conv_mma(on: Executor, spec: ConvSpec, like: Any, **fields: Any) -> Call:
+    return Call(
         on, cuda_mma_args.CONV_MMA_ARGS, _unit(like), type=storage_of(like),
         shared_limit=on.shared_limit, multiprocessors=on.multiprocessors, **fields,
     )  # fmt: skip
@@ -309,7 +311,7 @@ def _conv_mma(on: Executor, spec: ConvSpec, like: Any, **fields: Any) -> _Call:
 
 def conv_mma_fprop(on: Executor, spec: ConvSpec, x: Any, w: Any, b: Any, y: Any) -> None:
     """y = [relu](conv(x, w) + b)."""
-    fields = {**extents(spec.x_shape), **_window(spec), "K": spec.K, "P": spec.P, "Q": spec.Q}
+    fields = {**extents(spec.x_shape), **window(spec), "K": spec.K, "P": spec.P, "Q": spec.Q}
     call = _conv_mma(on, spec, x, step_h=1, step_w=1, relu=spec.relu, **fields)
     call.map("x", x)
     call.array("w", w)
@@ -323,7 +325,7 @@ def conv_mma_dgrad(
     accumulate: bool = False,
 ) -> None:  # fmt: skip
     """gx = or += conv^T(gy, w) [mask > 0], gy masked already: w flipped, gy dilated."""
-    flip = _Call(
+    flip = Call(
         on, cuda_mma_args.FLIP_FILTER_MMA_ARGS, K=spec.K, R=spec.R, S=spec.S, C=spec.C,
         type=storage_of(gy),
     )  # fmt: skip
@@ -346,8 +348,8 @@ def conv_mma_dgrad(
 
 def conv_mma_wgrad(on: Executor, spec: ConvSpec, x: Any, gy: Any, gw: Any, gb: Any) -> None:
     """gw, gb = the sums over pixels, gy masked already."""
-    fields = {**extents(spec.x_shape), **_window(spec), "K": spec.K, "P": spec.P, "Q": spec.Q}
-    call = _Call(
+    fields = {**extents(spec.x_shape), **window(spec), "K": spec.K, "P": spec.P, "Q": spec.Q}
+    call = Call(
         on, cuda_mma_args.CONV_WGRAD_MMA_ARGS, _unit(x), type=storage_of(x),
         shared_limit=on.shared_limit, **fields,
     )  # fmt: skip
@@ -359,7 +361,7 @@ def conv_mma_wgrad(on: Executor, spec: ConvSpec, x: Any, gy: Any, gw: Any, gb: A
 
 
 def reduce_conv_mma_fields(
-    call: _Call, spec: BranchSpec, into: Any, x: Any, wr: Any, br: Any, w: Any, b: Any, y: Any,
+    call: Call, spec: BranchSpec, into: Any, x: Any, wr: Any, br: Any, w: Any, b: Any, y: Any,
     r: Any,
 ) -> None:  # fmt: skip
     """The record of the fused branch, alone or within a module's."""
@@ -367,7 +369,7 @@ def reduce_conv_mma_fields(
     assert isinstance(reduce, ConvSpec) and isinstance(last, ConvSpec)
     on, more = call.on, {"Cr": reduce.K, "K": last.K, "type": storage_of(x)}
     limits = {"shared_limit": on.shared_limit, "multiprocessors": on.multiprocessors}
-    for name, value in {**extents(reduce.x_shape), **_window(last), **more, **limits}.items():
+    for name, value in {**extents(reduce.x_shape), **window(last), **more, **limits}.items():
         into[name] = value
     call.map("x", x, into)
     for name, array in (("wr", wr), ("br", br), ("w", w), ("b", b)):
@@ -378,6 +380,6 @@ def reduce_conv_mma_fields(
 
 def reduce_conv_mma(on: Executor, spec: BranchSpec, x: Any, *arrays: Any) -> None:
     """y, r = the fused branch; arrays: wr, br, w, b, y, r."""
-    call = _Call(on, cuda_mma_args.REDUCE_CONV_MMA_ARGS, _unit(x))
+    call = Call(on, cuda_mma_args.REDUCE_CONV_MMA_ARGS, _unit(x))
     reduce_conv_mma_fields(call, spec, call.record, x, *arrays)
     call.run("reduce_conv_mma")

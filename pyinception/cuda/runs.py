@@ -16,13 +16,15 @@ from typing import Any
 import numpy as np
 
 from pyinception.backend import BackendError
-from pyinception.cuda import records
+from pyinception.cuda import records, records_separable
 from pyinception.cuda.executor import Declined, Dry, Emulated, Runtime
 from pyinception.cuda.records import STORAGES, Panel
 from pyinception.spec import (
+    AddScaledSpec,
     BatchNormSpec,
     BranchSpec,
     ConvSpec,
+    DepthwiseConvSpec,
     DropoutSpec,
     InceptionSpec,
     LinearSpec,
@@ -114,6 +116,23 @@ def _simt_runs() -> dict[Key, Run]:
 
     def dropout_fprop(on, spec, x, y, seed, step, layer, first_sample):
         records.dropout(on, spec, x, y, seed, step, layer, first_sample)
+
+    def depthwise_conv_fprop(on, spec, x, w, b, y):
+        records_separable.depthwise(on, "depthwise_fprop", spec, x=x, w=w, b=b, y=y)
+
+    def depthwise_conv_dgrad(on, spec, gy, w, y, gx, accumulate):
+        maps = {"gy": gy, "w": w, "y": y, "gx": gx}
+        records_separable.depthwise(on, "depthwise_dgrad", spec, accumulate=accumulate, **maps)
+
+    def depthwise_conv_wgrad(on, spec, x, gy, y, gw, gb):
+        maps = {"x": x, "gy": gy, "y": y, "gw": gw, "gb": gb}
+        records_separable.depthwise(on, "depthwise_wgrad", spec, **maps)
+
+    def add_scaled_fprop(on, spec, a, b, y):
+        records_separable.add_scaled(on, "add_scaled_fprop", spec, a=a, b=b, y=y)
+
+    def add_scaled_dgrad(on, spec, gy, y, ga, gb):
+        records_separable.add_scaled(on, "add_scaled_dgrad", spec, a=ga, b=gb, y=y, gy=gy)
 
     runs = _by_key(locals())
     return runs | _built_on(runs, tensor_cores=False) | {("dropout", "dgrad"): dropout_fprop}
@@ -251,7 +270,7 @@ def operands(key: Key, spec: Any, dtype: str) -> tuple[Any, ...]:
     def maps(*shapes: tuple[int, ...]) -> list[np.ndarray]:
         return [array(*shape, kind=_dtype(dtype)) for shape in shapes]
 
-    if isinstance(spec, ConvSpec):
+    if isinstance(spec, (ConvSpec, DepthwiseConvSpec)):
         x, w, y = maps(spec.x_shape, spec.w_shape, spec.y_shape)
         mask, b = (y if spec.relu else None), (array(spec.K) if spec.bias else None)
         ways = {"fprop": (x, w, b, y), "dgrad": (y, w, mask, x, False)}
@@ -294,6 +313,9 @@ def operands(key: Key, spec: Any, dtype: str) -> tuple[Any, ...]:
         (x,), v = maps(spec.shape), array(spec.shape[-1])
         ways = {"fprop": (x, v, v, x, v, v), "inference": (x, v, v, v, v, x)}
         return ways.get(way, (x, x, v, v, v, x, x, v, v))
+    if isinstance(spec, AddScaledSpec):
+        a, b = maps(spec.shape, spec.shape)
+        return (a, b, a) if way == "fprop" else (a, a if spec.relu else None, a, b)
     assert isinstance(spec, DropoutSpec)
     (x,) = maps(spec.shape)
     return x, x, 0, 0, 0, 0

@@ -1,10 +1,11 @@
 """Ops: forward and backward of one operation, side by side in one file each."""
 
 from pyinception.ops.adaptive_pool import AdaptiveAvgPool
-from pyinception.ops.add_scaled import AddScaled
-from pyinception.ops.arithmetic import Add, Mean, Mul, Relu
+from pyinception.ops.add_scaled import AddScaled, Relu
+from pyinception.ops.arithmetic import Add, Mean, Mul
 from pyinception.ops.batch_norm import BatchNorm, FrozenBatchNorm
 from pyinception.ops.conv import Conv
+from pyinception.ops.depthwise_conv import DepthwiseConv
 from pyinception.ops.dropout import Dropout
 from pyinception.ops.inception import Inception
 from pyinception.ops.linear import Linear
@@ -22,6 +23,7 @@ __all__ = [
     "BatchNorm",
     "Concat",
     "Conv",
+    "DepthwiseConv",
     "Dropout",
     "FrozenBatchNorm",
     "Inception",

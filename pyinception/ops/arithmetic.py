@@ -1,4 +1,4 @@
-"""The ops behind + and *, ReLU and the mean: a few lines of NumPy or CuPy each."""
+"""The ops behind + and *, and the mean: a few lines of NumPy or CuPy each."""
 
 from typing import Any
 
@@ -43,26 +43,6 @@ class Mul(Op):
         if b is None:
             return (gy * gy.dtype.type(self.constant),)
         return gy * b, gy * a
-
-
-def relu(source: Array, out: Array) -> None:
-    """out = +0 where source <= 0, else source."""
-    out[...] = source
-    out[source <= 0] = 0
-
-
-class Relu(Op):
-    """y = +0 where x <= 0, else x: NaN stays NaN, and -0.0 becomes +0.0."""
-
-    def forward(self, x: Array) -> Array:
-        y = workspace.empty(tuple(x.shape), x)
-        workspace.host(relu, x, y)
-        self.saved = (y,)
-        return y
-
-    def backward(self, gy: Array) -> Array:
-        (y,) = self.saved
-        return gy * (y > 0)
 
 
 class Mean(Op):

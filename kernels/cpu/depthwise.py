@@ -1,0 +1,370 @@
+"""Depthwise convolution, forward and backward, as tile programs.
+
+    y[n, p, q, k]  = relu(b[k] + sum over r, s of w[k, r, s] x[n, p sh - ph + r, q sw - pw + s, c])
+    gx[n, h, w, c] (+)= sum over p, q and the k of c of g[n, p, q, k] w[k, r, s]
+    gw[k, r, s]    = sum over n, p, q of g[n, p, q, k] x[n, p sh - ph + r, q sw - pw + s, c]
+
+c = k // M with M = K / C, the channel multiplier; g = gy where y > 0 (a mask of 0: everywhere).
+Records are args.DEPTHWISE: x is the map of H W (or its gradient), y that of P Q.
+
+Each channel is by itself, so lanes are channels, and a panel is NR of them (with M > 1 the M
+filters of one c, whose x is broadcast). Weights are packed as a convolution's with one input
+channel: [panel][tap][lane]. Taps outside the image are left out of the sum: at the borders of a row
+a pixel has a list of its own, between them PIXELS pixels share one. Backward to x is a gather like
+that of pooling, one phase of the stride at a time, with M = 1; M > 1 is the plain twin's.
+"""
+
+from numba import carray, cfunc, njit
+
+from ..args import DEPTHWISE
+from .depthwise_tile import ENTRY, PIXELS, TAPS, fprop_tile, wgrad_tile
+from .memory import (
+    MINUS_INFINITY,
+    ONE,
+    OPTIONS,
+    PROGRAM,
+    ZERO,
+    clear,
+    floats,
+    integers,
+    pointer,
+)
+from .pool import clipped, map_pixel
+from .target import Target
+
+
+def panels_of(target: Target):
+    """panel_of(a, panel) -> k, c, lanes, address of its weights, bytes from tap to tap."""
+    NR, VL = target.nr, target.vl
+
+    @njit(**OPTIONS)
+    def panel_of(a, panel):
+        M = a.K // a.C
+        if M == 1:
+            k = panel * NR
+            lanes = min(NR, a.K - k)
+            step = (VL if lanes <= VL else NR) * 4
+            return k, k, lanes, a.w + k * a.R * a.S * 4, step
+        panels = (M + NR - 1) // NR
+        c, m = panel // panels, panel % panels * NR
+        lanes = min(NR, M - m)
+        width = (VL if lanes <= VL else NR) * 4
+        at = a.w + m * a.R * a.S * a.C * 4 + c * width
+        return c * M + m, c, lanes, at, a.C * width
+
+    return panel_of
+
+
+def row_of(target: Target, *, broadcast=False, gated=False):
+    """row(taps, count, pixels, step, mask_step, out, out_step, bias, lanes, floor, accumulate)."""
+    NR, VL = target.nr, target.vl
+    how = {"broadcast": broadcast, "gated": gated}
+    whole = fprop_tile(PIXELS, target.nv, VL, whole=not broadcast, **how)
+    part, narrow = fprop_tile(PIXELS, target.nv, VL, **how), fprop_tile(PIXELS, 1, VL, **how)
+    one, one_narrow = fprop_tile(1, target.nv, VL, **how), fprop_tile(1, 1, VL, **how)
+
+    @njit(**OPTIONS)
+    def row(taps, count, pixels, step, mask_step, out, out_step, bias, lanes, floor, accumulate):
+        """Neighbouring outputs of one list. The last tile is moved back onto its neighbour's
+        pixels, which get the same bits again, unless they would be added twice."""
+        i = 0
+        while i < pixels:
+            if i + PIXELS > pixels and pixels >= PIXELS and accumulate == 0:
+                i = pixels - PIXELS
+            x, m, y = i * step, i * mask_step, out + i * out_step
+            if i + PIXELS <= pixels:
+                if lanes == NR:
+                    whole(taps, count, x, step, m, mask_step, y, out_step, bias, lanes, floor,
+                          accumulate)  # fmt: skip
+                elif lanes > VL:
+                    part(taps, count, x, step, m, mask_step, y, out_step, bias, lanes, floor,
+                         accumulate)  # fmt: skip
+                else:
+                    narrow(taps, count, x, step, m, mask_step, y, out_step, bias, lanes, floor,
+                           accumulate)  # fmt: skip
+                i += PIXELS
+            else:
+                if lanes > VL:
+                    one(taps, count, x, 0, m, 0, y, 0, bias, lanes, floor, accumulate)
+                else:
+                    one_narrow(taps, count, x, 0, m, 0, y, 0, bias, lanes, floor, accumulate)
+                i += 1
+
+    return row
+
+
+@njit(**OPTIONS)
+def tile_ranges(a, tile, rows):
+    """(image, first and last row, first and last panel) of a tile over a map of so many rows."""
+    panel = tile % a.panel_tiles * a.tile_panels
+    tile //= a.panel_tiles
+    first = tile % a.row_tiles * a.tile_rows
+    return (
+        tile // a.row_tiles, first, min(first + a.tile_rows, rows), panel,
+        min(panel + a.tile_panels, a.panels),
+    )  # fmt: skip
+
+
+@njit(**OPTIONS)
+def between(value, low, high):
+    """value, moved into [low, high]."""
+    return max(low, min(value, high))
+
+
+def depthwise_fprop(target: Target):
+    """Tile program; tile = (tile_panels panels, tile_rows output rows of one image)."""
+    panel_of = panels_of(target)
+    row, broadcast_row = row_of(target), row_of(target, broadcast=True)
+
+    @njit(**OPTIONS)
+    def list_taps(a, n, h, w, c, r0, r1, s0, s1, weights, step, taps):
+        """List the taps inside the image of the output whose window starts at (h, w)."""
+        count = 0
+        for r in range(r0, r1):
+            x = map_pixel(a.x, a.x_n, a.x_h, a.x_w, n, h + r, w + s0) + c * 4
+            for s in range(s0, s1):
+                taps[ENTRY * count] = x
+                taps[ENTRY * count + 1] = weights + (r * a.S + s) * step
+                x += a.x_w * 4
+                count += 1
+        return count
+
+    @njit(**OPTIONS)
+    def output_row(a, n, p, k, c, lanes, weights, step, taps, scratch):
+        floor = ZERO if a.relu != 0 else MINUS_INFINITY
+        bias = a.bias + k * 4 if a.bias != 0 else a.zero
+        x_step, y_step = a.stride_w * a.x_w * 4, a.y_w * 4
+        y = map_pixel(a.y, a.y_n, a.y_h, a.y_w, n, p, 0) + k * 4
+        h = p * a.stride_h - a.pad_h
+        r0, r1 = clipped(h, a.R, a.H)
+        room = a.W + a.pad_w - a.S
+        inner = min((a.pad_w + a.stride_w - 1) // a.stride_w, a.Q)
+        outer = between(room // a.stride_w + 1, inner, a.Q) if room >= 0 else inner
+        q = 0
+        while q < a.Q:
+            w = q * a.stride_w - a.pad_w
+            pixels = outer - inner if q == inner and outer > inner else 1
+            s0, s1 = clipped(w, a.S, a.W)
+            count = list_taps(a, n, h, w, c, r0, r1, s0, s1, weights, step, taps)
+            if a.K == a.C:
+                row(scratch, count, pixels, x_step, 0, y + q * y_step, y_step, bias, lanes, floor,
+                    0)  # fmt: skip
+            else:
+                broadcast_row(scratch, count, pixels, x_step, 0, y + q * y_step, y_step, bias,
+                              lanes, floor, 0)  # fmt: skip
+            q += pixels
+
+    @cfunc(PROGRAM, **OPTIONS)
+    def program(args, tile, scratch):
+        a = carray(pointer(args), (1,), DEPTHWISE)[0]
+        taps = integers(scratch, ENTRY * a.R * a.S)
+        n, first, last, start, end = tile_ranges(a, tile, a.P)
+        for panel in range(start, end):
+            k, c, lanes, weights, step = panel_of(a, panel)
+            for p in range(first, last):
+                output_row(a, n, p, k, c, lanes, weights, step, taps, scratch)
+
+    return program
+
+
+def depthwise_dgrad(target: Target):
+    """Tile program, M = 1; tile = (tile_panels panels, tile_rows input rows of one image)."""
+    panel_of, row, gated_row = panels_of(target), row_of(target), row_of(target, gated=True)
+
+    @njit(**OPTIONS)
+    def list_outputs(a, n, h, phase, j, i0, i1, k, weights, step, taps):
+        """List the outputs that saw pixel (h, phase + j sw), rising, taps i0..i1 of the phase."""
+        first_s = (phase + a.pad_w) % a.stride_w
+        base = (phase + a.pad_w) // a.stride_w + j
+        first_r, base_p = (h + a.pad_h) % a.stride_h, (h + a.pad_h) // a.stride_h
+        rows = (a.R - first_r + a.stride_h - 1) // a.stride_h
+        count = 0
+        for i_r in range(rows - 1, -1, -1):
+            p = base_p - i_r
+            if 0 <= p < a.P:
+                for i in range(i1 - 1, i0 - 1, -1):
+                    r, s = first_r + i_r * a.stride_h, first_s + i * a.stride_w
+                    q = base - i
+                    taps[ENTRY * count] = map_pixel(a.y, a.y_n, a.y_h, a.y_w, n, p, q) + k * 4
+                    taps[ENTRY * count + 1] = weights + (r * a.S + s) * step
+                    taps[ENTRY * count + 2] = (
+                        map_pixel(a.mask, a.m_n, a.m_h, a.m_w, n, p, q) + k * 4
+                    )
+                    count += 1
+        return count
+
+    @njit(**OPTIONS)
+    def input_row(a, n, h, k, lanes, weights, step, taps, scratch):
+        y_step, m_step, x_step = a.y_w * 4, a.m_w * 4, a.stride_w * a.x_w * 4
+        for phase in range(min(a.stride_w, a.W)):
+            first_s = (phase + a.pad_w) % a.stride_w
+            base = (phase + a.pad_w) // a.stride_w
+            S = max((a.S - first_s + a.stride_w - 1) // a.stride_w, 0)
+            J = (a.W - phase + a.stride_w - 1) // a.stride_w
+            inner = between(S - 1 - base, 0, J)
+            outer = between(a.Q - base, inner, J)
+            gx = map_pixel(a.x, a.x_n, a.x_h, a.x_w, n, h, phase) + k * 4
+            j = 0
+            while j < J:
+                pixels = outer - inner if j == inner and outer > inner else 1
+                i0, i1 = max(0, base + j - a.Q + 1), min(S, base + j + 1)
+                count = list_outputs(a, n, h, phase, j, i0, i1, k, weights, step, taps)
+                if a.mask == 0:
+                    row(scratch, count, pixels, y_step, 0, gx + j * x_step, x_step, a.zero, lanes,
+                        MINUS_INFINITY, a.accumulate)  # fmt: skip
+                else:
+                    gated_row(scratch, count, pixels, y_step, m_step, gx + j * x_step, x_step,
+                              a.zero, lanes, MINUS_INFINITY, a.accumulate)  # fmt: skip
+                j += pixels
+
+    @cfunc(PROGRAM, **OPTIONS)
+    def program(args, tile, scratch):
+        a = carray(pointer(args), (1,), DEPTHWISE)[0]
+        taps = integers(scratch, ENTRY * a.R * a.S)
+        n, first, last, start, end = tile_ranges(a, tile, a.H)
+        for panel in range(start, end):
+            k, _, lanes, weights, step = panel_of(a, panel)
+            for h in range(first, last):
+                input_row(a, n, h, k, lanes, weights, step, taps, scratch)
+
+    return program
+
+
+def sums_of(target: Target, *, broadcast=False):
+    """add(x, x_step, tap_step, taps, gy, gy_step, mask, mask_step, pixels, sums, lanes).
+
+    Adds g x of a run of pixels to the sums of TAPS neighbouring taps, or of one.
+    """
+    NR, VL, NV = target.nr, target.vl, target.nv
+    how = {"broadcast": broadcast, "gated": True}
+    whole, part = wgrad_tile(1, NV, VL, whole=not broadcast, **how), wgrad_tile(1, NV, VL, **how)
+    wide = wgrad_tile(TAPS, NV, VL, whole=not broadcast, **how)
+    wide_part, narrow = wgrad_tile(TAPS, NV, VL, **how), wgrad_tile(1, 1, VL, **how)
+
+    @njit(**OPTIONS)
+    def add(x, x_step, tap_step, taps, gy, gy_step, mask, mask_step, pixels, sums, lanes):
+        step = NR * 4
+        if taps == TAPS:
+            if lanes == NR:
+                wide(x, x_step, tap_step, gy, gy_step, mask, mask_step, pixels, sums, step, lanes)
+            else:
+                wide_part(x, x_step, tap_step, gy, gy_step, mask, mask_step, pixels, sums, step,
+                          lanes)  # fmt: skip
+        elif lanes == NR:
+            whole(x, x_step, 0, gy, gy_step, mask, mask_step, pixels, sums, 0, lanes)
+        elif lanes > VL:
+            part(x, x_step, 0, gy, gy_step, mask, mask_step, pixels, sums, 0, lanes)
+        else:
+            narrow(x, x_step, 0, gy, gy_step, mask, mask_step, pixels, sums, 0, lanes)
+
+    return add
+
+
+def depthwise_wgrad(target: Target):
+    """Tile program: the sums of one image, partial[n, panel, tap, NR], gb's after the last tap.
+
+    Tile = (image, panel). Each sum is one chain over the image's pixels, row by row.
+    """
+    NR, VL = target.nr, target.vl
+    panel_of = panels_of(target)
+    plain, broadcast = sums_of(target), sums_of(target, broadcast=True)
+
+    @njit(**OPTIONS)
+    def first_output(a, s):
+        """The first output of a row whose tap s lies in the image."""
+        return max(0, -((s - a.pad_w) // a.stride_w))
+
+    @njit(**OPTIONS)
+    def last_output(a, s):
+        """One more than the last."""
+        return between((a.W - 1 + a.pad_w - s) // a.stride_w + 1, 0, a.Q)
+
+    @njit(**OPTIONS)
+    def add_run(a, n, h, p, c, k, s, taps, q0, q1, ones, sums, lanes):
+        """Add outputs q0..q1 of row p to the sums of taps s.. of the filter row that sees row h."""
+        if q1 <= q0:
+            return
+        x = map_pixel(a.x, a.x_n, a.x_h, a.x_w, n, h, q0 * a.stride_w - a.pad_w + s) + c * 4
+        gy = map_pixel(a.y, a.y_n, a.y_h, a.y_w, n, p, q0) + k * 4
+        mask, m_step = ones, 0
+        if a.mask != 0:
+            mask = map_pixel(a.mask, a.m_n, a.m_h, a.m_w, n, p, q0) + k * 4
+            m_step = a.m_w * 4
+        x_step, x_w, y_step = a.stride_w * a.x_w * 4, a.x_w * 4, a.y_w * 4
+        if a.K == a.C:
+            plain(x, x_step, x_w, taps, gy, y_step, mask, m_step, q1 - q0, sums, lanes)
+        else:
+            broadcast(x, x_step, x_w, taps, gy, y_step, mask, m_step, q1 - q0, sums, lanes)
+
+    @njit(**OPTIONS)
+    def add_filter_row(a, n, h, p, c, k, ones, sums, lanes):
+        """Add output row p to the sums of one filter row: TAPS taps at a time over the outputs that
+        all of them see, and each by itself over those before and after."""
+        s = 0
+        while s < a.S:
+            taps = TAPS if s + TAPS <= a.S and lanes > VL else 1
+            until = last_output(a, s + taps - 1)
+            since = min(first_output(a, s), until)
+            if taps > 1:
+                for t in range(s, s + taps):
+                    end = min(since, last_output(a, t))
+                    to = sums + t * NR * 4
+                    add_run(a, n, h, p, c, k, t, 1, first_output(a, t), end, ones, to, lanes)
+            add_run(a, n, h, p, c, k, s, taps, since, until, ones, sums + s * NR * 4, lanes)
+            if taps > 1:
+                for t in range(s, s + taps):
+                    start = max(until, first_output(a, t))
+                    to = sums + t * NR * 4
+                    add_run(a, n, h, p, c, k, t, 1, start, last_output(a, t), ones, to, lanes)
+            s += taps
+
+    @njit(**OPTIONS)
+    def add_bias_row(a, n, p, k, ones, sums, lanes):
+        gy = map_pixel(a.y, a.y_n, a.y_h, a.y_w, n, p, 0) + k * 4
+        mask, m_step = ones, 0
+        if a.mask != 0:
+            mask, m_step = map_pixel(a.mask, a.m_n, a.m_h, a.m_w, n, p, 0) + k * 4, a.m_w * 4
+        plain(ones, 0, 0, 1, gy, a.y_w * 4, mask, m_step, a.Q, sums, lanes)
+
+    @cfunc(PROGRAM, **OPTIONS)
+    def program(args, tile, scratch):
+        a = carray(pointer(args), (1,), DEPTHWISE)[0]
+        n, panel = tile // a.panels, tile % a.panels
+        k, c, lanes, _, _ = panel_of(a, panel)
+        ones = floats(scratch, NR)
+        for i in range(NR):
+            ones[i] = ONE
+        sums = a.partial + tile * (a.R * a.S + 1) * NR * 4
+        clear(sums, (a.R * a.S + 1) * NR)
+        for p in range(a.P):
+            h = p * a.stride_h - a.pad_h
+            r0, r1 = clipped(h, a.R, a.H)
+            for r in range(r0, r1):
+                to = sums + r * a.S * NR * 4
+                add_filter_row(a, n, h + r, p, c, k, scratch, to, lanes)
+            if a.gb != 0:
+                add_bias_row(a, n, p, k, scratch, sums + a.R * a.S * NR * 4, lanes)
+
+    return program
+
+
+def depthwise_wgrad_merge(target: Target):
+    """gw, gb = the images' sums, added in order. Tile = panel."""
+    NR = target.nr
+    panel_of = panels_of(target)
+
+    @cfunc(PROGRAM, **OPTIONS)
+    def program(args, tile, scratch):
+        a = carray(pointer(args), (1,), DEPTHWISE)[0]
+        k, _, lanes, _, _ = panel_of(a, tile)
+        taps = a.R * a.S
+        for t in range(taps + 1 if a.gb != 0 else taps):
+            for i in range(lanes):
+                total = ZERO
+                for n in range(a.N):
+                    at = ((n * a.panels + tile) * (taps + 1) + t) * NR + i
+                    total += floats(a.partial + at * 4, 1)[0]
+                at = a.gw + ((k + i) * taps + t) * 4 if t < taps else a.gb + (k + i) * 4
+                floats(at, 1)[0] = total
+
+    return program

@@ -1,0 +1,80 @@
+"""Depthwise convolution on arrays, as `functional` does the others."""
+
+from dataclasses import replace
+from typing import Any
+
+from pyinception.border import Border
+from pyinception.dispatch import check
+from pyinception.ops import depthwise_conv as depthwise
+
+
+def depthwise_conv2d(
+    x: Any,
+    w: Any,
+    b: Any = None,
+    *,
+    stride: Any = 1,
+    padding: Any = 0,
+    relu: bool = False,
+    layout: str | None = None,
+    out: Any = None,
+    backend: str | None = None,
+    algorithm: str | None = None,
+) -> Any:
+    """y[n,p,q,k] = [relu](b[k] + sum_rs w[k,r,s] x[n, p sh - ph + r, q sw - pw + s, k // M]).
+
+    Parameters
+    ----------
+    x : (N, H, W, C).
+    w : (K, R, S, 1), K = C M; with layout="NCHW" (K, 1, R, S).
+    b : (K,) or None.
+    stride, padding : int or pair (rows, columns); padding also "same" or "valid".
+    relu : whether negative results become 0 (NaN stays NaN).
+
+    Returns
+    -------
+    y : (N, P, Q, K), P = floor((H + 2 ph - R) / sh) + 1, Q likewise.
+    """
+    window = stride, padding, relu
+
+    def spec_of(x: Any, w: Any, b: Any) -> Any:
+        return depthwise.depthwise_conv_spec("depthwise_conv2d", x, w, b, *window)
+
+    border, arrays = Border("depthwise_conv2d", layout, x), {"x": x, "w": w, "b": b}
+    how: Any = {"backend": backend, "algorithm": algorithm}
+    spec, (x, w, b), target, how = border.call(arrays, window, how, spec_of, out, "N P Q K")
+    return border.back(depthwise.depthwise_conv_fprop(spec, x, w, b, target, **how), out)
+
+
+def depthwise_conv2d_backward(
+    gy: Any,
+    x: Any,
+    w: Any,
+    *,
+    y: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    layout: str | None = None,
+    backend: str | None = None,
+    algorithm: str | None = None,
+) -> tuple[Any, Any, Any]:
+    """(gx, gw, gb): gradients of sum(gy y) with y = depthwise_conv2d(x, w, b).
+
+    ``y`` is the forward's result if it had relu=True: gy then counts only where y > 0. Shapes are
+    those of x (N, H, W, C), w (K, R, S, 1) and b (K,); gy and y are (N, P, Q, K).
+    """
+    function = "depthwise_conv2d_backward"
+
+    def spec_of(gy: Any, x: Any, w: Any, y: Any) -> Any:
+        spec = depthwise.depthwise_conv_spec(function, x, w, None, stride, padding, False)
+        check(function, "gy", gy, "N P Q K", spec.y_shape, like=x)
+        if y is not None:
+            check(function, "y", y, "N P Q K", spec.y_shape, like=x)
+        return replace(spec, bias=True)
+
+    border, arrays = Border(function, layout, x), {"gy": gy, "x": x, "w": w, "y": y}
+    how: Any = {"backend": backend, "algorithm": algorithm}
+    spec, (gy, x, w, y), _, how = border.call(arrays, (stride, padding), how, spec_of)
+    gx = depthwise.depthwise_conv_dgrad(spec, gy, w, y, **how)
+    gw, gb = depthwise.depthwise_conv_wgrad(spec, x, gy, y, **how)
+    return border.back(gx), border.back(gw), border.back(gb)
