@@ -49,6 +49,10 @@ def test_a_run_keeps_its_table(tmp_path) -> None:
         pytest.importorskip(module, reason="extra `train`")
     given = {"data": "digits", "model": ROWS, "size": 8, "count": 64, "epochs": 1}
     train(given, tmp_path / "run", with_baselines=False)
+    assert (
+        'model = "stem 3x3 8; pool1 max 3x3/2; mixed 1x1'
+        in (tmp_path / "run/config.toml").read_text()
+    )
     again = train({"epochs": 2}, tmp_path / "run", resume=True, with_baselines=False)
     once = train(given | {"epochs": 2}, tmp_path / "once", with_baselines=False)
     assert again.weights_sha256 == once.weights_sha256 and again.epochs == 2

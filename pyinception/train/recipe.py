@@ -133,6 +133,9 @@ class Recipe:
     def __post_init__(self) -> None:
         if isinstance(self.mean, list):  # as TOML and JSON have it
             object.__setattr__(self, "mean", tuple(self.mean))
+        if isinstance(self.model, str) and "\n" in self.model:  # rows: one line from here on
+            rows = (" ".join(line.split()) for line in self.model.splitlines())
+            object.__setattr__(self, "model", "; ".join(filter(None, rows)))
         for entry in fields(self):
             _check_kind(entry.name, str(entry.type), getattr(self, entry.name))
         bounds: tuple[tuple[str, float, float], ...] = (
