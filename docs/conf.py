@@ -12,6 +12,7 @@ import docstrings
 import pyinception
 
 project, author = "pyinception", "the pyinception authors"
+copyright = author
 release = version = pyinception.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]

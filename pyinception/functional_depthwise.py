@@ -3,11 +3,12 @@
 from dataclasses import replace
 from typing import Any
 
-from pyinception.border import Border
+from pyinception.border import Border, documented
 from pyinception.dispatch import check
 from pyinception.ops import depthwise_conv as depthwise
 
 
+@documented
 def depthwise_conv2d(
     x: Any,
     w: Any,
@@ -46,6 +47,7 @@ def depthwise_conv2d(
     return border.back(depthwise.depthwise_conv_fprop(spec, x, w, b, target, **how), out)
 
 
+@documented
 def depthwise_conv2d_backward(
     gy: Any,
     x: Any,
@@ -60,8 +62,16 @@ def depthwise_conv2d_backward(
 ) -> tuple[Any, Any, Any]:
     """(gx, gw, gb): gradients of sum(gy y) with y = depthwise_conv2d(x, w, b).
 
-    ``y`` is the forward's result if it had relu=True: gy then counts only where y > 0. Shapes are
-    those of x (N, H, W, C), w (K, R, S, 1) and b (K,); gy and y are (N, P, Q, K).
+    Parameters
+    ----------
+    gy : (N, P, Q, K).
+    x, w : as the forward had them.
+    y : the forward's result if it had relu=True: gy then counts only where y > 0.
+    stride, padding : as the forward had them.
+
+    Returns
+    -------
+    (gx, gw, gb) in the shapes of x (N, H, W, C), w (K, R, S, 1) and b (K,).
     """
     function = "depthwise_conv2d_backward"
 

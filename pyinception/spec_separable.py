@@ -7,8 +7,8 @@ from pyinception.extents import (
     FLOAT_BYTES,
     Map,
     Pair,
+    Same,
     Shape,
-    Work,
     caller,
     extents,
     integer,
@@ -72,7 +72,7 @@ class DepthwiseConvSpec(Map):
 
 
 @dataclass(frozen=True)
-class AddScaledSpec(Work):
+class AddScaledSpec(Same):
     """y = [relu](a + scale b) over arrays of ``shape``; without b, y = relu(a)."""
 
     shape: tuple[int, ...]
