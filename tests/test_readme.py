@@ -170,7 +170,7 @@ def check(line: str) -> None:
     if head == "python":
         return check_module(rest[1:]) if rest[0] == "-m" else check_file(rest)
     known = {"make": check_make, "pyinception": check_pyinception, "pytest": check_pytest}
-    tools = ("ruff", "mypy", "pre-commit", "clang-format", "source", "git")
+    tools = ("ruff", "mypy", "pre-commit", "clang-format", "source", "git", "cd", "cp", "sed")
     assert head in (*known, "pip", *tools), f"{head} is a command that this test cannot check"
     if head == "pip":
         check_pip(rest)
