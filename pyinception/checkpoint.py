@@ -161,7 +161,9 @@ def load(path: _PathLike) -> Checkpoint:
         note = json.loads(metadata.get("pyinception", "{}"))
         checks, record = note.get("crc32", {}), note.get("record")
         version = int(note.get("format", FORMAT))
-    except (ValueError, TypeError, AttributeError) as error:
+        if not isinstance(checks, dict):
+            raise TypeError(f"crc32 is {checks!r:.40}")
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"load: {file} has a damaged record ({error})") from None
     if version > FORMAT:
         text = f"has format {version}, this version reads up to {FORMAT}"

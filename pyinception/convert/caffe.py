@@ -17,7 +17,14 @@ import numpy as np
 
 from pyinception import models
 from pyinception.backend import Array
-from pyinception.convert.files import ConvertError, fill, hwc_columns, initializers, krsc
+from pyinception.convert.files import (
+    ConvertError,
+    count_classes,
+    fill,
+    hwc_columns,
+    initializers,
+    krsc,
+)
 from pyinception.module import Module
 
 _VARINT, _EIGHT, _BYTES, _FOUR = 0, 1, 2, 5
@@ -179,8 +186,18 @@ def from_blobs(layers: dict[str, list[Array]]) -> tuple[Module, str, dict[str, A
             raise ConvertError(f"convert: bvlc_googlenet has no {text}")
         state[f"{ours}.weight"] = _weight(ours, blobs[0])
         state[f"{ours}.bias"] = blobs[1].reshape(-1)
-    classes = len(state["fc.bias"]) if "fc.bias" in state else 1000
-    net = models.googlenet(max(classes, 1), aux="aux1.conv.weight" in state)
+    heads = sorted({name.partition(".")[0] for name in state if name.startswith("aux")})
+    wanted = {
+        f"{ours}.{part}"
+        for ours in _NAMES.values()
+        for part in ("weight", "bias")
+        if not ours.startswith("aux") or heads
+    }
+    if missing := sorted(wanted - state.keys()):
+        text = f"{len(missing)} arrays are missing, such as {missing[0]}"
+        raise ConvertError(f"convert: these are not the weights of bvlc_googlenet: {text}")
+    classes = count_classes(state, 1024, [f"{head}.fc2" for head in heads])
+    net = models.googlenet(classes, aux=bool(heads))
     return fill(net, state, "bvlc_googlenet"), "googlenet", dict(_HOW)
 
 

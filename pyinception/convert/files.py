@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +105,28 @@ def fill(net: Module, state: Mapping[str, Array], source: str) -> Module:
         text = str(error).partition(": ")[2]
         raise ConvertError(f"convert: these are not the weights of {source}: {text}") from None
     return net.eval()
+
+
+def count_classes(state: Mapping[str, Array], columns: int, heads: Iterable[str] = ()) -> int:
+    """Rows of the classifier ``fc`` and of every head, (classes, columns) and (classes,) alike.
+
+    Asked before a network is made: it is as large as its classifier, and a file may say anything.
+
+    Raises
+    ------
+    ConvertError
+        If a weight or a bias is missing, or of another shape.
+    """
+    if "fc.bias" not in state:
+        raise ConvertError("convert: there is no fc.bias: not a classifier")
+    classes = state["fc.bias"].size
+    for layer in ("fc", *heads):
+        for part, shape in (("weight", (classes, columns)), ("bias", (classes,))):
+            array = state.get(f"{layer}.{part}")
+            if array is None or array.shape != shape:
+                found = "is missing" if array is None else f"has shape {array.shape}"
+                raise ConvertError(f"convert: {layer}.{part} {found}, expected {shape}")
+    return classes
 
 
 def krsc(filter: Array) -> Array:

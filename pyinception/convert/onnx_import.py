@@ -51,9 +51,15 @@ def read_onnx(path: str | os.PathLike[str], *, external_data: bool = False) -> O
     ImportError
         onnx is not installed (extra ``onnx``).
     """
-    return OnnxNetwork(
-        require_onnx("read_onnx"), load_onnx(Path(path), external_data=external_data).graph
-    )
+    onnx, model = require_onnx("read_onnx"), load_onnx(Path(path), external_data=external_data)
+    try:
+        return OnnxNetwork(onnx, model.graph)
+    except ConvertError:
+        raise
+    # A checked file may still hold arrays that fit no shape, nodes without inputs, and so on.
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        text = f"{type(error).__name__}: {error}"
+        raise ConvertError(f"read_onnx: {path} is damaged or foreign: {text:.200}") from None
 
 
 class OnnxNetwork(Module):

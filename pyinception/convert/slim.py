@@ -15,7 +15,7 @@ import numpy as np
 
 from pyinception import models
 from pyinception.backend import Array
-from pyinception.convert.files import ConvertError, fill
+from pyinception.convert.files import ConvertError, count_classes, fill
 from pyinception.module import Module
 
 _HOW = {"scale": 255.0, "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
@@ -95,7 +95,7 @@ def build(state: Mapping[str, Array], model: str | None) -> tuple[Module, str, d
     for own, scope in heads.items():
         ours[f"{own}.weight"] = take(scope, "weights", 4)[0, 0, :, 1:].T
         ours[f"{own}.bias"] = take(scope, "biases", 1)[1:]
-    classes = len(ours["fc.bias"])
+    classes = count_classes(ours, 1024 if root == "InceptionV1" else 2048)
     if root == "InceptionV1":
         net: Module = models.googlenet_bn(classes, aux=False)
         how = {**_HOW, "crop": 224, "resize": 256}

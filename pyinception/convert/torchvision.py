@@ -8,7 +8,7 @@ from typing import Any
 
 from pyinception import models
 from pyinception.backend import Array
-from pyinception.convert.files import ConvertError, fill, hwc_columns, krsc
+from pyinception.convert.files import ConvertError, count_classes, fill, hwc_columns, krsc
 from pyinception.module import Module
 
 _NORM = {"gamma": "weight", "beta": "bias", "mean": "running_mean", "var": "running_var"}
@@ -63,16 +63,14 @@ def build(state: Mapping[str, Array], model: str | None) -> tuple[Module, str, d
     name = model or (
         "inception_v3" if "Mixed_7c.branch1x1.conv.weight" in state else "googlenet_bn"
     )
-    kinds = {"googlenet_bn": (models.googlenet_bn, googlenet_name, 224, 256),
-             "inception_v3": (models.inception_v3, inception_v3_name, 299, 342)}  # fmt: skip
+    kinds = {"googlenet_bn": (models.googlenet_bn, googlenet_name, 224, 256, 1024),
+             "inception_v3": (models.inception_v3, inception_v3_name, 299, 342, 2048)}  # fmt: skip
     if name not in kinds:
         text = f"expected one of {', '.join(kinds)}"
         raise ConvertError(f"convert: model {name!r} is not in torchvision, {text}")
-    make, rename, crop, resize = kinds[name]
-    if "fc.bias" not in state:
-        raise ConvertError("convert: there is no fc.bias: not a classifier of torchvision")
+    make, rename, crop, resize, columns = kinds[name]
     aux = any(key.lower().startswith("aux") for key in state)
-    net = make(len(state["fc.bias"]), aux=aux)
+    net = make(count_classes(state, columns), aux=aux)
     ours, used = {}, set()
     for own in net.state_dict():
         key = rename(own)

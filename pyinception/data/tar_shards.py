@@ -25,7 +25,7 @@ from pyinception.data.tar_index import Member, members
 
 PREFIXES = {"train": ("train",), "test": ("test", "val")}
 CLASSES = "classes.txt"
-MAX_CLASSES = 10**6
+MAX_CLASSES = 10**5  # names of more would take more memory than a small shard may cost
 MAX_CLASS_BYTES = 20  # of a .cls member
 
 

@@ -1,0 +1,47 @@
+"""Fuzzing of the Caffe reader: `fuzzing` in a child, and what earlier runs have found."""
+
+import tracemalloc
+from pathlib import Path
+
+import fuzz_targets
+import fuzzing
+import pytest
+
+REGRESSIONS = Path(__file__).parent / "fuzz_regressions"
+SECONDS = 20.0
+
+
+def test_caffemodels(tmp_path):
+    found = fuzzing.run("caffe", SECONDS, tmp_path)
+    assert found["read"] > 5 and found["refused"] > 50 and found["kinds"] > 5, found
+
+
+@pytest.mark.parametrize("path", sorted(REGRESSIONS.glob("*.caffemodel")), ids=lambda p: p.stem)
+def test_found_before(path):
+    """Refused, in memory that fits the file."""
+    target = fuzz_targets.caffe_target()
+    tracemalloc.start()
+    try:
+        assert fuzzing.attempt(target, path) is not None
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak <= 1.1 * path.stat().st_size + fuzzing.SPARE
+
+
+def test_the_fuzzer_sees_what_it_should(tmp_path):
+    """A reader that fails, and one that takes too much memory, end the run with the mutant kept."""
+
+    def strange(path: Path) -> int:
+        if len(path.read_bytes()) % 7 == 3:
+            raise KeyError("not documented")
+        return 1
+
+    def greedy(path: Path) -> int:
+        return len(bytearray(200 << 20)) if len(path.read_bytes()) % 7 == 3 else 1
+
+    for read, error in ((strange, KeyError), (greedy, MemoryError)):
+        target = fuzzing.Target([bytes(50)], lambda f, d: f, bytes, read, (ValueError,), "a")
+        with pytest.raises(error):
+            fuzzing.fuzz(target, 20, 1, tmp_path)
+        assert len((tmp_path / "failed").read_bytes()) % 7 == 3
