@@ -313,9 +313,9 @@ def test_missing_rivals_are_named_as_left_out(monkeypatch):
 
 
 @pytest.mark.oracles
-@pytest.mark.parametrize("name", ["torch", "openvino"])
+@pytest.mark.parametrize("name", ["torch", "openvino", "openvino.throughput", "onnxruntime"])
 def test_rivals_compute_the_same(name):
-    if not installed(name):
+    if not installed(name.partition(".")[0]):
         pytest.skip(f"{name} is not installed")
     for found in (
         bench.run_reduce_conv(shapes=[OWN], rivals=(name,), rounds=1),
@@ -326,7 +326,7 @@ def test_rivals_compute_the_same(name):
         assert "failed" not in cell, cell
         assert cell["median_us"] > 0 and cell["first_us"] > 0 and cell["convert_us"] > 0
         assert cell["error_of_bound"] < 1
-        assert name in found.environment["versions"]
+        assert name.partition(".")[0] in found.environment["versions"]
 
 
 @pytest.mark.oracles
@@ -346,6 +346,17 @@ def test_net_against_torch():
     assert not found.failed, row["columns"]
     assert row["macs"] == 1_582_671_872
     assert row["columns"]["torch"]["error"] < 2e-6  # the graph is the paper's, to rounding
+
+
+@pytest.mark.oracles
+def test_rows_networks_are_the_same_graph():
+    """BN-Inception: chains, forks' stride and average pools, read off the layers."""
+    pytest.importorskip("torch", reason="torch is not installed")
+    found = bench.run_net(model="bn_inception", rivals=("torch",), rounds=1, threads=1)
+    assert not found.failed, found.rows[0]["columns"]
+    assert found.rows[0]["columns"]["torch"]["error"] < 2e-6
+    with pytest.raises(ValueError, match="model is 'vgg', expected one of googlenet"):
+        bench.run_net(model="vgg")
 
 
 # --------------------------------------------------------------------------------------- comparing
@@ -404,5 +415,5 @@ def test_suites_run_under_pytest_benchmark(tmp_path):
     found = {entry["name"]: entry["extra_info"] for entry in saved["benchmarks"]}
     assert set(found) == {"test_reduce_conv[fused-5a/5x5]", "test_reduce_conv[unfused-5a/5x5]"}
     for info in found.values():
-        assert info["gflops"] > 0 and 0 < info["error"] < 2e-6 and info["bytes"] > 0
+        assert info["gflops"] > 0 and 0 < info["error"] < 1.5e-5 and info["bytes"] > 0
     assert saved["machine_info"]["pyinception"]["threads"] == 1

@@ -48,7 +48,7 @@ NARROW = {
 # Third-party packages that may be imported while a file loads; anything else only inside functions.
 AT_LOAD = {"numpy"}
 AT_LOAD_OF = {"cli": {"typer", "rich"}}
-FRAMEWORKS = {"torch", "jax", "tensorflow", "openvino", "onnx"}
+FRAMEWORKS = {"torch", "jax", "tensorflow", "openvino", "onnx", "onnxruntime"}
 MAY_NAME_FRAMEWORKS = {"interop", "bench", "convert"}
 
 

@@ -263,8 +263,24 @@ def _summary(report: Report) -> list[str]:
         text = f", and is faster on {', '.join(faster)}" if faster else ""
         mean = geometric_mean(ratio for ratio, _ in found)
         lines.append(f"{name} takes {mean:.2f} times our time (geometric mean){text}")
+    if len(rivals := set(ratios) - {"unfused"}) > 1:
+        least = _least(report, rivals)
+        mean = geometric_mean(ratio for ratio, _ in least)
+        lowest, shape = min(least)
+        text = f"the fastest rival of each row takes {mean:.2f} times our time, at least"
+        lines.append(f"{text} {lowest:.2f} ({shape})")
     lines += [f"{name} left out: {reason}" for name, reason in report.left_out.items()]
     return lines
+
+
+def _least(report: Report, rivals: set[str]) -> list[tuple[float, str]]:
+    """(the fastest rival's time over ours, row's name) of every row."""
+    found = []
+    for row in report.rows:
+        cells = [cell for name, cell in row["columns"].items() if name in rivals]
+        ratios = [cell["ratio"] for cell in cells if cell.get("ratio") is not None]
+        found += [(min(ratios), row["name"])] if ratios else []
+    return found
 
 
 def _caption(report: Report) -> str:

@@ -1,8 +1,8 @@
 """Other libraries on the same problem: same dtype, threads, epilogue; each in its best layout.
 
-A problem is written once as a graph over five operations; a rival supplies them. PyTorch runs the
-graph eagerly in channels_last; OpenVINO compiles it with the latency hint. Both are imported here
-and only here, on demand.
+A problem is written once as a graph over seven operations; a rival supplies them. PyTorch runs the
+graph eagerly in channels_last or compiled; OpenVINO compiles it with the latency or the throughput
+hint; ONNX Runtime reads it as a model (`rival_onnx`). All are imported on demand.
 """
 
 import importlib
@@ -20,7 +20,8 @@ from pyinception.bench.timing import Call, once
 from pyinception.spec import PoolSpec
 
 Graph = Callable[[Any, Any, Any], Any]  # (operations, x, weights) -> y
-NAMES = ("torch", "torch.compile", "openvino")
+NAMES = ("torch", "torch.compile", "openvino", "openvino.throughput", "onnxruntime")
+QUICK = ("torch", "openvino")  # to install and to compile: what a plain run meets
 
 
 @dataclass(eq=False)
@@ -31,6 +32,7 @@ class Opponent:
     output: Callable[[], Array]  # the result, NHWC or (N, K), as NumPy has it
     convert: Call  # what a caller with NHWC arrays pays on each call to reach the timed layout
     first: float  # seconds from weights to the first result: conversion, compilation, first run
+    passes: int = 1  # of the problem in one call: requests in flight side by side
 
 
 def graph_of(spec: TimedSpec) -> Graph:
@@ -124,8 +126,12 @@ class Torch:
     def max_pool(self, x: Any, kernel: Any, stride: Any, padding: Any, ceil: bool) -> Any:
         return self.functional.max_pool2d(x, kernel, stride, padding, ceil_mode=ceil)
 
-    def avg_pool(self, x: Any, kernel: Any, stride: Any) -> Any:
-        return self.functional.avg_pool2d(x, kernel, stride)
+    def avg_pool(self, x: Any, kernel: Any, stride: Any, padding: Any, include_pad: bool) -> Any:
+        pad = {"padding": padding, "count_include_pad": include_pad}
+        return self.functional.avg_pool2d(x, kernel, stride, **pad)
+
+    def mean(self, x: Any) -> Any:
+        return x.mean((2, 3), keepdim=True)
 
     def lrn(self, x: Any, size: int, alpha: float, beta: float, k: float) -> Any:
         return self.functional.local_response_norm(x, size, alpha, beta, k)
@@ -138,17 +144,22 @@ class Torch:
 
 
 class OpenVino:
-    """OpenVINO on the CPU, latency hint, float32; NCHW outside, its own blocked layout inside."""
+    """OpenVINO on the CPU, float32; NCHW outside, its own blocked layout inside.
 
-    def __init__(self, threads: int) -> None:
+    With the latency hint all threads work on one request; with ``throughput`` a call starts as many
+    requests as OpenVINO asks for and waits for all of them.
+    """
+
+    def __init__(self, threads: int, throughput: bool = False) -> None:
         import openvino
         from openvino import opset13
 
         self.openvino, self.opset = openvino, opset13
-        self.name, self.version = "openvino", str(openvino.__version__).split("-")[0]
+        self.name = "openvino.throughput" if throughput else "openvino"
+        self.version = str(openvino.__version__).split("-")[0]
         self.core = openvino.Core()
         self.settings = {
-            "PERFORMANCE_HINT": "LATENCY",
+            "PERFORMANCE_HINT": "THROUGHPUT" if throughput else "LATENCY",
             "INFERENCE_NUM_THREADS": threads,
             "INFERENCE_PRECISION_HINT": "f32",  # the default may be bf16 where the CPU has it
         }
@@ -165,19 +176,26 @@ class OpenVino:
             parameter = self.opset.parameter(list(given.shape), np.float32)
             result = graph(self, parameter, each(self.weight, weights))
             model = self.openvino.Model([result], [parameter], "bench")
-            request = self.core.compile_model(model, "CPU", self.settings).create_infer_request()
-            request.set_input_tensor(self.openvino.Tensor(given, shared_memory=True))
-            shared.update(request=request, given=given)
+            compiled = self.core.compile_model(model, "CPU", self.settings)
+            most = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+            count = int(most) if self.settings["PERFORMANCE_HINT"] == "THROUGHPUT" else 1
+            requests = [compiled.create_infer_request() for _ in range(count)]
+            for request in requests:
+                request.set_input_tensor(self.openvino.Tensor(given, shared_memory=True))
+            shared.update(requests=requests, given=given)
             call()
 
         def call() -> None:  # start and wait: `infer` would also copy the result out
-            shared["request"].start_async()
-            shared["request"].wait()
+            for request in shared["requests"]:
+                request.start_async()
+            for request in shared["requests"]:
+                request.wait()
 
         def output() -> Array:
-            return to_nhwc(shared["request"].get_output_tensor(0).data)
+            return to_nhwc(shared["requests"][-1].get_output_tensor(0).data)
 
-        return Opponent(call, output, convert, once(build))
+        first = once(build)
+        return Opponent(call, output, convert, first, len(shared["requests"]))
 
     def weight(self, array: Array) -> Any:
         """A constant: KRSC as KCRS, others as they are."""
@@ -197,8 +215,12 @@ class OpenVino:
         rounding = "ceil" if ceil else "floor"
         return self.opset.max_pool(x, *window, rounding_type=rounding).output(0)
 
-    def avg_pool(self, x: Any, kernel: Any, stride: Any) -> Any:
-        return self.opset.avg_pool(x, list(stride), [0, 0], [0, 0], list(kernel), False)
+    def avg_pool(self, x: Any, kernel: Any, stride: Any, padding: Any, include_pad: bool) -> Any:
+        pads = list(padding)
+        return self.opset.avg_pool(x, list(stride), pads, pads, list(kernel), not include_pad)
+
+    def mean(self, x: Any) -> Any:
+        return self.opset.reduce_mean(x, np.array([2, 3], np.int64), True)
 
     def lrn(self, x: Any, size: int, alpha: float, beta: float, k: float) -> Any:
         axes = self.opset.constant(np.array([1], np.int64))
@@ -240,14 +262,14 @@ def opened(
     ValueError
         For a name that is no rival.
     """
-    names = ("torch", "openvino") if wanted is True else wanted or ()
+    names = QUICK if wanted is True else wanted or ()
     for name in names:
         if name not in NAMES:
             raise ValueError(f"bench: rivals has {name!r}, expected some of {', '.join(NAMES)}")
     missing = {
         name: "not installed: pip install 'pyinception[rivals]'"
         for name in names
-        if importlib.util.find_spec(name.partition(".")[0]) is None
+        if not all(importlib.util.find_spec(package) for package in _packages(name))
     }
     before = None
     if any(name.startswith("torch") and name not in missing for name in names):
@@ -258,9 +280,22 @@ def opened(
         found: list[Any] = []
         for name in names:
             if name not in missing:
-                is_torch = name != "openvino"
-                found.append(Torch(threads, name != "torch") if is_torch else OpenVino(threads))
+                found.append(_open(name, threads))
         yield found, missing
     finally:
         if before is not None:
             torch.set_num_threads(before)
+
+
+def _packages(name: str) -> tuple[str, ...]:
+    return ("onnx", "onnxruntime") if name == "onnxruntime" else (name.partition(".")[0],)
+
+
+def _open(name: str, threads: int) -> Any:
+    if name.startswith("torch"):
+        return Torch(threads, compiled=name == "torch.compile")
+    if name == "onnxruntime":
+        from pyinception.bench.rival_onnx import OnnxRuntime
+
+        return OnnxRuntime(threads)
+    return OpenVino(threads, throughput=name == "openvino.throughput")

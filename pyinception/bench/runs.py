@@ -13,7 +13,15 @@ from pyinception.bench import shapes as catalogue
 from pyinception.bench.problems import TimedSpec
 from pyinception.bench.report import Report, environment
 from pyinception.bench.rivals import Graph, graph_of, opened
-from pyinception.bench.timing import SETTLE_SECONDS, Call, Peak, Timing, interleave, once
+from pyinception.bench.timing import (
+    SETTLE_SECONDS,
+    SPINNING_SECONDS,
+    Call,
+    Peak,
+    Timing,
+    interleave,
+    once,
+)
 
 Rivals = bool | tuple[str, ...]
 Progress = Callable[[str], None] | None
@@ -24,7 +32,8 @@ _NOTES = [
     "ours: weights packed beforehand (pack us), launches recorded, as Session runs them; unfused: "
     "same tile, same algorithm; call us: the public function with packed weights",
     "rivals: convert us is what a caller with NHWC arrays pays on each call to reach the timed "
-    "layout, first ms the way from weights to the first result; torch eager packs on each call",
+    "layout, first ms the way from weights to the first result; torch eager packs on each call; "
+    "openvino.throughput has as many requests in flight as it asks for, its time is that of one",
     "GFLOP/s and the share of the peak count nominal FLOPs, padding included; inside counts only "
     "filter rows inside the image (others are skipped): what the FMA units really did, if direct",
     "MB is the least traffic of that way; error is max|y - float64| / max|float64|",
@@ -113,6 +122,7 @@ def run_conv(
 
 def run_net(
     *,
+    model: str = "googlenet",
     batch: int = 1,
     threads: int = 2,
     rivals: Rivals = True,
@@ -120,15 +130,16 @@ def run_net(
     algorithm: str | None = None,
     progress: Progress = None,
 ) -> Report:
-    """GoogLeNet at 224x224, forward, through `Session`, against the same net in other libraries.
+    """A network, forward, through `Session`, against the same network in other libraries.
 
-    Parameters as in `run_reduce_conv`; ``rivals`` may name "torch.compile" too, which compiles for
-    half a minute. The weights are ours in every library; logits are compared with float64.
+    Parameters as in `run_reduce_conv`; ``model`` is one of `net.SIDES`, ``rivals`` may name
+    "torch.compile" too, which compiles for half a minute. The weights are ours in every library,
+    batch norms folded; logits are compared with float64.
     """
     from pyinception.bench.net import Net
 
     run = _Run("net", batch, threads, rivals, rounds, algorithm, progress)
-    return run.over_net(Net, batch)
+    return run.over_net(lambda batch, algorithm: Net(batch, algorithm, model), batch, model)
 
 
 @dataclass
@@ -163,19 +174,20 @@ class _Run:
                 self.rows.append(self._row(name, spec, competitors))
         return self._report()
 
-    def over_net(self, make_net: Any, batch: int) -> Report:
+    def over_net(self, make_net: Any, batch: int, name: str) -> Report:
         self.peak = Peak(self.threads, self.level)
         with config.using(threads=self.threads), opened(self.threads, self.rivals) as found:
             competitors, self.left_out = found
-            self._tell("googlenet")
+            self._tell(name)
             net = make_net(batch, self.algorithm)
             checked = net.check()
             cells = {"fused": {"bytes": net.bytes, "first_us": 1e6 * net.first} | checked}
             calls = {"fused": net.call}
             self._meet(competitors, net.graph, net.x, net.weights, net.judge, cells, calls)
             around = self._time(cells, calls, net.macs)
-            row = {"name": "googlenet", "shape": list(net.x.shape), "kernel": net.kernel}
-            row |= {"macs": net.macs, "macs_inside": net.macs_inside, "checked": batch}
+            row = {"name": name, "shape": list(net.x.shape), "kernel": net.kernel}
+            row |= {"macs": net.macs, "macs_inside": net.macs_inside}
+            row |= {"checked": len(net.expected)}
             row |= {"peak_gflops": around}
             self.rows.append(row | {"columns": cells})
         return self._report()
@@ -237,6 +249,7 @@ class _Run:
                 **judge(opponent.output()),
                 "first_us": 1e6 * opponent.first,
                 "convert_us": 1e6 * convert,
+                "passes": opponent.passes,
             }
             calls[rival.name] = opponent.call
             self.versions[rival.name.partition(".")[0]] = rival.version
@@ -265,16 +278,18 @@ class _Run:
         # Ours among ourselves need no pause on one thread; whatever runs after a rival does (the
         # call after OpenVINO's took 10 % longer, warm caches or not).
         alone = self.threads == 1 and not set(right) - {"fused", "unfused", "call"}
-        settle = 0.0 if alone else SETTLE_SECONDS
+        spinning = "onnxruntime" in right
+        settle = 0.0 if alone else SPINNING_SECONDS if spinning else SETTLE_SECONDS
         before = len(self.peak.rates)
         timings = interleave(right | {"peak": self.peak}, rounds=self.rounds, settle=settle)
         del timings["peak"]
         around = float(np.median(self.peak.rates[before:]))
         fused = timings.get("fused")
         for name, timing in timings.items():
-            cells[name] |= self._numbers(timing, macs)
+            each = timing.over(cells[name].get("passes", 1))
+            cells[name] |= self._numbers(each, macs)
             if fused is not None:
-                cells[name]["ratio"] = timing.median / fused.median
+                cells[name]["ratio"] = each.median / fused.median
         return around
 
     @staticmethod

@@ -25,6 +25,7 @@ BLOCK_SECONDS = 1e-3  # of one sample: the clock's 0.1 us and the loop around th
 # With more than one thread a rival's idle team may spin on our core for some milliseconds after
 # its last call; each block first runs its own call for this long, untimed.
 SETTLE_SECONDS = 5e-3
+SPINNING_SECONDS = 8e-2  # beside ONNX Runtime: its team spun for 50 to 75 ms (two Zen 4 cores)
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,10 @@ class Timing:
     def of(cls, samples: list[float]) -> "Timing":
         p20, median, p80 = (float(v) for v in np.percentile(samples, (20, 50, 80)))
         return cls(median, p20, p80, len(samples))
+
+    def over(self, passes: int) -> "Timing":
+        """Of one of ``passes`` equal parts of a call."""
+        return Timing(self.median / passes, self.p20 / passes, self.p80 / passes, self.count)
 
 
 @contextmanager

@@ -29,6 +29,9 @@ Batch = Annotated[int, typer.Option(help="Images, for named layers.", min=1)]
 Count = Annotated[int, typer.Option("--threads", help="Threads of every competitor.", min=1)]
 Rounds = Annotated[int, typer.Option(help="Samples of each competitor, in turns.", min=1)]
 Rivals = Annotated[bool, typer.Option(help="Also torch and OpenVINO, where installed.")]
+Rival = Annotated[
+    list[str] | None, typer.Option(help="This one alone, such as onnxruntime; may be repeated.")
+]
 Save = Annotated[str | None, typer.Option(help="Also write the JSON to this file.")]
 
 
@@ -46,6 +49,7 @@ def reduce_conv(
     threads: Count = 1,
     rounds: Rounds = 15,
     rivals: Rivals = True,
+    rival: Rival = None,
     algorithm: Algorithm = None,
     kernel: Kernel = None,
     backend: Where = "auto",
@@ -59,7 +63,8 @@ def reduce_conv(
         own: dict[str, Any] = {"shapes": shape or (), "batch": batch, "rounds": rounds}
         own |= {"backend": backend, "progress": _progress()}
         return _finish(bench.run_own_kernel(kernel, names or "all", **own), save, json)
-    how: dict[str, Any] = {"batch": batch, "threads": threads, "rounds": rounds, "rivals": rivals}
+    how: dict[str, Any] = {"batch": batch, "threads": threads, "rounds": rounds}
+    how["rivals"] = tuple(rival) if rival else rivals
     report = bench.run_reduce_conv(
         names or "all", shapes=shape or (), algorithm=algorithm, progress=_progress(), **how
     )
@@ -73,6 +78,7 @@ def module(
     threads: Count = 1,
     rounds: Rounds = 15,
     rivals: Rivals = True,
+    rival: Rival = None,
     algorithm: Algorithm = None,
     save: Save = None,
     json: AsJson = False,
@@ -80,7 +86,8 @@ def module(
     """GoogLeNet's modules: one fused call against seven kernels and a concatenation, and rivals."""
     from pyinception import bench
 
-    how: dict[str, Any] = {"batch": batch, "threads": threads, "rounds": rounds, "rivals": rivals}
+    how: dict[str, Any] = {"batch": batch, "threads": threads, "rounds": rounds}
+    how["rivals"] = tuple(rival) if rival else rivals
     report = bench.run_module(names or "all", algorithm=algorithm, progress=_progress(), **how)
     return _finish(report, save, json)
 
@@ -92,6 +99,7 @@ def conv(
     threads: Count = 1,
     rounds: Rounds = 15,
     rivals: Rivals = True,
+    rival: Rival = None,
     algorithm: Algorithm = None,
     save: Save = None,
     json: AsJson = False,
@@ -99,26 +107,30 @@ def conv(
     """Single convolutions with bias and ReLU, against rivals."""
     from pyinception import bench
 
-    how: dict[str, Any] = {"batch": batch, "threads": threads, "rounds": rounds, "rivals": rivals}
+    how: dict[str, Any] = {"batch": batch, "threads": threads, "rounds": rounds}
+    how["rivals"] = tuple(rival) if rival else rivals
     report = bench.run_conv(names or "all", algorithm=algorithm, progress=_progress(), **how)
     return _finish(report, save, json)
 
 
 @app.command("net")
 def net(
+    model: Annotated[str, typer.Option(help="Such as googlenet or inception_v3.")] = "googlenet",
     batch: Batch = 1,
     threads: Count = 2,
     rounds: Rounds = 15,
     rivals: Rivals = True,
+    rival: Rival = None,
     algorithm: Algorithm = None,
     save: Save = None,
     json: AsJson = False,
 ) -> int:
-    """GoogLeNet at 224 x 224, forward, against the same network in other libraries."""
+    """A network, forward, against the same network in other libraries."""
     from pyinception import bench
 
-    how: dict[str, Any] = {"batch": batch, "threads": threads, "rounds": rounds, "rivals": rivals}
-    report = bench.run_net(algorithm=algorithm, progress=_progress(), **how)
+    how: dict[str, Any] = {"batch": batch, "threads": threads, "rounds": rounds}
+    how["rivals"] = tuple(rival) if rival else rivals
+    report = bench.run_net(model=model, algorithm=algorithm, progress=_progress(), **how)
     return _finish(report, save, json)
 
 
