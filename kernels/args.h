@@ -40,10 +40,10 @@ struct PackArgs {
   Int w, w_k, w_r, w_s, w_c, packed, K, R, S, C;
 };
 
-// Winograd F(4x4, 3x3), fprop and dgrad.
+// Winograd, fprop and dgrad.
 struct WinogradArgs {
-  Int x, x_n, x_h, x_w, mask, m_n, m_h, m_w, y, y_n, y_h, y_w, weights, bias, zero, H, W, C, K, P,
-      Q, pad_h, pad_w, tiles_h, tiles_w, tile_count, block_tiles, tile_panels, panel_tiles, v,
+  Int x, x_n, x_h, x_w, mask, m_n, m_h, m_w, y, y_n, y_h, y_w, weights, bias, zero, H, W, C, K, R,
+      S, P, Q, pad_h, pad_w, tiles_h, tiles_w, tile_count, block_tiles, tile_panels, panel_tiles, v,
       v_row, v_plane, m, m_plane, relu, accumulate;
 };
 

@@ -53,13 +53,13 @@ WGRAD = record(
 # Packing of a filter into panels of NR lanes; strides in elements, signed (dgrad flips the taps).
 PACK = record("w w_k w_r w_s w_c packed K R S C")
 
-# F(4x4, 3x3): y = x * w over `tile_count` output tiles of 4x4, tiles_h x tiles_w an image, cut into
-# blocks; weights are transformed panels. v, m: bytes of scratch before the transformed inputs and
-# the products, whose 36 points lie v_plane and m_plane floats apart, a tile's channels v_row.
+# Winograd: y = x * w over `tile_count` output tiles, tiles_h x tiles_w an image, cut into blocks;
+# weights are transformed panels. v, m: bytes of scratch before the transformed inputs and the
+# products, whose points lie v_plane and m_plane floats apart, a tile's channels v_row.
 WINOGRAD = record(
-    "x x_n x_h x_w mask m_n m_h m_w y y_n y_h y_w weights bias zero H W C K P Q pad_h pad_w"
-    " tiles_h tiles_w tile_count block_tiles tile_panels panel_tiles v v_row v_plane m m_plane"
-    " relu accumulate"
+    "x x_n x_h x_w mask m_n m_h m_w y y_n y_h y_w weights bias zero H W C K R S P Q"
+    " pad_h pad_w tiles_h tiles_w tile_count block_tiles tile_panels panel_tiles"
+    " v v_row v_plane m m_plane relu accumulate"
 )
 
 # One record for the plain twins: x and y are the maps of fprop, or their gradients.

@@ -329,11 +329,14 @@ def _cpu_declines(key: Key, algorithm: str) -> Why:
 
 
 def _winograd_declines(spec: Spec) -> str | None:
-    """F(4x4, 3x3) serves 3x3 stride-1 convolutions; in a module its 3x3 branch."""
+    """What the core's Winograd lacks; a module has a 3x3 and a 5x5 branch for it."""
     last = spec.stages[-1] if isinstance(spec, BranchSpec) else spec
-    if isinstance(last, ConvSpec) and (last.kernel, last.stride) != ((3, 3), (1, 1)):
-        return f"needs a 3x3 filter with stride 1, not {last.kernel} with stride {last.stride}"
-    return None
+    if not isinstance(last, ConvSpec):
+        return None
+    if last.kernel not in WINOGRAD_KERNELS:
+        kernels = ", ".join("x".join(map(str, kernel)) for kernel in WINOGRAD_KERNELS)
+        return f"needs a filter of one of {kernels}, not {last.kernel}"
+    return None if last.stride == (1, 1) else f"needs stride 1, not {last.stride}"
 
 
 def _reference_declines(spec: Spec, target: Target) -> str | None:
@@ -357,6 +360,7 @@ def _other_problem(spec: Spec) -> str | None:
 # ------------------------------------------------------------------------------------- the table
 
 ALGORITHMS = ("auto", "winograd", "direct", "plain")
+WINOGRAD_KERNELS = ((3, 3), (5, 5), (1, 3), (3, 1), (1, 7), (7, 1))
 _WITH_WINOGRAD = ("conv", "reduce_conv", "inception")
 
 

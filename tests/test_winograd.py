@@ -1,7 +1,8 @@
 """Winograd of the compiled core: exact on integers, its bits, its error, its refusals.
 
-Filters that are multiples of 576 make every step exact on small integers (see
-kernels/cpu/winograd_transform.py), so the reference must be met to the bit.
+3x3 filters that are multiples of 576 make every step exact on small integers (see
+kernels/cpu/winograd_transform.py), so the reference must be met to the bit. Larger filters leave no
+room for that in 24 bits: they have the plain twin's bits and a small error.
 """
 
 from dataclasses import dataclass
@@ -114,7 +115,7 @@ def run(case, dgrad, algorithm="winograd", level="", threads=1, w=None):
     blank = np.full(case.expected.shape, GUARD).view(np.float32)
     wide, out = inside(blank if case.start is None else case.start, rng)
     w = case.w if w is None else w
-    how = (3, 3), (1, 1), case.padding
+    how = case.w.shape[1:3], (1, 1), case.padding
     if dgrad:
         core.conv_dgrad(x, w, y, out, *how, case.start is not None, algorithm, level, threads)
     else:
@@ -167,18 +168,23 @@ def test_more_padding_than_the_filter_sees(padding):
     np.testing.assert_array_equal(result, expected)
 
 
-def real_case(shape, w_shape, padding=(1, 1), seed=0):
+def real_case(shape, w_shape, seed=0):
     rng = np.random.default_rng(seed)
+    padding = w_shape[1] // 2, w_shape[2] // 2
     x = np.maximum(rng.standard_normal(shape), 0).astype(np.float32)
-    w = (rng.standard_normal(w_shape) / np.sqrt(9 * w_shape[3])).astype(np.float32)
+    w = (rng.standard_normal(w_shape) / np.sqrt(np.prod(w_shape[1:]))).astype(np.float32)
     b = rng.standard_normal(w_shape[0]).astype(np.float32)
-    p, q = shape[1] + 2 * padding[0] - 2, shape[2] + 2 * padding[1] - 2
+    p, q = shape[1:3]
     blank = np.empty((shape[0], p, q, w_shape[0]), np.float32)
     return Case(x, w, b, None, padding, True, None, blank)
 
 
 REAL = [((3, 14, 14, 33), (70, 3, 3, 33)), ((2, 7, 9, 16), (16, 3, 3, 16)),
-        ((5, 4, 5, 3), (33, 3, 3, 3)), ((1, 30, 31, 20), (40, 3, 3, 20))]  # fmt: skip
+        ((5, 4, 5, 3), (33, 3, 3, 3)), ((1, 30, 31, 20), (40, 3, 3, 20)),
+        ((2, 14, 9, 17), (40, 5, 5, 17)), ((3, 17, 6, 33), (33, 1, 7, 33)),
+        ((2, 7, 17, 16), (50, 7, 1, 16)), ((3, 8, 8, 19), (36, 1, 3, 19)),
+        ((2, 9, 8, 16), (16, 3, 1, 16))]  # fmt: skip
+KERNELS = [(3, 3), (5, 5), (1, 3), (3, 1), (1, 7), (7, 1)]
 
 
 @pytest.mark.parametrize(("shape", "w_shape"), REAL)
@@ -205,7 +211,7 @@ def test_the_same_bits_by_every_way_of_dgrad(shape, w_shape):
     y = rng.standard_normal(gy.shape).astype(np.float32)
     y.flat[::97], y.flat[::89] = np.nan, -0.0
     start = rng.standard_normal(shape).astype(np.float32)
-    case = Case(gy, forward.w, None, y, (1, 1), False, start, start)
+    case = Case(gy, forward.w, None, y, forward.padding, False, start, start)
     whole = run(case, True)
     for level in LEVELS:
         same(run(case, True, "winograd_plain", level), whole)
@@ -213,13 +219,18 @@ def test_the_same_bits_by_every_way_of_dgrad(shape, w_shape):
             same(run(case, True, level=level, threads=threads), whole)
     for i in range(shape[0]):
         part = slice(i, i + 1)
-        alone = Case(gy[part], case.w, None, y[part], (1, 1), False, start[part], start[part])
+        ends = case.padding, False, start[part], start[part]
+        alone = Case(gy[part], case.w, None, y[part], *ends)
         same(run(alone, True), whole[part])
 
 
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("direction", ["fprop", "dgrad"])
-@pytest.mark.parametrize("shape", [(70, 3, 3, 17), (32, 3, 3, 64), (5, 3, 3, 1)])
+@pytest.mark.parametrize(
+    "shape",
+    [(70, 3, 3, 17), (32, 3, 3, 64), (5, 3, 3, 1), (33, 5, 5, 17), (33, 1, 7, 5), (9, 7, 1, 40),
+     (17, 1, 3, 3), (40, 3, 1, 2)],
+)  # fmt: skip
 def test_filters_of_the_plain_twin(shape, direction, level):
     w = np.random.default_rng(3).standard_normal(shape).astype(np.float32)
     fast, plain = (packed(w, direction, a, level) for a in ("winograd", "winograd_plain"))
@@ -227,22 +238,40 @@ def test_filters_of_the_plain_twin(shape, direction, level):
     same(fast, plain)
 
 
+@pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("positive", [True, False])
-def test_error_against_float64(positive):
+def test_error_against_float64(positive, kernel):
     """At most 1.5e-5 of the largest output, both directions (direct: 2e-6)."""
     rng = np.random.default_rng(2)
-    case = real_case((1, 28, 28, 96), (128, 3, 3, 96))
+    case = real_case((1, 28, 27, 96), (128, *kernel, 96))
     if not positive:
         case.x = rng.standard_normal(case.x.shape).astype(np.float32)
-    wide = [a.astype(np.float64) for a in (case.x, case.w, case.b)]
-    expected = reference.conv2d_fprop(*wide, padding=(1, 1), relu=True)
+    wide, padding = [a.astype(np.float64) for a in (case.x, case.w, case.b)], case.padding
+    expected = reference.conv2d_fprop(*wide, padding=padding, relu=True)
     error = np.abs(run(case, False) - expected).max() / np.abs(expected).max()
     assert error < 1.5e-5
     gy = rng.standard_normal(case.expected.shape).astype(np.float32)
-    back = Case(gy, case.w, None, None, (1, 1), False, None, np.empty_like(case.x))
-    expected = reference.conv2d_dgrad(gy.astype(np.float64), wide[1], case.x.shape, padding=(1, 1))
+    back = Case(gy, case.w, None, None, padding, False, None, np.empty_like(case.x))
+    expected = reference.conv2d_dgrad(gy.astype(np.float64), wide[1], case.x.shape, padding=padding)
     error = np.abs(run(back, True) - expected).max() / np.abs(expected).max()
     assert error < 1.5e-5
+
+
+@pytest.mark.parametrize("kernel", KERNELS[1:])
+@pytest.mark.parametrize("padding", [(0, 0), (4, 3), (9, 8)])
+def test_any_padding(kernel, padding):
+    """None, less and more than the filter sees, both directions, on integers within rounding."""
+    padding = tuple(p if r > 1 else 0 for p, r in zip(padding, kernel, strict=True))
+    rng = np.random.default_rng(6)
+    x = rng.integers(-2, 3, (2, 9, 10, 8)).astype(np.float32)
+    w = rng.integers(-1, 2, (20, *kernel, 8)).astype(np.float32)
+    expected = reference.conv2d_fprop(x, w, padding=padding)
+    result = run(Case(x, w, None, None, padding, False, None, expected), False)
+    np.testing.assert_array_equal(np.rint(result), expected)
+    gy = rng.integers(-2, 3, expected.shape).astype(np.float32)
+    expected = reference.conv2d_dgrad(gy, w, x.shape, padding=padding)
+    result = run(Case(gy, w, None, None, padding, False, None, expected), True)
+    np.testing.assert_array_equal(np.rint(result), expected)
 
 
 def test_nan_and_infinity_reach_their_tile_and_no_other():
@@ -259,14 +288,14 @@ def test_nan_and_infinity_reach_their_tile_and_no_other():
 
 def test_auto_goes_by_the_filter_and_not_by_the_batch():
     taken = {}
-    for k, c in ((4, 3), (128, 96)):
-        case = real_case((2, 14, 14, c), (k, 3, 3, c))
+    for k, c, r in ((4, 3, 3), (128, 96, 3), (32, 16, 5), (16, 12, 5)):
+        case = real_case((2, 14, 14, c), (k, r, r, c))
         auto = run(case, False, "auto")
         taken[k] = [a for a in ("direct", "winograd") if np.array_equal(auto, run(case, False, a))]
         case.x, case.expected = case.x[:1], case.expected[:1]
         same(run(case, False, "auto"), auto[:1])
         same(run(case, False, "auto", w=packed(case.w, "fprop", "auto")), auto[:1])
-    assert taken == {4: ["direct"], 128: ["winograd"]}
+    assert taken == {4: ["direct"], 128: ["winograd"], 32: ["winograd"], 16: ["direct"]}
 
 
 def test_packed_filters_say_what_they_are_for():
@@ -284,7 +313,7 @@ def test_packed_filters_say_what_they_are_for():
             x, packed(w, "fprop", "winograd"), None, y, (3, 3), (2, 2), (1, 1), False, "auto"
         )
     assert (y == 1).all()
-    # Modules pack all their filters for one algorithm: what is not 3x3 is packed for direct.
+    # Modules pack all their filters for one algorithm: 1x1 is packed for direct.
     assert core.packed_size(64, 1, 1, 48, "fprop", "winograd", "") == core.packed_size(
         64, 1, 1, 48, "fprop", "direct", ""
     )
@@ -292,8 +321,8 @@ def test_packed_filters_say_what_they_are_for():
 
 @pytest.mark.parametrize(
     ("kernel", "stride", "word"),
-    [((5, 5), (1, 1), "3x3"), ((1, 1), (1, 1), "3x3"), ((1, 3), (1, 1), "3x3"),
-     ((3, 3), (2, 2), "stride 1"), ((3, 3), (1, 2), "stride 1")],
+    [((7, 7), (1, 1), "3x3"), ((1, 1), (1, 1), "3x3"), ((3, 5), (1, 1), "3x3"),
+     ((3, 3), (2, 2), "stride 1"), ((5, 5), (1, 2), "stride 1")],
 )  # fmt: skip
 def test_refuses_what_it_cannot_do(kernel, stride, word):
     x = np.ones((1, 9, 9, 4), np.float32)
@@ -344,10 +373,11 @@ def test_reduce_conv(threads):
     x = x[:2].copy()
     core.reduce_conv_fprop(x, wr, br, w, b, fused[:2], None, *how, "winograd", "", threads)
     same(fused[:2], y[:2])
-    five = np.ones((4, 5, 5, 33), np.float32)
-    with pytest.raises(NotImplementedError, match=r"reduce_conv_fprop: .*needs a 3x3"):
+    seven = np.ones((4, 7, 7, 33), np.float32)
+    with pytest.raises(NotImplementedError, match=r"reduce_conv_fprop: .*needs a filter of 3x3"):
         out = np.empty((2, 14, 13, 4), np.float32)
-        core.reduce_conv_fprop(x, wr, br, five, None, out, None, (5, 5), (1, 1), (2, 2), "winograd")
+        how = (7, 7), (1, 1), (3, 3), "winograd"
+        core.reduce_conv_fprop(x, wr, br, seven, None, out, None, *how)
 
 
 def test_reduce_conv_backward():
@@ -363,7 +393,7 @@ def test_reduce_conv_backward():
 
 
 def test_inception():
-    """The 3x3 branch by Winograd, the others direct; packed filters and raw ones."""
+    """3x3 and 5x5 by Winograd, 1x1 direct; packed and raw filters. The 5x5 rounds a little."""
     rng = np.random.default_rng(5)
     x = rng.integers(-1, 2, (3, 9, 10, 24)).astype(np.float32)
     extents = ((8, 1, 24), (16, 1, 24), (40, 3, 16), (4, 1, 24), (8, 5, 4), (8, 1, 24))
@@ -372,13 +402,19 @@ def test_inception():
         w = rng.integers(-1, 2, (k, side, side, c)).astype(np.float32)
         weights += [w * EXACT if side == 3 else w, rng.integers(-2, 3, k).astype(np.float32)]
     expected, saved = reference.inception_fprop(x, tuple(weights))
+
+    def same_but_five(y, expected):
+        five = slice(48, 56)
+        np.testing.assert_array_equal(np.delete(y, five, -1), np.delete(expected, five, -1))
+        np.testing.assert_allclose(y[..., five], expected[..., five], rtol=0, atol=1e-3)
+
     y = np.full_like(expected, np.nan)
     core.inception_fprop(x, tuple(weights), y, None, "winograd", "", 2)
-    np.testing.assert_array_equal(y, expected)
+    same_but_five(y, expected)
     ready = [packed(a, "fprop", "winograd") if a.ndim == 4 else a for a in weights]
     y[...] = np.nan
     core.inception_fprop(x, tuple(ready), y, None, "winograd", "", 1)
-    np.testing.assert_array_equal(y, expected)
+    same_but_five(y, expected)
     gy = rng.integers(-1, 2, y.shape).astype(np.float32)
     gx, grads = reference.inception_backward(gy, x, tuple(weights), expected, saved)
     outs = [np.full_like(a, np.nan) for a in (gx, *grads)]
@@ -386,4 +422,5 @@ def test_inception():
         gy, x, tuple(weights), expected, saved, outs[0], tuple(outs[1:]), "winograd", "", 2
     )
     for a, e in zip(outs, (gx, *grads), strict=True):
-        np.testing.assert_array_equal(a, e)
+        np.testing.assert_array_equal(np.rint(a), e)
+        np.testing.assert_allclose(a, e, rtol=0, atol=1e-3)

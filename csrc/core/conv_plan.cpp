@@ -141,7 +141,7 @@ Filter checked(Check& check, Filter w, const Level& level, int64_t K, int64_t C,
          "), expected at least 1 each; a bias or an output must tell them");
   }
   int64_t want = packed_floats(level, K, w.R, w.S, C, false);
-  w.winograd = w.R == 3 && w.S == 3 && w.K == packed_floats(level, K, w.R, w.S, C, true);
+  w.winograd = winograd_points(w.R, w.S) > 0 && w.K == packed_floats(level, K, w.R, w.S, C, true);
   if (w.K != want && !w.winograd) {
     fail(PYI_INVALID_VALUE, check.function(), ": packed ", name, " has ", w.K, " floats, expected ",
          want, " for (K, R, S, C) = (", K, ", ", w.R, ", ", w.S, ", ", C, ") on ", level.name);
@@ -163,7 +163,7 @@ int64_t packed_floats(const Level& level, int64_t K, int64_t R, int64_t S, int64
                       bool winograd) {
   int64_t tail = K % level.nr();
   int64_t lanes = K - tail + (tail == 0 ? 0 : tail <= level.vl ? level.vl : level.nr());
-  return lanes * C * (winograd ? 36 : R * S);
+  return lanes * C * (winograd ? winograd_points(R, S) : R * S);
 }
 
 const float* packed(Call& call, const Filter& w, bool dgrad) {
@@ -190,7 +190,7 @@ const float* packed(Call& call, const Filter& w, bool dgrad) {
                         : call.plain_twin ? "pack_winograd_plain"
                                           : "pack_winograd";
   call.list.add(call.level.program(program), a, ceil_div(a->K, call.level.nr()),
-                static_cast<size_t>(9 * call.level.nr() * 4));
+                static_cast<size_t>(std::max<int64_t>(w.R * w.S * call.level.nr(), 80) * 4));
   return to;
 }
 
@@ -242,7 +242,7 @@ void add_fprop(Call& call, const Map& x, const Filter& w, const float* packed, c
     plain_conv(call, "conv_fprop_plain", x, w, const_cast<float*>(bias), y, {}, g, relu, false,
                y.N * y.H);
   } else if (w.winograd) {
-    add_winograd(call, x, {}, packed, bias, y, g, relu, false);
+    add_winograd(call, x, {}, w, packed, bias, y, g, relu, false);
   } else {
     add_conv(call, {{x, {}, packed, w.R, w.S, g}}, {{y, bias, nullptr}}, relu, false);
   }
@@ -256,8 +256,8 @@ void add_dgrad(Call& call, const Map& gy, const Filter& w, const float* packed, 
     return;
   }
   if (w.winograd) {
-    add_winograd(call, gy, mask, packed, nullptr, gx, {1, 1, w.R - 1 - g.pad_h, w.S - 1 - g.pad_w},
-                 false, accumulate);
+    add_winograd(call, gy, mask, w, packed, nullptr, gx,
+                 {1, 1, w.R - 1 - g.pad_h, w.S - 1 - g.pad_w}, false, accumulate);
     return;
   }
   ConvSource source{gy,         mask,      packed,

@@ -17,12 +17,13 @@ const float* packed(Call& call, const Filter& w, bool dgrad);
 // Winograd: a reason why it cannot, or NULL; `auto`'s rule, by the filter alone, so that a packed
 // filter needs no map to know its format; the choice for one call, which fails where
 // algorithm='winograd' cannot be had.
+int64_t winograd_points(int64_t R, int64_t S);  // of a tile; 0: no transform for this filter
 const char* why_not_winograd(int64_t R, int64_t S, const Geometry& g);
 bool winograd_pays(int64_t K, int64_t R, int64_t S, int64_t C);
 bool choose_winograd(const Call& call, const Filter& w, const Geometry& g);
 // The same for packing, which knows no map: what is not 3x3 is packed for direct, as in modules.
 bool choose_winograd_format(const Call& call, const Filter& w);
-void add_winograd(Call& call, const Map& x, const Map& mask, const float* weights,
+void add_winograd(Call& call, const Map& x, const Map& mask, const Filter& w, const float* weights,
                   const float* bias, const Map& y, const Geometry& g, bool relu, bool accumulate);
 
 struct ConvSource {

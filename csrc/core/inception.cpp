@@ -75,7 +75,7 @@ constexpr Geometry pad(int64_t p) { return {1, 1, p, p}; }
 void pack_all(Call& call, Weights& m, bool dgrad) {
   if (call.plain) return;
   for (int i : {k3x3, k5x5}) {
-    if (m.w[i].R == 3) m.w[i].winograd = choose_winograd(call, m.w[i], pad(1));
+    m.w[i].winograd = choose_winograd(call, m.w[i], pad(m.w[i].R / 2));
   }
   for (int i = 0; i < 6; ++i) m.packed[i] = packed(call, m.w[i], dgrad);
 }

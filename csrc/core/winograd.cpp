@@ -6,9 +6,12 @@
 namespace pyi {
 namespace {
 
-constexpr int64_t kTile = 4, kFilter = 3, kPoints = 36;
-constexpr int64_t kLists = 1024;            // SPARE of kernels/cpu/winograd.py, rounded up
+constexpr int64_t kTile = 4;
+constexpr int64_t kLists = 1472;            // SPARE of kernels/cpu/winograd.py, rounded up
 constexpr int64_t kBlockBytes = 768 << 10;  // inputs and products of a block, in an L2 of 1 MiB
+
+int64_t outputs(int64_t taps) { return taps > 1 ? kTile : 1; }
+int64_t window(int64_t taps) { return taps > 1 ? kTile + taps - 1 : 1; }
 
 // Rows of a plane an odd number of cache lines apart fall in different sets of every cache.
 int64_t odd_lines(int64_t floats) { return 16 * (ceil_div(floats, 16) | 1); }
@@ -26,15 +29,15 @@ int64_t rows_of(const Level& level, int64_t count) {
 }
 
 struct Tiling {
-  int64_t block, panels;  // 4x4 tiles and panels of a piece of work
+  int64_t block, panels;  // output tiles and panels of a piece of work
 };
 
 // The quickest cut by a count of rows. A piece transforms its inputs, a fifth of one panel's
 // products, and streams each panel's filters, which costs about two rows; pieces go to the team in
 // rounds. Blocks are as high as the cache holds, or less. None of this touches a bit.
-Tiling choose_tiling(const Level& level, int64_t tiles, int64_t panels, int64_t row,
+Tiling choose_tiling(const Level& level, int64_t tiles, int64_t panels, int64_t row, int64_t points,
                      int64_t threads) {
-  const int64_t most = std::max(level.mr, kBlockBytes / (kPoints * (row + level.nr()) * 4));
+  const int64_t most = std::max(level.mr, kBlockBytes / (points * (row + level.nr()) * 4));
   const int64_t highest = std::min(tiles, most), middle = level.mr / 2 + 1;
   Tiling best = {highest, panels};
   int64_t least = INT64_MAX;
@@ -58,17 +61,24 @@ Tiling choose_tiling(const Level& level, int64_t tiles, int64_t panels, int64_t 
 
 }  // namespace
 
+int64_t winograd_points(int64_t R, int64_t S) {
+  const bool square = R == S && (R == 3 || R == 5);
+  const bool line = (R == 1 || S == 1) && (R * S == 3 || R * S == 7);
+  return square || line ? window(R) * window(S) : 0;
+}
+
 const char* why_not_winograd(int64_t R, int64_t S, const Geometry& g) {
-  if (R != kFilter || S != kFilter) return "needs a 3x3 filter";
+  if (winograd_points(R, S) == 0) return "needs a filter of 3x3, 5x5, 1x3, 3x1, 1x7 or 7x1";
   if (g.stride_h != 1 || g.stride_w != 1) return "needs stride 1";
   return nullptr;
 }
 
-// Measured on a Zen 5 core, packed filters, one image: from 16 channels on both sides it is 1.6 to
-// 3.3 times as fast as direct on maps of 7x7 to 56x56, and 0.8 to 1.2 times on a single 4x4; with 8
-// channels a vector is half empty and the transforms cost what the products save.
+// Measured with packed filters, one image, one thread, from 16 channels on both sides and on maps of
+// 7x7 to 56x56, how many times as fast as direct: 3x3 1.6 to 3.3 (Zen 5); 5x5 3.0 to 5.0, lines of 7
+// taps 1.5 to 2.6, of 3 taps 1.2 to 2.0 (Zen 4). On a single 4x4: 3x3 0.8 to 1.2, the others 1.4 to
+// 3.2. With 8 channels a vector is half empty and the transforms cost what the products save.
 bool winograd_pays(int64_t K, int64_t R, int64_t S, int64_t C) {
-  return R == kFilter && S == kFilter && K >= 16 && C >= 16;
+  return winograd_points(R, S) > 0 && K >= 16 && C >= 16;
 }
 
 bool choose_winograd(const Call& call, const Filter& w, const Geometry& g) {
@@ -100,17 +110,18 @@ bool choose_winograd_format(const Call& call, const Filter& w) {
   return call.winograd && why_not_winograd(w.R, w.S, {}) == nullptr;
 }
 
-void add_winograd(Call& call, const Map& x, const Map& mask, const float* weights,
+void add_winograd(Call& call, const Map& x, const Map& mask, const Filter& w, const float* weights,
                   const float* bias, const Map& y, const Geometry& g, bool relu, bool accumulate) {
   const Level& level = call.level;
   const int64_t nr = level.nr(), panels = ceil_div(y.C, nr);
-  const int64_t tiles_h = ceil_div(y.H, kTile), tiles_w = ceil_div(y.W, kTile);
+  const int64_t tiles_h = ceil_div(y.H, outputs(w.R)), tiles_w = ceil_div(y.W, outputs(w.S));
+  const int64_t points = winograd_points(w.R, w.S);
   const int64_t tiles = y.N * tiles_h * tiles_w;
   const int64_t row = round_up(x.C, level.vl);
-  const Tiling tiling = choose_tiling(level, tiles, panels, row, call.threads);
+  const Tiling tiling = choose_tiling(level, tiles, panels, row, points, call.threads);
   const int64_t block = tiling.block, tile_panels = tiling.panels, blocks = ceil_div(tiles, block);
   const int64_t v_plane = odd_lines(block * row), m_plane = odd_lines(block * nr);
-  const int64_t v = round_up(kLists + nr * 4, 64), m = v + kPoints * v_plane * 4;
+  const int64_t v = round_up(kLists + nr * 4, 64), m = v + points * v_plane * 4;
   auto* a = call.list.record<WinogradArgs>();
   *a = {x.address(),
         x.n,
@@ -131,6 +142,8 @@ void add_winograd(Call& call, const Map& x, const Map& mask, const float* weight
         x.W,
         x.C,
         y.C,
+        w.R,
+        w.S,
         y.H,
         y.W,
         g.pad_h,
@@ -149,7 +162,7 @@ void add_winograd(Call& call, const Map& x, const Map& mask, const float* weight
         relu,
         accumulate};
   call.list.add(level.program(call.plain_twin ? "winograd_plain" : "winograd"), a,
-                blocks * a->panel_tiles, static_cast<size_t>(m + kPoints * m_plane * 4));
+                blocks * a->panel_tiles, static_cast<size_t>(m + points * m_plane * 4));
 }
 
 }  // namespace pyi

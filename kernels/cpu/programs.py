@@ -16,6 +16,7 @@ from . import (
     wgrad,
     winograd,
 )
+from . import winograd_plain as winograd_twins
 from .target import Target
 
 PROGRAMS: dict[str, Callable] = {
@@ -28,8 +29,8 @@ PROGRAMS: dict[str, Callable] = {
     "conv_wgrad_plain": conv_plain.conv_wgrad_plain,
     "winograd": winograd.winograd,
     "pack_winograd": winograd.pack_winograd,
-    "winograd_plain": winograd.winograd_plain,
-    "pack_winograd_plain": winograd.pack_winograd_plain,
+    "winograd_plain": winograd_twins.winograd_plain,
+    "pack_winograd_plain": winograd_twins.pack_winograd_plain,
     "depthwise_fprop": depthwise.depthwise_fprop,
     "depthwise_dgrad": depthwise.depthwise_dgrad,
     "depthwise_wgrad": depthwise.depthwise_wgrad,

@@ -1,28 +1,31 @@
-"""The transforms of Winograd's F(4x4, 3x3), one source for scalars and for vectors.
+"""The transforms of Winograd convolution, F(4, r) along each axis, for r = 3, 5 and 7 taps.
 
-    Y = A^T [ (G g G^T) * (B^T d B) ] A      d: 6x6 inputs, g: 3x3 filter, Y: 4x4 outputs
+    Y = A^T [ (G g G^T) * (B^T d B) ] A      d: inputs, g: filter, Y: 4x4 outputs (or 4: one axis)
 
-(Lavin and Gray, arXiv 1509.09308.) The product * is element by element and sums over channels, so
-36 multiply-adds do the work of 144. Interpolation at 0, 1, -1, 2, -2 and infinity:
+(Lavin and Gray, arXiv 1509.09308.) The product * is element by element and sums over channels. An
+axis of r taps has n = r + 3 inputs and points, so 3x3 takes 36 multiply-adds for 144, 5x5 64 for
+400, a line of 7 taps 10 for 28. Interpolation at 0, at k = n / 2 - 1 pairs p, -p, and at infinity:
 
-    B^T                       G                          A^T
-    4   0  -5   0   1   0     1/4     0     0            1  1  1  1   1  0
-    0  -4  -4   1   1   0    -1/6  -1/6  -1/6            0  1 -1  2  -2  0
-    0   4  -4  -1   1   0    -1/6   1/6  -1/6            0  1  1  4   4  0
-    0  -2  -1   2   1   0    1/24  1/12   1/6            0  1 -1  8  -8  1
-    0   2  -1  -2   1   0    1/24 -1/12   1/6
-    0   4   0  -5   0   1      0     0     1
+    r = 3: 1, 2        r = 5: 1, 2, 1/2        r = 7: 1, 2, 1/2, 3/4
 
-B^T and A^T hold integers and G's fractions are left to one division at the end, so small integers
-with filters that are multiples of 576 = 24^2 go through without rounding.
+With Q_p(z) the product of z - q^2 over the other pairs q, its coefficients applied to every second
+value (x_o, x_o+2, ...) being S_p(o), the pair's two points are
 
-The largest error over GoogLeNet's 3x3 layers is 1.3e-5 of the largest output (weights and inputs
-normal, with and without ReLU, float64 as the truth; direct: 2e-6). With 1/2 in the place of 2 it
-would be 2.7 times smaller, for four operations more in 22, but G then has fifteenths: the filters
-that pass without rounding are multiples of 225.
+    B^T   S_p(2) + p S_p(1)  and  S_p(2) - p S_p(1)
+    G     sum of p^t g_t     and  sum of (-p)^t g_t, both over 2 p^2 Q_p(p^2)
+    A^T   y_i = sum of p^i (m_p + (-1)^i m_-p), y_0 also m_0, y_3 also m_infinity
+
+Every entry of B^T and A^T is a dyadic number, and G's fractions are left to one division at the
+end: small integers with 3x3 filters that are multiples of 576 = 24^2 go through without rounding.
+
+Errors, the largest of a layer over the largest output: docs/performance.md. With 1/2 in the place
+of 2, r = 3 would have a third less, but the filters that pass without rounding are multiples of
+225. With 4, 1/4, 3 or 3/2 in the place of 3/4, r = 7 has two to four times as much.
 """
 
-from types import SimpleNamespace
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
 
 import numpy as np
 from llvmlite import ir
@@ -31,71 +34,112 @@ from numba.extending import intrinsic
 
 from .register_tile import I64, _Emit
 
-TILE, WINDOW, TAPS = 4, 6, 3  # outputs, inputs and filter taps of a tile, each way
-POINTS = WINDOW * WINDOW
-
-# One line of G is a line of `filter_line` over its divisor; U[i, j] is divided by both at once.
-DIVISORS = (4.0, -6.0, -6.0, 24.0, 24.0, 1.0)
-DIVIDE = np.array([[p * q for q in DIVISORS] for p in DIVISORS], np.float32).ravel()
-
-TWO, FOUR, EIGHT = np.float32(2), np.float32(4), np.float32(8)
-MINUS_TWO, MINUS_FOUR = np.float32(-2), np.float32(-4)
+TILE = 4  # outputs of a tile along an axis that has taps
 
 
-def make_lines(fma) -> SimpleNamespace:
-    """B^T, G without its divisors and A^T of one line, over values that add, subtract and `fma`."""
+@dataclass(frozen=True)
+class Axis:
+    """F(4, taps): one axis of a filter, and the positive points of its interpolation."""
 
-    def input_line(x0, x1, x2, x3, x4, x5):
-        a, b = fma(MINUS_FOUR, x2, x4), fma(MINUS_FOUR, x1, x3)
-        e, f = x4 - x2, x3 - x1
-        return (
-            fma(FOUR, x0 - x2, e),
-            a + b,
-            a - b,
-            fma(TWO, f, e),
-            fma(MINUS_TWO, f, e),
-            fma(MINUS_FOUR, f, x5 - x3),
-        )
+    taps: int
+    points: tuple[float, ...]
 
-    def filter_line(w0, w1, w2):
-        ends, far = w0 + w2, fma(FOUR, w2, w0)
-        return w0, ends + w1, ends - w1, fma(TWO, w1, far), fma(MINUS_TWO, w1, far), w2
+    @property
+    def window(self) -> int:
+        """Inputs of four outputs, and points."""
+        return TILE + self.taps - 1
 
-    def output_line(m0, m1, m2, m3, m4, m5):
-        p, q, r, s = m1 + m2, m1 - m2, m3 + m4, m3 - m4
-        return (m0 + p) + r, fma(TWO, s, q), fma(FOUR, r, p), fma(EIGHT, s, q + m5)
+    @cached_property
+    def quotients(self) -> list[list[float]]:
+        """Coefficients of Q_p for each p, lowest first; the highest is 1."""
+        found = []
+        for p in self.points:
+            q = [1.0]
+            for other in self.points:
+                if other != p:
+                    pairs = zip([0.0, *q], [*q, 0.0], strict=True)
+                    q = [low - other * other * high for low, high in pairs]
+            found.append(q)
+        return found
 
-    return SimpleNamespace(input=input_line, filter=filter_line, output=output_line)
+    @cached_property
+    def divisors(self) -> list[float]:
+        """What G's lines without their fractions are divided by."""
+        squares = [p * p for p in self.points]
+        middle = [
+            2 * z * prod(z - other for other in squares if other != z)
+            for z in squares
+            for _ in "+-"
+        ]
+        return [prod(-z for z in squares), *middle, 1.0]
 
 
-class _Vector:
-    """A vector value with the operators that the lines use."""
+AXES = {3: Axis(3, (1, 2)), 5: Axis(5, (1, 2, 0.5)), 7: Axis(7, (1, 2, 0.5, 0.75))}
+MOST_POINTS = AXES[5].window ** 2
 
-    def __init__(self, emit: _Emit, value):
-        self.emit, self.value = emit, value
 
-    def __add__(self, other):
-        return _Vector(self.emit, self.emit.b.fadd(self.value, other.value))
+class _Lines:
+    """B^T, G without its divisors and A^T of one line of vectors."""
 
-    def __sub__(self, other):
-        return _Vector(self.emit, self.emit.b.fsub(self.value, other.value))
+    def __init__(self, e: _Emit, axis: Axis):
+        self.e, self.axis = e, axis
+
+    def add(self, factor: float, x, total):
+        """total + factor x, in one rounding."""
+        if factor == 1:
+            return self.e.b.fadd(total, x)
+        if factor == -1:
+            return self.e.b.fsub(total, x)
+        return self.e.fma(_splat(self.e, factor), x, total)
+
+    def input(self, x: list) -> list:
+        def spread(q, first):
+            total = x[first + 2 * (len(q) - 1)]
+            for j in reversed(range(len(q) - 1)):
+                total = self.add(q[j], x[first + 2 * j], total)
+            return total
+
+        pairs = []
+        for p, q in zip(self.axis.points, self.axis.quotients, strict=True):
+            even, odd = spread(q, 2), spread(q, 1)
+            pairs += [self.add(p, odd, even), self.add(-p, odd, even)]
+        square = -p * p
+        first = self.add(square, spread(q, 0), even)
+        return [first, *pairs, self.add(square, odd, spread(q, 3))]
+
+    def filter(self, w: list) -> list:
+        pairs = []
+        for p in self.axis.points:
+            even, odd = w[0], w[1]
+            for t in range(2, len(w), 2):
+                even = self.add(p**t, w[t], even)
+            for t in range(3, len(w), 2):
+                odd = self.add(p ** (t - 1), w[t], odd)
+            pairs += [self.add(p, odd, even), self.add(-p, odd, even)]
+        return [w[0], *pairs, w[-1]]
+
+    def output(self, m: list) -> list:
+        b, points = self.e.b, self.axis.points
+        both = [(m[i], m[i + 1]) for i in range(1, len(m) - 1, 2)]
+        sums = [b.fadd(plus, minus) for plus, minus in both]
+        differences = [b.fsub(plus, minus) for plus, minus in both]
+        y = [b.fadd(m[0], sums[0]), differences[0], sums[0], b.fadd(differences[0], m[-1])]
+        for p, s, d in zip(points[1:], sums[1:], differences[1:], strict=True):
+            y = [self.add(p**i, d if i % 2 else s, total) for i, total in enumerate(y)]
+        return y
 
 
 def _splat(emit: _Emit, number) -> ir.Constant:
     return ir.Constant(emit.vector, [float(number)] * emit.vl)
 
 
-def _vector_fma(factor, a: _Vector, b: _Vector) -> _Vector:
-    return _Vector(a.emit, a.emit.fma(_splat(a.emit, factor), a.value, b.value))
-
-
-LINES = make_lines(_vector_fma)
-
-
-def _both_ways(line, grid: list, size: int) -> list:
-    """The line along the columns of a size x size grid (row-major), then along its rows."""
-    columns = [line(*grid[j::size]) for j in range(size)]
-    rows = [line(*(column[i] for column in columns)) for i in range(len(columns[0]))]
+def _every_axis(line, values: list, square: bool) -> list:
+    """The line along the columns of a square grid (row-major), then its rows; or just along it."""
+    if not square:
+        return line(values)
+    size = round(len(values) ** 0.5)
+    columns = [line(values[j::size]) for j in range(size)]
+    rows = [line([column[i] for column in columns]) for i in range(len(columns[0]))]
     return [value for row in rows for value in row]
 
 
@@ -131,31 +175,32 @@ def _addresses(e: _Emit, table, count: int) -> list:
     return [e.scalar(e.b.add(table, e.const(8 * i)), I64) for i in range(count)]
 
 
-def input_tile(VL: int):
-    """Intrinsic tile(taps, masks, C, out, plane): out[e][0:C] = (B^T d B)[e], e = 0..35.
+def input_tile(VL: int, axis: Axis, square: bool):
+    """Intrinsic tile(taps, masks, C, out, plane): out[e][0:C] = (B^T d B)[e] for every point e.
 
-    taps: address of the 36 addresses of d's pixels, each of C floats; masks: 0, or likewise, and d
+    taps: address of the addresses of d's pixels, each of C floats; masks: 0, or likewise, and d
     counts where the mask is positive; out: address of point 0, `plane` bytes before that of point
     1, written in whole vectors (zeros beyond C).
     """
+    points = axis.window ** (2 if square else 1)
 
     def emit(context, b, sig, values):
         taps, masks, C, out, plane = values
         e = _Emit(b, VL)
+        lines = _Lines(e, axis)
         blocks = [b.append_basic_block(name) for name in ("plain", "masked", "end")]
         b.cbranch(b.icmp_signed("==", masks, e.const(0)), blocks[0], blocks[1])
         for is_masked in (False, True):
 
             def body(at, lanes, is_masked=is_masked):
-                d = [_load(e, b.add(a, at), lanes) for a in _addresses(e, taps, POINTS)]
+                d = [_load(e, b.add(a, at), lanes) for a in _addresses(e, taps, points)]
                 if is_masked:
                     zero = _splat(e, 0)
-                    for i, a in enumerate(_addresses(e, masks, POINTS)):
+                    for i, a in enumerate(_addresses(e, masks, points)):
                         y = _load(e, b.add(a, at), lanes)
                         d[i] = b.select(b.fcmp_ordered(">", y, zero), d[i], zero)
-                v = _both_ways(LINES.input, [_Vector(e, x) for x in d], WINDOW)
-                for i, x in enumerate(v):
-                    e.store(x.value, b.add(b.add(out, at), b.mul(plane, e.const(i))))
+                for i, x in enumerate(_every_axis(lines.input, d, square)):
+                    e.store(x, b.add(b.add(out, at), b.mul(plane, e.const(i))))
 
             b.position_at_end(blocks[1 if is_masked else 0])
             _for_lanes(e, C, body)
@@ -170,20 +215,23 @@ def input_tile(VL: int):
     return tile
 
 
-def filter_tile(VL: int):
-    """Intrinsic tile(w, step, out, plane): out[e][0:VL] = (G g G^T)[e], e = 0..35.
+def filter_tile(VL: int, axis: Axis, square: bool):
+    """Intrinsic tile(w, step, out, plane): out[e][0:VL] = (G g G^T)[e] for every point e.
 
-    w: address of the 9 taps, each a vector, `step` bytes apart; out: address of point 0, `plane`
+    w: address of the taps, each a vector, `step` bytes apart; out: address of point 0, `plane`
     bytes before that of point 1.
     """
+    outer = axis.divisors if square else [1.0]
+    divide = [np.float32(p * q) for p in outer for q in axis.divisors]
 
     def emit(context, b, sig, values):
         w, step, out, plane = values
         e = _Emit(b, VL)
-        g = [e.load(b.add(w, b.mul(step, e.const(i)))) for i in range(TAPS * TAPS)]
-        u = _both_ways(LINES.filter, [_Vector(e, x) for x in g], TAPS)
+        count = axis.taps ** (2 if square else 1)
+        g = [e.load(b.add(w, b.mul(step, e.const(i)))) for i in range(count)]
+        u = _every_axis(_Lines(e, axis).filter, g, square)
         for i, x in enumerate(u):
-            divided = b.fdiv(x.value, _splat(e, DIVIDE[i])) if DIVIDE[i] != 1 else x.value
+            divided = b.fdiv(x, _splat(e, divide[i])) if divide[i] != 1 else x
             e.store(divided, b.add(out, b.mul(plane, e.const(i))))
         return context.get_dummy_value()
 
@@ -194,14 +242,15 @@ def filter_tile(VL: int):
     return tile
 
 
-def output_tile(VL: int):
+def output_tile(VL: int, axis: Axis, square: bool):
     """Intrinsic tile(m, plane, bias, out, lanes, floor, accumulate).
 
-    out[i][0:lanes] = max((A^T M A)[i] + start, floor), i = 0..15; start: bias, or out's own values
+    out[i][0:lanes] = max((A^T M A)[i] + start, floor); start: bias, or out's own values
 
     m: address of point 0, `plane` bytes before that of point 1; bias: address of `lanes` floats;
-    out: address of 16 addresses; floor: float32, 0 for ReLU and -inf for none.
+    out: address of 16 addresses, or 4; floor: float32, 0 for ReLU and -inf for none.
     """
+    points, outputs = (n ** (2 if square else 1) for n in (axis.window, TILE))
 
     def emit(context, b, sig, values):
         m, plane, bias, out, lanes, floor, accumulate = values
@@ -211,11 +260,11 @@ def output_tile(VL: int):
         def body(at, mask):
             low = e.broadcast(floor)
             first = b.add(m, at)  # rows of M are whole vectors: no mask
-            points = [e.load(b.add(first, b.mul(plane, e.const(i)))) for i in range(POINTS)]
-            y = _both_ways(LINES.output, [_Vector(e, x) for x in points], WINDOW)
-            for x, address in zip(y, _addresses(e, out, TILE * TILE), strict=True):
+            values = [e.load(b.add(first, b.mul(plane, e.const(i)))) for i in range(points)]
+            y = _every_axis(_Lines(e, axis).output, values, square)
+            for x, address in zip(y, _addresses(e, out, outputs), strict=True):
                 start = _load(e, b.add(b.select(from_out, address, bias), at), mask)
-                result = e.clamp_below(b.fadd(x.value, start), low)
+                result = e.clamp_below(b.fadd(x, start), low)
                 if mask is None:
                     e.store(result, b.add(address, at))
                 else:
