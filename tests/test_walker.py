@@ -146,6 +146,29 @@ def test_idle_team_uses_no_processor():
     assert float(out) < 0.1
 
 
+def test_members_part_and_may_run_everywhere_afterwards():
+    """The caller moves to the core that the other member slept on; a third thread is in the way."""
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("one core: nowhere to part to")
+    passes("""
+        cores = os.sched_getaffinity(0)
+        pair, expected = sorted(cores)[:2], conv(1)
+        done = threading.Event()
+        def spin():
+            while not done.is_set():
+                np.add(x, x)
+        other = threading.Thread(target=spin)
+        other.start()
+        for turn in range(60):
+            os.sched_setaffinity(0, {pair[turn % 2]})
+            assert np.array_equal(conv(2), expected)
+        os.sched_setaffinity(0, cores)
+        done.set(), other.join()
+        masks = [os.sched_getaffinity(int(t)) for t in os.listdir("/proc/self/task")]
+        assert len(masks) > 1 and all(mask == cores for mask in masks), masks
+    """)
+
+
 def test_floating_point_state_is_left_alone():
     """Denormals survive, in this thread and in the team's, before and after."""
     passes("""

@@ -4,12 +4,14 @@
 // computes a tile never changes a bit: a tile writes its own piece of the output and sums in its
 // own order.
 //
-// Rules of the threads. One team at a time: a second calling thread, and a forked child (whose copy
-// of the team has no threads), walk alone. Idle workers spin briefly, for the next launch of the
-// same forward pass, then sleep, so that other libraries' teams get the cores; where PyTorch's team
-// is there, which does not, that one walks instead (openmp.cpp). Only the calling
-// thread polls for interrupts, by the clock; the others read a flag. The team is never destroyed: a
-// process may exit while a daemon thread is inside a call.
+// Rules of the threads. Members that wake on one core part at once: the kernel has left two of them
+// on one for 140 ms, beside an idle core that another library's team had just used. One team at a
+// time: a second calling thread, and a forked child (whose copy of the team has no threads), walk
+// alone. Idle workers spin briefly, for the next launch of the same forward pass, then sleep, so
+// that other libraries' teams get the cores; where PyTorch's team is there, which does not, that
+// one walks instead (openmp.cpp). Only the calling thread polls for interrupts, by the clock; the
+// others read a flag. The team is never destroyed: a process may exit while a daemon thread is
+// inside a call.
 #include <pthread.h>
 #include <sched.h>
 #include <unistd.h>
@@ -48,6 +50,7 @@ struct Job {
   int members = 1;  // at most; scratch is for so many
   std::atomic<int64_t> arrived{0};
   std::atomic<bool> stop{false};
+  std::atomic<bool> taken[kMaxThreads] = {};  // by the number of the core
   int (*interrupt)() = nullptr;
   Clock::time_point last_poll = Clock::now();
 
@@ -55,6 +58,23 @@ struct Job {
     if (interrupt == nullptr || Clock::now() - last_poll < kPollEvery) return;
     if (interrupt() != 0) stop.store(true, std::memory_order_relaxed);
     last_poll = Clock::now();
+  }
+
+  // Move this thread to a core that no other member started on, if it may run on one. Afterwards it
+  // may run wherever it could before.
+  void part() {
+    const int here = sched_getcpu();
+    if (here < 0 || here >= kMaxThreads || !taken[here].exchange(true)) return;
+    cpu_set_t all, free;
+    if (sched_getaffinity(0, sizeof all, &all) != 0) return;
+    free = all;
+    for (int cpu = 0; cpu < kMaxThreads; ++cpu) {
+      if (taken[cpu].load()) CPU_CLR(cpu, &free);
+    }
+    if (CPU_COUNT(&free) == 0 || sched_setaffinity(0, sizeof free, &free) != 0) return;
+    const int there = sched_getcpu();
+    if (there >= 0 && there < kMaxThreads) taken[there].store(true);
+    sched_setaffinity(0, sizeof all, &all);
   }
 
   void work(int member, int members) {
@@ -95,6 +115,7 @@ class Team {
 
   void run(Job& job) {
     job.members = std::min(job.members, grow(job.members - 1) + 1);
+    job.part();
     {
       std::lock_guard<std::mutex> lock(mutex_);
       job_ = &job;
@@ -143,6 +164,7 @@ class Team {
         // A member beyond the job's team must not touch the job: it may be gone already.
         if (member >= members_ || unfinished_.load(std::memory_order_relaxed) == 0) continue;
       }
+      job->part();
       job->work(member, members);
       unfinished_.fetch_sub(1, std::memory_order_release);
     }
