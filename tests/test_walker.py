@@ -152,7 +152,7 @@ def test_members_part_and_may_run_everywhere_afterwards():
         pytest.skip("one core: nowhere to part to")
     passes("""
         cores = os.sched_getaffinity(0)
-        pair, expected = sorted(cores)[:2], conv(1)
+        pair, expected = sorted(cores)[:2], conv(2)
         done = threading.Event()
         def spin():
             while not done.is_set():
