@@ -115,14 +115,22 @@ def list_pixels(i0, i1, m, Q, phase_w, p, q):
     With phase_w = d > 1 a row is walked residue by residue (0, d, 2d, ..., 1, d+1, ...), so that
     the pixels of a group share the taps that a spread map leaves them.
     """
+    if phase_w <= 1:
+        row, column = i0 // Q, i0 % Q
+        for i in range(m):
+            p[i], q[i] = row, column
+            if i0 + i + 1 < i1:
+                column += 1
+                if column == Q:
+                    row, column = row + 1, 0
+        return
     for i in range(m):
         index = min(i0 + i, i1 - 1)
         p[i], u = index // Q, index % Q
         first = 0
-        if phase_w > 1:
-            while u >= (Q - first + phase_w - 1) // phase_w:
-                u -= (Q - first + phase_w - 1) // phase_w
-                first += 1
+        while u >= (Q - first + phase_w - 1) // phase_w:
+            u -= (Q - first + phase_w - 1) // phase_w
+            first += 1
         q[i] = first + u * phase_w
 
 
@@ -154,9 +162,11 @@ def conv_groups(target: Target):
         runs = integers(scratch + 24 * COORDINATES, COORDINATES)
         totals = scratch + 32 * COORDINATES + 8 * 4 * COORDINATES
         lists_at = totals + 4 * COORDINATES * NR
+        # Pixels a multiple of 4 KiB apart share one set of L1, whose eight ways hold half a tile.
+        crowded = sources[0].S == 1 and bases[3] % 4096 == 0
         i = i0
         while i < i1:
-            m = MR if i1 - i > HALF else HALF
+            m = MR if i1 - i > HALF and not crowded else HALF
             list_pixels(i, i1, m, a.Q, a.phase_w, p, q)
             at = lists_at
             for k in range(a.source_count):
