@@ -1,5 +1,8 @@
 // Every plan of the CUDA kernels by name: launches as data, for whoever executes them.
 #include <functional>
+#include <memory>
+#include <new>
+#include <vector>
 
 #include "core.h"
 #include "cuda/depthwise_plan.h"
@@ -11,7 +14,11 @@
 #ifdef PYI_CUDA  // launcher.cu is part of this build
 extern "C" {
 int pyi_cuda_run_launches(const CudaLaunch* launches, int count, void* stream);
+int pyi_cuda_capture(const CudaLaunch* launches, int count, int dependent, void** graph);
+int pyi_cuda_replay(void* graph, void* stream);
+void pyi_cuda_forget(void* graph);
 int pyi_cuda_limits(int* shared_limit, int* multiprocessors);
+int pyi_cuda_sm(int* sm);
 const char* pyi_cuda_error_text(int error);
 }
 #endif
@@ -194,6 +201,88 @@ extern "C" pyi_status pyi_cuda_run(const char* plan, const void* record, int64_t
   });
 }
 
+// ---- lists --------------------------------------------------------------------------------------
+struct pyi_cuda_list {
+  std::vector<CudaLaunch> launches;
+  std::vector<std::unique_ptr<char[]>> params;  // what they point to
+  void* graph = nullptr;
+
+  pyi_cuda_list() = default;
+  pyi_cuda_list(const pyi_cuda_list&) = delete;
+  ~pyi_cuda_list() { forget(); }
+
+  void forget() {
+#ifdef PYI_CUDA
+    if (graph) pyi_cuda_forget(graph);
+#endif
+    graph = nullptr;
+  }
+};
+
+extern "C" pyi_cuda_list* pyi_cuda_list_create(void) { return new (std::nothrow) pyi_cuda_list; }
+
+extern "C" void pyi_cuda_list_destroy(pyi_cuda_list* list) { delete list; }
+
+extern "C" int64_t pyi_cuda_list_size(const pyi_cuda_list* list) {
+  return static_cast<int64_t>(list->launches.size());
+}
+
+extern "C" pyi_status pyi_cuda_list_add(pyi_cuda_list* list, const char* plan, const void* record,
+                                        int64_t record_bytes) {
+  return pyi::guarded([&] {
+    fill("cuda_list_add", plan, record, record_bytes,
+         [&](const CudaLaunch* launches, int count, int64_t) {
+           for (int i = 0; i < count; i++) {
+             CudaLaunch launch = launches[i];
+             // new char[] is aligned for any record
+             list->params.emplace_back(new char[launch.params_bytes]);
+             std::memcpy(list->params.back().get(), launch.params, launch.params_bytes);
+             launch.params = list->params.back().get();
+             list->launches.push_back(launch);
+           }
+         });
+    list->forget();  // it has not got these
+  });
+}
+
+extern "C" pyi_status pyi_cuda_list_run(pyi_cuda_list* list, void* stream) {
+  return pyi::guarded([&] {
+#ifdef PYI_CUDA
+    const int count = static_cast<int>(list->launches.size());
+    check_cuda("cuda_list_run", pyi_cuda_run_launches(list->launches.data(), count, stream));
+#else
+    (void)list, (void)stream;
+    no_cuda("cuda_list_run");
+#endif
+  });
+}
+
+extern "C" pyi_status pyi_cuda_list_capture(pyi_cuda_list* list, int dependent) {
+  return pyi::guarded([&] {
+#ifdef PYI_CUDA
+    list->forget();
+    const int count = static_cast<int>(list->launches.size());
+    check_cuda("cuda_list_capture",
+               pyi_cuda_capture(list->launches.data(), count, dependent, &list->graph));
+#else
+    (void)list, (void)dependent;
+    no_cuda("cuda_list_capture");
+#endif
+  });
+}
+
+extern "C" pyi_status pyi_cuda_list_replay(pyi_cuda_list* list, void* stream) {
+  return pyi::guarded([&] {
+#ifdef PYI_CUDA
+    if (!list->graph) pyi::fail(PYI_INVALID_VALUE, "cuda_list_replay: the list is not captured");
+    check_cuda("cuda_list_replay", pyi_cuda_replay(list->graph, stream));
+#else
+    (void)list, (void)stream;
+    no_cuda("cuda_list_replay");
+#endif
+  });
+}
+
 extern "C" int pyi_cuda_built(void) {
 #ifdef PYI_CUDA
   return 1;
@@ -211,4 +300,23 @@ extern "C" pyi_status pyi_cuda_device(int32_t* shared_limit, int32_t* multiproce
     no_cuda("cuda_device");
 #endif
   });
+}
+
+extern "C" pyi_status pyi_cuda_capability(int32_t* sm) {
+  return pyi::guarded([&] {
+#ifdef PYI_CUDA
+    check_cuda("cuda_capability", pyi_cuda_sm(sm));
+#else
+    (void)sm;
+    no_cuda("cuda_capability");
+#endif
+  });
+}
+
+extern "C" const char* pyi_cuda_architectures(void) {
+#ifdef PYI_CUDA_ARCHITECTURES
+  return PYI_CUDA_ARCHITECTURES;
+#else
+  return "";
+#endif
 }

@@ -250,10 +250,33 @@ PYI_API pyi_status pyi_cuda_plan(const char* plan, const void* record, int64_t r
 PYI_API pyi_status pyi_cuda_run(const char* plan, const void* record, int64_t record_bytes,
                                 void* stream);
 
+/* Launches of many plans in a row, for a session. A list copies the records, so that they may go;
+ * what they point to must stay. Adding needs no CUDA.
+ *
+ * capture() loads every kernel and sets its shared memory on the current device, then records the
+ * list once on a stream of its own into a CUDA graph. run() launches one by one, replay() the whole
+ * graph; both on the caller's stream, without waiting. With dependent != 0 a kernel may be set up
+ * while the one before it still runs (programmatic dependent launch, sm_90 and later; without
+ * effect on older devices). */
+typedef struct pyi_cuda_list pyi_cuda_list;
+PYI_API pyi_cuda_list* pyi_cuda_list_create(void);
+PYI_API void pyi_cuda_list_destroy(pyi_cuda_list* list);
+PYI_API pyi_status pyi_cuda_list_add(pyi_cuda_list* list, const char* plan, const void* record,
+                                     int64_t record_bytes);
+PYI_API int64_t pyi_cuda_list_size(const pyi_cuda_list* list);
+PYI_API pyi_status pyi_cuda_list_run(pyi_cuda_list* list, void* stream);
+PYI_API pyi_status pyi_cuda_list_capture(pyi_cuda_list* list, int dependent);
+PYI_API pyi_status pyi_cuda_list_replay(pyi_cuda_list* list, void* stream);
+
 /* Whether this library has the CUDA kernels. */
 PYI_API int pyi_cuda_built(void);
 /* What records ask of the current device: shared memory a block may have, multiprocessors. */
 PYI_API pyi_status pyi_cuda_device(int32_t* shared_limit, int32_t* multiprocessors);
+/* Compute capability of the current device: 75, 80, 90, ... */
+PYI_API pyi_status pyi_cuda_capability(int32_t* sm);
+/* The architectures that the kernels were compiled for, as CMake has them: "75-real,80-real"; "" in
+ * a library without them. */
+PYI_API const char* pyi_cuda_architectures(void);
 
 #ifdef __cplusplus
 }

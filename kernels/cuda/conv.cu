@@ -24,6 +24,7 @@
 
 #define PYI_ENTRY(NAME, ARGS, BLOCKS, ...)                                                         \
   extern "C" __global__ void __launch_bounds__(128, BLOCKS) NAME(const __grid_constant__ ARGS a) { \
+    await_launches_before();                                                                       \
     __VA_ARGS__(a);                                                                                \
   }
 #define PYI_STORED_ENTRIES(NAME, ARGS, BLOCKS, BODY, TILE) \
@@ -39,6 +40,7 @@ PYI_STORED_ENTRIES(conv_wgrad_narrow, ConvWgradCudaArgs, 4, conv_wgrad, NarrowTi
 
 extern "C" __global__ void __launch_bounds__(256, 4)
     conv_sum_chunks(const __grid_constant__ SumChunksCudaArgs a) {
+  await_launches_before();
   sum_chunks_body(a);
 }
 

@@ -32,6 +32,7 @@ using Flat = MmaTile<E, 4, 1, 4>;
 #define PYI_ENTRY(NAME, THREADS, BLOCKS, ARGS, BODY)            \
   extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) \
       NAME(const __grid_constant__ ARGS a) {                    \
+    await_launches_before();                                    \
     BODY;                                                       \
   }
 PYI_ENTRY(conv_mma_tf32_wide, 256, 1, ConvMmaArgs, conv_mma<Wide<float>>(a, blockIdx.x))
@@ -77,6 +78,7 @@ __device__ __forceinline__ void mask_unit(const MaskMmaArgs& a, int i) {
 
 extern "C" __global__ void __launch_bounds__(256, 4)
     mask_units(const __grid_constant__ MaskMmaArgs a) {
+  await_launches_before();
   const int i = blockIdx.x * 256 + threadIdx.x;
   if (i >= a.count) return;
   if (a.type == kMmaTf32)
@@ -110,6 +112,7 @@ __device__ __forceinline__ void flip_unit(const FlipFilterMmaArgs& a, int i) {
 
 extern "C" __global__ void __launch_bounds__(256, 4)
     flip_filter(const __grid_constant__ FlipFilterMmaArgs a) {
+  await_launches_before();
   const int i = blockIdx.x * 256 + threadIdx.x;
   if (i < a.count) flip_unit(a, i);
 }
@@ -117,6 +120,7 @@ extern "C" __global__ void __launch_bounds__(256, 4)
 // The filters of a module: a plane of blocks each.
 extern "C" __global__ void __launch_bounds__(256, 4)
     flip_filters(const __grid_constant__ FlipFiltersMmaArgs a) {
+  await_launches_before();
   const int i = blockIdx.x * 256 + threadIdx.x;
   const FlipFilterMmaArgs& filter = a.filters[blockIdx.y];
   if (i < filter.count) flip_unit(filter, i);
@@ -124,6 +128,7 @@ extern "C" __global__ void __launch_bounds__(256, 4)
 
 extern "C" __global__ void __launch_bounds__(256, 4)
     sum_mma_chunks(const __grid_constant__ SumChunksCudaArgs a) {
+  await_launches_before();
   const float* __restrict__ partial = a.partial;  // (chunks, count)
   const int i = blockIdx.x * 256 + threadIdx.x;
   if (i >= a.count) return;

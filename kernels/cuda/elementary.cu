@@ -23,6 +23,7 @@
 #define PYI_ENTRY(NAME, ARGS, THREADS, BLOCKS, ...)             \
   extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) \
       NAME(const __grid_constant__ ARGS a) {                    \
+    await_launches_before();                                    \
     __VA_ARGS__(a);                                             \
   }
 PYI_ENTRY(lrn_fprop_f32, LrnCudaArgs, 256, 4, lrn_fprop<float>)

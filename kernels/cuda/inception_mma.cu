@@ -34,6 +34,7 @@ __device__ __forceinline__ void inception_mma(const InceptionMmaArgs& a) {
 #define PYI_ENTRY(NAME, E)                               \
   extern "C" __global__ void __launch_bounds__(256, 1)   \
       NAME(const __grid_constant__ InceptionMmaArgs a) { \
+    await_launches_before();                             \
     inception_mma<E>(a);                                 \
   }
 PYI_ENTRY(inception_mma_tf32, float)

@@ -25,25 +25,83 @@ static const void* address_of(const char* name) {
   return nullptr;
 }
 
+// Finds a kernel and lets its blocks have the shared memory they ask for: more than 48 KB must be.
+static cudaError_t prepare(const CudaLaunch& launch, const void** address) {
+  *address = address_of(launch.entry);
+  if (!*address) return cudaErrorInvalidDeviceFunction;
+  if (launch.shared_bytes <= 48 * 1024) return cudaSuccess;
+  return cudaFuncSetAttribute(*address, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                              (int)launch.shared_bytes);
+}
+
+static cudaError_t start(const CudaLaunch& launch, const void* address, bool dependent,
+                         cudaStream_t stream) {
+  cudaLaunchAttribute overlap = {};
+  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  overlap.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(launch.grid_x, launch.grid_y, launch.grid_z);
+  config.blockDim = dim3(launch.block);
+  config.dynamicSmemBytes = launch.shared_bytes;
+  config.stream = stream;
+  config.attrs = &overlap, config.numAttrs = dependent;
+  void* params[] = {const_cast<void*>(launch.params)};
+  return cudaLaunchKernelExC(&config, address, params);
+}
+
+static cudaError_t run_all(const CudaLaunch* launches, int count, bool dependent,
+                           cudaStream_t stream) {
+  for (int i = 0; i < count; i++) {
+    const void* address;
+    cudaError_t error = prepare(launches[i], &address);
+    // The first kernel of a graph waits for what the stream did before it.
+    if (error == cudaSuccess) error = start(launches[i], address, dependent && i > 0, stream);
+    if (error != cudaSuccess) return error;
+  }
+  return cudaSuccess;
+}
+
 // 0 or a cudaError_t. Allocates nothing and waits for nothing.
 extern "C" int pyi_cuda_run_launches(const CudaLaunch* launches, int count, void* stream) {
-  for (int i = 0; i < count; i++) {
-    const CudaLaunch& launch = launches[i];
-    const void* address = address_of(launch.entry);
-    if (!address) return cudaErrorInvalidDeviceFunction;
-    cudaError_t error = cudaSuccess;
-    if (launch.shared_bytes > 48 * 1024)  // more than 48 KB must be asked for
-      error = cudaFuncSetAttribute(address, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                   (int)launch.shared_bytes);
-    void* params[] = {const_cast<void*>(launch.params)};
-    if (error == cudaSuccess)
-      error =
-          cudaLaunchKernel(address, dim3(launch.grid_x, launch.grid_y, launch.grid_z),
-                           dim3(launch.block), params, launch.shared_bytes, (cudaStream_t)stream);
-    if (error != cudaSuccess) return (int)error;
-  }
-  return 0;
+  return run_all(launches, count, false, (cudaStream_t)stream);
 }
+
+// 0 or a cudaError_t. Nothing may be loaded while a stream is captured, so every kernel is first
+// brought to the device; the stream is our own, since a caller's may be at work elsewhere.
+extern "C" int pyi_cuda_capture(const CudaLaunch* launches, int count, int dependent,
+                                void** graph) {
+  int device = 0, major = 0;
+  cudaError_t error = cudaGetDevice(&device);
+  if (error == cudaSuccess)
+    error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+  for (int i = 0; i < count && error == cudaSuccess; i++) {
+    const void* address;
+    cudaFuncAttributes loaded;
+    error = prepare(launches[i], &address);
+    if (error == cudaSuccess) error = cudaFuncGetAttributes(&loaded, address);
+  }
+  cudaStream_t stream = nullptr;
+  if (error == cudaSuccess) error = cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
+  if (error != cudaSuccess) return (int)error;
+  error = cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal);
+  if (error == cudaSuccess) {
+    cudaGraph_t recorded = nullptr;
+    error = run_all(launches, count, dependent && major >= 9, stream);
+    // A capture must be ended whatever happened, and the first error is the one to tell.
+    const cudaError_t ended = cudaStreamEndCapture(stream, &recorded);
+    if (error == cudaSuccess) error = ended;
+    if (error == cudaSuccess) error = cudaGraphInstantiate((cudaGraphExec_t*)graph, recorded, 0);
+    if (recorded) cudaGraphDestroy(recorded);
+  }
+  cudaStreamDestroy(stream);
+  return (int)error;
+}
+
+extern "C" int pyi_cuda_replay(void* graph, void* stream) {
+  return (int)cudaGraphLaunch((cudaGraphExec_t)graph, (cudaStream_t)stream);
+}
+
+extern "C" void pyi_cuda_forget(void* graph) { cudaGraphExecDestroy((cudaGraphExec_t)graph); }
 
 // 0 or a cudaError_t: what plans ask of the current device.
 extern "C" int pyi_cuda_limits(int* shared_limit, int* multiprocessors) {
@@ -53,6 +111,18 @@ extern "C" int pyi_cuda_limits(int* shared_limit, int* multiprocessors) {
     error = cudaDeviceGetAttribute(shared_limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
   if (error == cudaSuccess)
     error = cudaDeviceGetAttribute(multiprocessors, cudaDevAttrMultiProcessorCount, device);
+  return (int)error;
+}
+
+// 0 or a cudaError_t: 10 major + minor of the current device.
+extern "C" int pyi_cuda_sm(int* sm) {
+  int device = 0, major = 0, minor = 0;
+  cudaError_t error = cudaGetDevice(&device);
+  if (error == cudaSuccess)
+    error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+  if (error == cudaSuccess)
+    error = cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
+  *sm = 10 * major + minor;
   return (int)error;
 }
 

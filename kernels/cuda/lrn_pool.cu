@@ -22,6 +22,7 @@
 #define PYI_ENTRY(NAME, S)                              \
   extern "C" __global__ void __launch_bounds__(256, 4)  \
       NAME(const __grid_constant__ LrnPoolCudaArgs a) { \
+    await_launches_before();                            \
     lrn_pool<S>(a);                                     \
   }
 PYI_ENTRY(lrn_pool_f32, float)

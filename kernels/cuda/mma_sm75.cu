@@ -16,6 +16,7 @@ using Flat = MmaTile<f16, 4, 1, 4, true>;
 #define PYI_ENTRY(NAME, TILE, BLOCKS, ARGS, KERNEL)                    \
   extern "C" __global__ void __launch_bounds__(TILE::kThreads, BLOCKS) \
       NAME(const __grid_constant__ ARGS a) {                           \
+    await_launches_before();                                           \
     KERNEL<TILE>(a, blockIdx.x);                                       \
   }
 PYI_ENTRY(reduce_conv_mma_sm75_wide, Wide, 1, ReduceConvMmaArgs, reduce_conv_mma)

@@ -20,6 +20,7 @@
 #define PYI_ENTRY(NAME, ...)                           \
   extern "C" __global__ void __launch_bounds__(256, 4) \
       NAME(const __grid_constant__ PoolCudaArgs a) {   \
+    await_launches_before();                           \
     __VA_ARGS__(a);                                    \
   }
 PYI_ENTRY(pool_fprop_f32, pool_fprop<float>)

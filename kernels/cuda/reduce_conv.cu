@@ -27,6 +27,7 @@
 // staged values and addresses, spill up to 96 bytes (ptxas 13.0).
 #define PYI_ENTRY(NAME, ARGS, BLOCKS, ...)                                                         \
   extern "C" __global__ void __launch_bounds__(128, BLOCKS) NAME(const __grid_constant__ ARGS a) { \
+    await_launches_before();                                                                       \
     __VA_ARGS__(a);                                                                                \
   }
 PYI_ENTRY(reduce_conv_fprop_wide, ReduceConvCudaArgs, 3, fprop<WideTile>)
@@ -38,6 +39,7 @@ PYI_ENTRY(conv_wgrad_narrow, ConvWgradCudaArgs, 4, conv_wgrad<NarrowTile, float>
 
 extern "C" __global__ void __launch_bounds__(256, 4)
     sum_chunks(const __grid_constant__ SumChunksCudaArgs a) {
+  await_launches_before();
   sum_chunks_body(a);
 }
 

@@ -29,6 +29,7 @@ using Flat = MmaTile<E, 4, 1, 4>;  // 64 x 128: one 7x7, or a small batch cut fi
 #define PYI_ENTRY(NAME, TILE, BLOCKS)                                  \
   extern "C" __global__ void __launch_bounds__(TILE::kThreads, BLOCKS) \
       NAME(const __grid_constant__ ReduceConvMmaArgs a) {              \
+    await_launches_before();                                           \
     reduce_conv_mma<TILE>(a, blockIdx.x);                              \
   }
 PYI_ENTRY(reduce_conv_mma_bf16_wide, Wide<bf16>, 1)

@@ -13,6 +13,16 @@ struct f16 {
 };
 enum Storage { kFp32 = 0, kBf16 = 1, kFp16 = 2 };
 
+// The head of every kernel. Where launches depend on one another (launcher.cu), its blocks may
+// start before the kernel before it has ended: let those of the next one do so too, and read
+// nothing until everything before has been written. Elsewhere both are without effect.
+__device__ __forceinline__ void await_launches_before() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
 __device__ __forceinline__ float to_float(float v) { return v; }
 __device__ __forceinline__ float to_float(bf16 v) {
   return __uint_as_float((unsigned)v.bits << 16);
