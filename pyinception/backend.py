@@ -20,6 +20,7 @@ from pyinception import config
 Array: TypeAlias = Any  # numpy.ndarray or cupy.ndarray: CuPy is optional, so no type can name both
 
 NAMES = ("auto", "cpu", "cuda", "emulated", "reference")
+OLDEST_SM = 75
 HOST = ("cpu", "emulated", "reference")
 
 
@@ -48,6 +49,54 @@ def array_module(array: Array) -> ModuleType:
 def memory_of(array: Array) -> str:
     """ "host" for NumPy arrays, "cuda" for CuPy arrays."""
     return "host" if array_module(array) is np else "cuda"
+
+
+def to_host(array: Array) -> Array:
+    """``array`` as NumPy's; what lies in CUDA memory is copied, and waited for."""
+    return array if array_module(array) is np else array.get()
+
+
+def beside(array: Array, like: Array) -> Array:
+    """``array`` in the memory of ``like``, copied if it lies elsewhere."""
+    module = array_module(like)
+    return to_host(array) if module is np else module.asarray(array)
+
+
+def moved(array: Array, memory: str) -> Array:
+    """``array`` in ``memory``, "host" or "cuda" (the current device); itself if it lies there.
+
+    Raises
+    ------
+    ValueError
+        For another name.
+    BackendError
+        Where there is no CUDA to move to: cause and remedy.
+    """
+    if memory not in ("host", "cuda"):
+        raise ValueError(f'moved: memory is {memory!r}, expected "host" or "cuda"')
+    if memory == "host":
+        return to_host(array)
+    reason = why_not("cuda")
+    if reason is None and importlib.util.find_spec("cupy") is None:
+        reason = "CuPy is not installed; pip install 'pyinception[cuda13]' or [cuda12]"
+    if reason:
+        raise BackendError(f"moved: nothing can be put into CUDA memory: {reason}")
+    return importlib.import_module("cupy").asarray(array)
+
+
+def dtype_of(name: str) -> Any:
+    """The NumPy dtype of a storage's name; bfloat16 is ml_dtypes', imported where it is met."""
+    if name != "bfloat16":
+        return np.dtype(name)
+    return np.dtype(importlib.import_module("ml_dtypes").bfloat16)
+
+
+def rounded(source: Array, out: Array) -> None:
+    """out = source in the dtype of ``out``, to nearest; both contiguous."""
+    if memory_of(out) == "cuda":  # CuPy need not know bfloat16
+        importlib.import_module("pyinception.cuda.steps").cast(source, out)
+    else:
+        out[...] = source.astype(out.dtype)
 
 
 NARROW = ("float16", "bfloat16")  # storage of maps and filters of the CUDA kernels
@@ -125,7 +174,11 @@ def why_not(name: str) -> str | None:
 @cache
 def _cuda_reason() -> str | None:
     try:
-        _load_core()[0].cuda_device()
+        module = _load_core()[0]
+        module.cuda_device()
+        if (sm := module.cuda_capability()) < OLDEST_SM:
+            text = f"this GPU is sm_{sm}, the kernels need sm_{OLDEST_SM} or later"
+            return f'{text}; use backend="cpu" or "reference"'
     except NotImplementedError as error:
         return f'{str(error).partition(": ")[2]}; use backend="cpu" or "reference"'
     return None

@@ -18,6 +18,7 @@ from pyinception.backend import (
     Array,
     BackendError,
     Target,
+    beside,
     memory_of,
     why_not,
     wide,
@@ -39,7 +40,7 @@ from pyinception.spec import (
 )
 from pyinception.table import ROWS, Row, formats, refuse_packed
 
-__all__ = ["Array", "Known", "Plan", "check", "choose", "launch", "operations", "wide"]
+__all__ = ["Array", "Known", "Plan", "beside", "check", "choose", "launch", "operations", "wide"]
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from math import sqrt
 
 from pyinception import rng
-from pyinception.backend import Array
+from pyinception.backend import Array, beside
 from pyinception.module import Module
 
 
@@ -22,8 +22,9 @@ def initialise(net: Module, seed: int = 0) -> Module:
     for name, parameter in net.named_parameters():
         shape, fan_in = parameter.shape, parameter.fan_in
         if fan_in:
-            parameter.data[...] = xavier(shape, fan_in, seed=seed, name=name)
+            values = xavier(shape, fan_in, seed=seed, name=name)
+            parameter.values[...] = beside(values, parameter.values)
         else:
-            parameter.data[...] = parameter.constant
-        parameter.version += 1
+            parameter.values[...] = parameter.constant
+        parameter.changed()
     return net

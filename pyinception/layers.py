@@ -12,7 +12,7 @@ from zlib import crc32
 import numpy as np
 
 from pyinception import ops, rng, workspace
-from pyinception.backend import Array
+from pyinception.backend import Array, memory_of
 from pyinception.extents import integer, padding_pair, pair
 from pyinception.module import Module
 from pyinception.ops.pool import pool_spec
@@ -372,8 +372,8 @@ class ConvBatchNorm(Module):
         conv, norm = self.conv, self.norm
         k, r, s, c = conv.weight.shape
         one = Conv2d(c, k, (r, s), conv.stride, conv.padding, relu=norm.relu, bias=0.0)
-        one.astype(conv.weight.dtype)
-        scale = norm.gamma.data / np.sqrt(norm.var.data.astype(np.float64) + norm.eps)
+        one.astype(conv.weight.dtype).to(memory_of(conv.weight.data))
+        scale = norm.gamma.data / (norm.var.data.astype(np.float64) + norm.eps) ** 0.5
         bias = -norm.mean.data if conv.bias is None else conv.bias.data - norm.mean.data
         one.weight.data[...] = conv.weight.data * scale[:, None, None, None]
         assert one.bias is not None

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from pyinception import checkpoint
-from pyinception.backend import Array
+from pyinception import checkpoint, workspace
+from pyinception.backend import NARROW, Array, beside, dtype_of, moved
 from pyinception.border import intake, operand
 from pyinception.tensor import Buffer, Parameter, Tensor, no_grad
 
@@ -115,8 +115,9 @@ class Module:
         return self.train(False)
 
     def state_dict(self) -> dict[str, Array]:
-        """Dotted name -> array (no copy) of every parameter and buffer."""
-        return {n: part.data for n, part in self._walk() if isinstance(part, (Parameter, Buffer))}
+        """Dotted name -> array (no copy) of every parameter and buffer; the float32 values of what
+        is stored in 16 bits (`store_as`)."""
+        return {n: _values(p) for n, p in self._walk() if isinstance(p, (Parameter, Buffer))}
 
     def load_state_dict(self, state: Mapping[str, Array]) -> None:
         """Copy arrays in by name, after every name, shape and dtype has been checked.
@@ -127,10 +128,11 @@ class Module:
             Naming what is missing, unexpected or of another shape or dtype; nothing is written.
         """
         parts = {n: p for n, p in self._walk() if isinstance(p, (Parameter, Buffer))}
-        checkpoint.check_state("load_state_dict", {n: p.data for n, p in parts.items()}, state)
+        checkpoint.check_state("load_state_dict", {n: _values(p) for n, p in parts.items()}, state)
         for name, part in parts.items():
-            part.data[...] = state[name]
-            part.version += 1
+            values = _values(part)
+            values[...] = beside(state[name], values)
+            part.changed()
 
     def save(self, path: str | os.PathLike[str], record: Any = None) -> None:
         """Write parameters and buffers to a safetensors file; see `checkpoint.save`."""
@@ -142,13 +144,52 @@ class Module:
         self.load_state_dict(loaded.model)
         return loaded.record
 
+    def to(self, memory: str) -> "Module":
+        """Move parameters, gradients and buffers to "host" (NumPy arrays) or "cuda" (CuPy arrays
+        on the current device), where the module then computes; returns the module.
+
+        An optimiser made before keeps its state where it was: move first.
+        """
+        for part in [p for _, p in self._walk() if isinstance(p, (Parameter, Buffer))]:
+            part.data = moved(part.data, memory)
+            if isinstance(part, Parameter):
+                part.grad = None if part.grad is None else moved(part.grad, memory)
+                part.master = None if part.master is None else moved(part.master, memory)
+            part.version += 1
+        return self
+
+    def store_as(self, dtype: str) -> "Module":
+        """Store filters in "bfloat16" or "float16", as maps are then, or in "float32" again.
+
+        Vectors (biases, batch normalisation) stay float32. The float32 values of a filter are kept
+        beside it (`Parameter.master`): optimisers update those, and files hold them.
+        """
+        if dtype not in ("float32", *NARROW):
+            raise ValueError(f'store_as: dtype is {dtype!r}, expected "float32" or one of {NARROW}')
+        for parameter in self.parameters():
+            if parameter.data.ndim < 2:
+                continue
+            values = parameter.values
+            parameter.data, parameter.master = values, None
+            if dtype != "float32":
+                parameter.data = workspace.empty(values.shape, values, dtype_of(dtype))
+                parameter.master = values
+            parameter.changed()
+        return self
+
     def astype(self, dtype: Any) -> "Module":
         """Turn parameters and buffers into ``dtype`` (float64 for checks); returns the module."""
         for _, part in self._walk():
             if isinstance(part, (Parameter, Buffer)):
-                part.data = part.data.astype(np.dtype(dtype))
+                part.data = _values(part).astype(np.dtype(dtype))
+                if isinstance(part, Parameter):
+                    part.master = None
                 part.version += 1
         return self
+
+
+def _values(part: Parameter | Buffer) -> Array:
+    return part.values if isinstance(part, Parameter) else part.data
 
 
 class Sequential(Module):

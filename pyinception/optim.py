@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from pyinception import checkpoint, rng
-from pyinception.backend import Array, array_module
+from pyinception.backend import Array, array_module, beside, memory_of, to_host
+from pyinception.cuda import steps
 from pyinception.module import Module
+from pyinception.tensor import Parameter
 
 Schedule = Callable[[int], float]
 
@@ -43,15 +45,12 @@ def clip_gradients(net: Module, limit: float) -> float:
     if not limit > 0:
         raise ValueError(f"clip_gradients: limit is {limit}, expected more than 0")
     found = [p for p in net.parameters() if p.grad is not None]
-    norm = sqrt(sum(float(np.square(_host(p.grad), dtype=np.float64).sum()) for p in found))
+    norm = sqrt(sum(float(np.square(to_host(p.grad), dtype=np.float64).sum()) for p in found))
     if norm > limit:
-        for parameter in found:
-            parameter.grad *= parameter.dtype.type(limit / norm)
+        for gradient in (p.grad for p in found):
+            assert gradient is not None
+            gradient *= gradient.dtype.type(limit / norm)
     return norm
-
-
-def _host(array: Array) -> Array:
-    return array.get() if hasattr(array, "get") else array
 
 
 class Optimizer:
@@ -79,7 +78,7 @@ class Optimizer:
         self.schedule: Schedule = lr if callable(lr) else (lambda _: float(lr))
         self.iteration = 0
         self.state: dict[str, Array] = {
-            name + slot: array_module(p.data).zeros_like(p.data)
+            name + slot: array_module(p.data).zeros_like(p.values)
             for slot in self.slots
             for name, p in self.parameters.items()
         }
@@ -98,23 +97,43 @@ class Optimizer:
         """Move ``w`` in place; ``g`` has its weight decay, ``rate`` its multiplier."""
         raise NotImplementedError(f"{type(self).__name__}.update")
 
+    def fused(self, name: str, parameter: Parameter, rate: float, decay: float) -> bool:
+        """Whether one kernel did the whole update, with the bits of `update`."""
+        return False
+
     weight_decay = 0.0
 
     def step(self) -> None:
         """One update of every parameter that has a gradient, which is then forgotten."""
         rate = self.lr
+        self._check_memory()
         for name, parameter in self.parameters.items():
             if parameter.grad is None:
                 continue
-            w, g = parameter.data, parameter.grad
+            w, g = parameter.values, parameter.grad
             decay = self.weight_decay * parameter.decay_mult
+            if self.fused(name, parameter, rate * parameter.lr_mult, decay):
+                continue
             if decay:
                 g = g + w.dtype.type(decay) * w
             self.update(name, w, g, rate * parameter.lr_mult)
-            parameter.version += 1
+            parameter.changed()
+        self.skip()
+
+    def skip(self) -> None:
+        """Forget all gradients and count a step that has moved nothing."""
         self.zero_grad()
         self.iteration += 1
         rng.set_step(self.iteration)
+
+    def _check_memory(self) -> None:
+        """The network may have been moved since: nothing is half updated then."""
+        for name, array in self.state.items():
+            parameter = self.parameters.get(name)
+            if parameter is not None and type(array) is not type(parameter.data):
+                kind, now = type(self).__name__, memory_of(parameter.data)
+                text = f"{name} is in {now} memory, its state in {memory_of(array)} memory"
+                raise ValueError(f"{kind}.step: {text}; move the network before its optimiser")
 
     def state_dict(self) -> dict[str, Array]:
         """State by parameter name, and the iteration: all that a resume needs."""
@@ -125,7 +144,7 @@ class Optimizer:
         kind = type(self).__name__
         checkpoint.check_state(f"{kind}.load_state_dict", self.state_dict(), state)
         for name, array in self.state.items():
-            array[...] = state[name]
+            array[...] = beside(state[name], array)
         self.iteration = int(state["iteration"])
         rng.set_step(self.iteration)
 
@@ -153,6 +172,16 @@ class SGD(Optimizer):
     ) -> None:
         super().__init__(net, lr, momentum=momentum, weight_decay=weight_decay)
         self.momentum, self.weight_decay, self.nesterov = momentum, weight_decay, nesterov
+
+    def fused(self, name: str, parameter: Parameter, rate: float, decay: float) -> bool:
+        w, copy = parameter.values, None if parameter.master is None else parameter.data
+        wanted = memory_of(w) == "cuda" or (copy is not None and steps.serves(w))
+        if self.nesterov or not wanted or w.dtype != np.float32:
+            return False
+        how = {"rate": rate, "momentum": self.momentum, "decay": decay}
+        steps.sgd(w, self.state[name], parameter.grad, copy, **how)
+        parameter.version += 1
+        return True
 
     def update(self, name: str, w: Array, g: Array, rate: float) -> None:
         v, number = self.state[name], w.dtype.type
@@ -257,5 +286,5 @@ class Average:
         """Take over a `state_dict` after every name, shape and dtype has been checked."""
         checkpoint.check_state("Average.load_state_dict", self.state_dict(), state)
         for name, array in self.average.items():
-            array[...] = state[name]
+            array[...] = beside(state[name], array)
         self.count = int(state["count"])

@@ -300,8 +300,10 @@ def _cuda_declines(key: Key, backend: str, rung: str) -> Why:
             return f"needs arrays in {memory} memory"
         if reason := _other_problem(spec) or why_not(backend):
             return reason
-        limits = executor.limits() if backend == "cuda" else None
-        return runs.why_not(rung, key, spec, target.dtype, limits)
+        if backend == "emulated":
+            return runs.why_not(rung, key, spec, target.dtype)
+        device = executor.limits(), executor.capability()
+        return runs.why_not(rung, key, spec, target.dtype, *device)
 
     return why
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from pyinception.backend import Array, array_module
+from pyinception.backend import Array, array_module, rounded
 
 _GRAD: ContextVar[bool] = ContextVar("pyinception_grad", default=True)
 
@@ -190,9 +190,11 @@ class Parameter(Tensor):
     Attributes
     ----------
     version : grows whenever the values change, so that packed copies know they are stale.
+    master : float32 values where ``data`` is their 16-bit copy, which kernels read; else None.
+        The gradient is float32 then, too.
     """
 
-    __slots__ = ("constant", "decay_mult", "fan_in", "lr_mult", "version")
+    __slots__ = ("constant", "decay_mult", "fan_in", "lr_mult", "master", "version")
 
     def __init__(
         self,
@@ -208,7 +210,19 @@ class Parameter(Tensor):
         self.constant = constant
         self.lr_mult = lr_mult
         self.decay_mult = decay_mult
+        self.master: Array | None = None
         self.version = 0
+
+    @property
+    def values(self) -> Array:
+        """What is trained, saved and averaged: ``master`` where there is one, else ``data``."""
+        return self.data if self.master is None else self.master
+
+    def changed(self) -> None:
+        """Note that `values` were written: the 16-bit copy follows, packed ones know."""
+        if self.master is not None:
+            rounded(self.master, self.data)
+        self.version += 1
 
 
 class Buffer:
@@ -219,3 +233,7 @@ class Buffer:
     def __init__(self, data: Array) -> None:
         self.data = data
         self.version = 0
+
+    def changed(self) -> None:
+        """Note that the values were written."""
+        self.version += 1

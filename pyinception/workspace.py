@@ -78,11 +78,20 @@ def empty(shape: tuple[int, ...], like: Array, dtype: Any = None) -> Array:
     if type(like) is np.ndarray or array_module(like) is np:
         array = _aligned(shape, kind)
     else:
-        array = array_module(like).empty(shape, kind)  # CuPy's pool aligns to 512 bytes
+        array = _device_empty(shape, like, kind)
     noted = _RECORDING.get()
     if noted is not None:
         noted.array(array)
     return array
+
+
+def _device_empty(shape: tuple[int, ...], like: Array, kind: np.dtype[Any]) -> Array:
+    try:
+        return array_module(like).empty(shape, kind)  # CuPy's pool aligns to 512 bytes
+    except MemoryError as error:
+        text = f"no CUDA memory for {prod(shape) * kind.itemsize} bytes, {kind} of shape {shape}"
+        said = str(error).partition("\n")[0]
+        raise MemoryError(f"{text} ({said}); try a smaller batch") from error
 
 
 def arange(count: int, like: Array) -> Array:

@@ -5,9 +5,11 @@ record gets the array's own address, `cuda_run` launches the plan's kernels on i
 on the way, so a kernel that strays meets the guard pages of the caller's buffers.
 """
 
+import operator
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.machinery import ModuleSpec
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -15,22 +17,80 @@ import numpy as np
 
 from pyinception import backend, dispatch
 from pyinception.backend import core
-from pyinception.cuda import executor
+from pyinception.cuda import executor, launches
 from pyinception.emulator.device import Device
 
 STREAM = 4711
 
 
+_LOOKS = ("shape", "dtype", "strides", "size", "nbytes", "ndim", "itemsize", "flags")
+_SUMS = ("sum", "mean", "max", "min", "any", "all", "argmax")
+
+
 class ndarray:
-    """The little of cupy.ndarray that the engine asks of an array."""
+    """What the engine asks of a cupy.ndarray, as strict as that: no NumPy array goes in or out
+    without `asarray` and `get`, whatever the operation."""
+
+    device = SimpleNamespace(id=0)
+    __hash__ = None  # type: ignore[assignment]
 
     def __init__(self, host: np.ndarray) -> None:
         self.host = host  # a view of the device's memory: no host code may read it, but the tests
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("shape", "dtype", "strides", "size", "nbytes", "ndim", "itemsize", "flags"):
+        if name in _LOOKS:
             return getattr(self.host, name)
+        if name in _SUMS:
+            return lambda *how, **options: _made(getattr(self.host, name)(*how, **options))
         raise AttributeError(name)
+
+    def __array__(self, *how: Any, **options: Any) -> Any:
+        raise TypeError("Implicit conversion to a NumPy array is not allowed")
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        assert method == "__call__", method
+        (out,) = options.pop("out", (None,))
+        result = ufunc(*map(_own, inputs), **options)
+        if out is None:
+            return _made(result)
+        out.host[...] = result
+        return out
+
+    def get(self) -> np.ndarray:
+        return np.array(self.host)
+
+    def item(self) -> Any:
+        return self.host.item()
+
+    def __float__(self) -> float:
+        return float(self.host)
+
+    def __int__(self) -> int:
+        return int(self.host)
+
+    def __bool__(self) -> bool:
+        return bool(self.host)
+
+    def __len__(self) -> int:
+        return len(self.host)
+
+    def copy(self) -> "ndarray":
+        return _made(self.host)
+
+    def astype(self, dtype: Any, order: str = "K") -> "ndarray":
+        return _made(self.host.astype(dtype))
+
+    def view(self, dtype: Any) -> "ndarray":
+        return ndarray(self.host.view(dtype))
+
+    def reshape(self, *shape: Any) -> "ndarray":
+        return ndarray(self.host.reshape(*shape))
+
+    def transpose(self, *axes: Any) -> "ndarray":
+        return ndarray(self.host.transpose(*axes))
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.host[_index(key)] = _own(value)
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
@@ -39,31 +99,102 @@ class ndarray:
         return {"data": data, "shape": self.shape, "strides": strides, "version": 3}
 
     def __getitem__(self, key: Any) -> "ndarray":
-        return ndarray(self.host[key])
+        return ndarray(self.host[_index(key)])
 
 
+def _own(value: Any) -> Any:
+    """What an operation takes: arrays of the device and numbers."""
+    if isinstance(value, np.ndarray):
+        raise TypeError(f"Unsupported type {type(value)}")
+    return value.host if isinstance(value, ndarray) else value
+
+
+def _index(key: Any) -> Any:
+    return tuple(map(_own, key)) if isinstance(key, tuple) else _own(key)
+
+
+def _as_strided(array: ndarray, shape: Any, strides: Any) -> ndarray:
+    return ndarray(np.lib.stride_tricks.as_strided(array.host, shape, strides))
+
+
+def _made(result: Any) -> ndarray:
+    """A result in device memory; it has a rank, if only 0."""
+    return ndarray(_DEVICE[-1].buffer("result", result))
+
+
+def _operator(name: str) -> Any:
+    function = getattr(operator, name)
+
+    def binary(self: ndarray, other: Any) -> ndarray:
+        return _made(function(self.host, _own(other)))
+
+    def mirrored(self: ndarray, other: Any) -> ndarray:
+        return _made(function(_own(other), self.host))
+
+    def in_place(self: ndarray, other: Any) -> ndarray:
+        self.host[...] = function(self.host, _own(other))
+        return self
+
+    return binary, mirrored, in_place
+
+
+for _name in ("add", "sub", "mul", "truediv", "pow"):
+    _binary, _mirrored, _in_place = _operator(_name)
+    setattr(ndarray, f"__{_name}__", _binary)
+    setattr(ndarray, f"__r{_name}__", _mirrored)
+    setattr(ndarray, f"__i{_name}__", _in_place)
+for _name in ("lt", "le", "gt", "ge", "eq", "ne", "and_", "or_"):
+    setattr(ndarray, f"__{_name.rstrip('_')}__", _operator(_name)[0])
+ndarray.__neg__ = lambda self: _made(-self.host)  # type: ignore[attr-defined]
 ndarray.__module__ = "cupy"
+_DEVICE: list[Device] = []  # the one that stands in now, last
 
 
 class Runtime:
-    """One emulated device with CuPy's functions over it; ``ran`` are the plans it was given."""
+    """One emulated device with CuPy's functions over it; ``ran`` are the plans it was given.
 
-    def __init__(self) -> None:
+    ``checked``: whether kernels run through the emulator's checker.
+    """
+
+    def __init__(self, checked: bool = True) -> None:
+        self.checked, self.sm = checked, 80
         self.device = Device(order="greedy", seed=1)
         self.ran: list[tuple[str, np.ndarray]] = []
+        self.lists: list[CudaList] = []
         module = self.module = ModuleType("cupy")
-        stream = SimpleNamespace(ptr=STREAM)
+        module.__spec__ = ModuleSpec("cupy", None)
+        stream = self.stream = SimpleNamespace(ptr=STREAM)
         module.ndarray = ndarray  # type: ignore[attr-defined]
         module.empty = self.empty  # type: ignore[attr-defined]
+        module.asarray = self.asarray  # type: ignore[attr-defined]
         module.ascontiguousarray = lambda a: self.asarray(a.host)  # type: ignore[attr-defined]
+        module.lib = SimpleNamespace(stride_tricks=SimpleNamespace(as_strided=_as_strided))  # type: ignore[attr-defined]
+        pool = SimpleNamespace(total_bytes=lambda: 3 << 30)
+        module.get_default_memory_pool = lambda: pool  # type: ignore[attr-defined]
+        module.zeros_like = lambda a: _made(np.zeros_like(a.host))  # type: ignore[attr-defined]
+        module.ones_like = lambda a: _made(np.ones_like(a.host))  # type: ignore[attr-defined]
+        module.arange = lambda count: _made(np.arange(count))  # type: ignore[attr-defined]
+        module.sqrt = np.sqrt  # type: ignore[attr-defined]
         module.shares_memory = lambda a, b: np.shares_memory(a.host, b.host)  # type: ignore[attr-defined]
-        module.cuda = SimpleNamespace(get_current_stream=lambda: stream)  # type: ignore[attr-defined]
+        module.cuda = SimpleNamespace(
+            get_current_stream=lambda: stream,
+            Device=lambda: SimpleNamespace(id=0),
+            runtime=SimpleNamespace(memGetInfo=lambda: (60 << 30, 80 << 30)),
+        )  # type: ignore[attr-defined]
 
-    def asarray(self, array: np.ndarray) -> ndarray:
-        return ndarray(self.device.buffer("array", np.ascontiguousarray(array)))
+    def asarray(self, array: Any, dtype: Any = None, order: str = "K") -> ndarray:
+        if isinstance(array, ndarray):
+            dense = order != "C" or array.flags.c_contiguous
+            return array if dense and dtype in (None, array.dtype) else _made(_own(array))
+        host = np.asarray(array, dtype)  # keeps rank 0, unlike ascontiguousarray
+        return ndarray(self.device.buffer("array", host))
 
     def empty(self, shape: Any, dtype: Any) -> ndarray:
-        return ndarray(self.device.empty("empty", shape, dtype))
+        if self.checked:  # a read before a kernel has written is a fault, else it is NaN
+            return ndarray(self.device.empty("empty", shape, dtype))
+        count = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        poison = np.full(count, 0xFF, np.uint8).view(dtype).reshape(shape)
+        return ndarray(self.device.buffer("empty", poison))
 
     def cuda_plan(self, plan: str, record: bytes) -> Any:
         return core().cuda_plan(plan, record)
@@ -71,24 +202,59 @@ class Runtime:
     def cuda_device(self) -> tuple[int, int]:
         return 163 << 10, 108
 
+    def cuda_capability(self) -> int:
+        return self.sm
+
+    def CudaList(self) -> "CudaList":
+        self.lists.append(CudaList(self))
+        return self.lists[-1]
+
     def cuda_run(self, plan: str, record: bytes, stream: int) -> None:
-        assert stream == STREAM
+        assert stream == self.stream.ptr
         self.ran.append((plan, np.frombuffer(record, np.uint8)))
         for source, entry, grid, block, shared_bytes, params, _ in self.cuda_plan(plan, record)[0]:
-            kernel = executor.kernel(source, entry, True)
+            kernel = executor.kernel(source, entry, self.checked)
             raw = np.frombuffer(params, np.uint8)
             self.device.launch(kernel, grid, (block,), raw, shared_bytes)
 
 
+class CudaList:
+    """The core's list of launches, with a record of what was done to it."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.runtime, self.plans = runtime, []  # type: ignore[var-annotated]
+        self.did: list[tuple[Any, ...]] = []
+
+    def add(self, plan: str, record: bytes) -> None:
+        self.plans.append((plan, record))
+
+    def __len__(self) -> int:
+        return sum(len(self.runtime.cuda_plan(*each)[0]) for each in self.plans)
+
+    def capture(self, dependent: bool = False) -> None:
+        self.did.append(("capture", dependent, len(self.plans)))
+
+    def replay(self, stream: int = 0) -> None:
+        self.did.append(("replay", stream))
+        for plan, record in self.plans:
+            self.runtime.cuda_run(plan, record, stream)
+
+    def run(self, stream: int = 0) -> None:
+        raise AssertionError("a session on CUDA replays its graph")
+
+
 @contextmanager
-def standing_in(monkeypatch: Any) -> Iterator[Runtime]:
+def standing_in(monkeypatch: Any, checked: bool = True) -> Iterator[Runtime]:
     """Inside, ``cupy`` is importable and backend "cuda" runs, on the emulator."""
-    runtime = Runtime()
+    runtime = Runtime(checked)
+    _DEVICE.append(runtime.device)
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "cupy", runtime.module)
-        patch.setattr(executor, "core", lambda: runtime)
+        for module in (executor, launches):
+            patch.setattr(module, "core", lambda: runtime)
         for reason in ("_cuda_reason", "_cupy_reason"):
             patch.setattr(backend, reason, lambda: None)
         dispatch.clear()
         yield runtime
+    _DEVICE.pop()
     dispatch.clear()

@@ -10,13 +10,13 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from op_cases import Case, arrays, cases
+from op_cases import Case, arrays, cases, wide_cases
 
 import pyinception as pyi
 from pyinception import backend, dispatch, emulator, table
 from pyinception.backend import BackendError, Target
 from pyinception.cuda import runs
-from pyinception.spec import ConvSpec, DropoutSpec, InceptionSpec, LrnSpec
+from pyinception.spec import ConvSpec, DropoutSpec, LrnSpec
 
 if reason := backend.why_not("emulated"):
     pytest.skip(reason, allow_module_level=True)
@@ -88,57 +88,6 @@ def test_cuda_cores(case: Case, dtype: np.dtype) -> None:
         if isinstance(array.base, np.ndarray) and array.base.ndim == 4:
             wide = array.base.astype(F32)
             assert (wide[..., :2] == 77).all() and (wide[..., -3:] == 77).all()
-
-
-def wide_cases() -> list[Case]:
-    """Channels that tensor cores take: whole units of 16 bytes in every storage."""
-    draw = np.random.default_rng(3)
-
-    def ints(*shape: int) -> np.ndarray:
-        return draw.integers(-2, 3, shape).astype(np.float32)
-
-    def blank(*shape: int) -> np.ndarray:
-        return np.full(shape, np.nan, np.float32)
-
-    found = []
-    for kernel, stride, padding in ((3, (1, 1), (1, 1)), (3, (2, 1), (0, 2)), (1, (1, 1), (0, 0))):
-        conv = ConvSpec(2, 6, 5, 16, 24, kernel, kernel, stride, padding, True)
-        x, w, b = ints(*conv.x_shape), ints(*conv.w_shape), ints(24)
-        y, gy = ints(*conv.y_shape), ints(*conv.y_shape)
-        found += [
-            Case("conv", "fprop", conv, (x, w, b, blank(*y.shape))),
-            Case("conv", "dgrad", conv, (gy, w, y, ints(*x.shape), True)),
-            Case("conv", "wgrad", conv, (x, gy, y, blank(*w.shape), blank(24))),
-        ]
-    module = InceptionSpec.of_widths((2, 5, 4, 16), (8, 16, 24, 8, 16, 8))
-    branch = module.branches[1]
-    convs = branch.stages
-    x, gy, y = ints(2, 5, 4, 16), ints(*branch.y_shape), ints(*branch.y_shape)
-    wr, br, w, b = ints(*convs[0].w_shape), ints(16), ints(*convs[1].w_shape), ints(24)  # type: ignore[union-attr]
-    r = np.maximum(ints(2, 5, 4, 16), 0)
-    grads = [blank(*a.shape) for a in (x, wr, br, w, b)]
-    found += [
-        Case("reduce_conv", "fprop", branch, (x, wr, br, w, b, blank(*y.shape), blank(*r.shape))),
-        Case("reduce_conv", "backward", branch, (gy, x, wr, w, r, y, *grads, False)),
-    ]
-    weights = tuple(
-        a
-        for branch in module.branches
-        for stage in branch.stages
-        if isinstance(stage, ConvSpec)
-        for a in (ints(*stage.w_shape), ints(stage.K))
-    )
-    y, gy = ints(*module.y_shape), ints(*module.y_shape)
-    maps = r, np.maximum(ints(2, 5, 4, 8), 0), ints(*x.shape)
-    argmax = np.full(x.shape, 4, np.uint8)
-    empty = *(blank(*a.shape) for a in maps), np.full_like(argmax, 255)
-    grads = tuple(blank(*a.shape) for a in weights)
-    arguments = gy, x, weights, y, (*maps, argmax), blank(*x.shape), grads
-    found += [
-        Case("inception", "fprop", module, (x, weights, blank(*y.shape), empty)),
-        Case("inception", "backward", module, arguments),
-    ]
-    return found
 
 
 @pytest.mark.parametrize("dtype", [BF16, F16, F32], ids=str)

@@ -25,7 +25,7 @@ LEVELS = {
     "border": 5, "functional": 5, "functional_linear": 5, "functional_lrn": 5, "functional_pool": 5,
     "functional_depthwise": 5,
     "module": 5, "layers": 5, "losses": 5, "init": 5, "optim": 5,
-    "gradcheck": 5, "checkpoint": 5, "reports": 5,
+    "gradcheck": 5, "checkpoint": 5, "reports": 5, "precision": 5,
     "models": 6, "data": 6, "session": 6,
     "convert": 7,
     "train": 7, "interop": 7, "bench": 7, "study": 7,

@@ -91,6 +91,9 @@ def train(
     bad_images: Annotated[
         str | None, Option(help="Pictures that cannot be read: stop, or skip.")
     ] = None,
+    precision: Annotated[
+        str | None, Option(help="fp32, bf16 or fp16; 16 bits on backend cuda or emulated.")
+    ] = None,
     seed: Annotated[int | None, Option(help="Decides everything random.")] = None,
     baselines: Annotated[bool, Option(help="Also score nearest neighbours and so on.")] = True,
     threads: Threads = 0,

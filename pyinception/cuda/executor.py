@@ -47,6 +47,7 @@ class Executor(Protocol):
 
     shared_limit: int  # bytes of shared memory a block may have
     multiprocessors: int
+    sm: int  # compute capability, 10 major + minor
 
     def put(
         self, name: str, array: Any, *, output: bool = False, keeps: bool = False, unit: int = 0
@@ -92,7 +93,7 @@ def strides_of(array: Any) -> Strides | None:
     return tuple(regular) if regular and regular[-1] == 1 else None
 
 
-def _suits(address: int, strides: Strides | None, array: Any, unit: int) -> bool:
+def suits(address: int, strides: Strides | None, array: Any, unit: int) -> bool:
     """Whether a kernel may read the array where it lies."""
     if strides is None:
         return False
@@ -108,6 +109,12 @@ def limits() -> tuple[int, int]:
     return found
 
 
+def capability() -> int:
+    """The compute capability of the current CUDA device: 75, 80, 90, ..."""
+    found: int = core().cuda_capability()
+    return found
+
+
 # ------------------------------------------------------------------------------------------ nobody
 
 
@@ -119,8 +126,10 @@ class Dry:
 
     shared_limit = 163 << 10
     multiprocessors = 108
+    sm = 80
 
-    def __init__(self, device: tuple[int, int] | None = None) -> None:
+    def __init__(self, device: tuple[int, int] | None = None, sm: int = 80) -> None:
+        self.sm = sm
         if device is not None:
             self.shared_limit, self.multiprocessors = device
 
@@ -148,6 +157,7 @@ class Emulated:
 
     shared_limit = Dry.shared_limit
     multiprocessors = Dry.multiprocessors
+    sm = Dry.sm
 
     def __init__(self) -> None:
         self.settings = import_module("pyinception.emulator.settings")
@@ -168,7 +178,7 @@ class Emulated:
                 self.outputs.append((name, array, view, memory, memory.copy()))
             return address, kept
         strides = strides_of(array)
-        if strides is None or not _suits(0, strides, array, unit):
+        if strides is None or not suits(0, strides, array, unit):
             strides = dense(array.shape)
         used = zip(array.shape, strides, strict=True)
         span = 1 + sum((n - 1) * stride for n, stride in used) if array.size else 0
@@ -239,12 +249,30 @@ def _as_strided(memory: np.ndarray, shape: Sequence[int], strides: Sequence[int]
 # --------------------------------------------------------------------------------- the CUDA runtime
 
 
+def check_place(array: Any) -> None:
+    """Raise BackendError unless a CuPy array lies on the current device, whose the stream is too.
+
+    A launch with an address of another device would end the context.
+    """
+    module, device = array_module(array), int(array.device.id)
+    current = int(module.cuda.Device().id)
+    if device != current:
+        text = f"an array lies on CUDA device {device}, but device {current} is current"
+        raise BackendError(f"{text}; call inside `with array.device:`")
+    owner = getattr(module.cuda.get_current_stream(), "device_id", None)
+    if owner not in (None, -1, current):
+        text = f"the current stream belongs to CUDA device {owner}, the arrays lie on {current}"
+        raise BackendError(f"{text}; choose one of that device")
+
+
 class Runtime:
     """The current CUDA device: operands are the caller's memory, launches go on his stream."""
 
     def __init__(self, like: Any) -> None:
         self.like, self.module = like, array_module(like)
+        check_place(like)
         self.shared_limit, self.multiprocessors = limits()
+        self.sm = capability()
         self.stream = int(self.module.cuda.get_current_stream().ptr)
         self.memory: list[Any] = []
 
@@ -253,10 +281,11 @@ class Runtime:
     ) -> tuple[int, Strides]:
         if isinstance(array, Scratch):
             return array.address, dense(array.shape)
+        _check_device(name, array, self.like)
         strides, address = strides_of(array), _address(array)
         # Kernels read contiguous operands 16 bytes at a time; what is allocated begins on more.
         lies_well = output or unit or address % 16 == 0
-        if not lies_well or not _suits(address, strides, array, unit):
+        if not lies_well or not suits(address, strides, array, unit):
             if output:
                 wanted = f"steps of {unit} elements" if unit else "contiguous memory"
                 raise BackendError(f"{name} has strides {array.strides} bytes, expected {wanted}")
@@ -279,6 +308,14 @@ class Runtime:
 
     def finish(self) -> None:
         """Nothing: the outputs are the caller's memory, and nobody waits."""
+
+
+def _check_device(name: str, array: Any, like: Any) -> None:
+    device, expected = (getattr(getattr(a, "device", None), "id", None) for a in (array, like))
+    if device != expected:
+        raise BackendError(
+            f"{name} is on CUDA device {device}, expected {expected} as the first is"
+        )
 
 
 def _address(array: Any) -> int:

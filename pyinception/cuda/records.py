@@ -24,6 +24,7 @@ from pyinception.spec import (
 )
 
 STORAGES = {"float32": 0, "bfloat16": 1, "float16": 2}  # `storage` and `type` of the records
+SM75_FLOAT16 = 3  # `type` of float16 before sm_80, for the kernels that are made for it
 
 
 def storage_of(array: Any) -> int:
@@ -32,6 +33,17 @@ def storage_of(array: Any) -> int:
     if name not in STORAGES:
         raise Declined(f"needs {', '.join(STORAGES)}, not {name}")
     return STORAGES[name]
+
+
+def mma_type(on: Executor, array: Any) -> int:
+    """The code of an array's dtype for tensor-core kernels on this device."""
+    code = storage_of(array)
+    if on.sm >= 80:
+        return code
+    if np.dtype(array.dtype) != np.float16:
+        text = f"tensor cores of sm_{on.sm} multiply float16 only"
+        raise Declined(f"{text}, not {np.dtype(array.dtype).name}")
+    return SM75_FLOAT16
 
 
 class Call:
@@ -156,6 +168,8 @@ def inception(
     weights, grads: filters and biases in turn; saved: r3, r5, pooled, argmax, or None in fprop.
     """
     forward = gy is None
+    if tensor_cores and mma_type(on, x) == SM75_FLOAT16:
+        raise Declined(f"tensor cores of sm_{on.sm} have no kernel for a whole module")
     convs = [s for branch in spec.branches for s in branch.stages if isinstance(s, ConvSpec)]
     call = Call(
         on, cuda_args.INCEPTION_CUDA_ARGS, 16 // x.dtype.itemsize if tensor_cores else 1,
@@ -280,7 +294,7 @@ def mask_mma(on: Executor, spec: ConvSpec, gy: Any, y: Any) -> Any:
         return gy
     n, p, q, k = spec.y_shape
     call = Call(
-        on, cuda_mma_args.MASK_MMA_ARGS, _unit(gy), N=n, P=p, Q=q, K=k, type=storage_of(gy)
+        on, cuda_mma_args.MASK_MMA_ARGS, _unit(gy), N=n, P=p, Q=q, K=k, type=mma_type(on, gy)
     )  # fmt: skip
     call.map("gy", gy)
     call.map("y", y)
@@ -304,7 +318,7 @@ def _outputs(call: Call, arrays: list[Any], accumulate: bool = False) -> None:
 
 def _conv_mma(on: Executor, spec: ConvSpec, like: Any, **fields: Any) -> Call:
     return Call(
-        on, cuda_mma_args.CONV_MMA_ARGS, _unit(like), type=storage_of(like),
+        on, cuda_mma_args.CONV_MMA_ARGS, _unit(like), type=mma_type(on, like),
         shared_limit=on.shared_limit, multiprocessors=on.multiprocessors, **fields,
     )  # fmt: skip
 
@@ -327,7 +341,7 @@ def conv_mma_dgrad(
     """gx = or += conv^T(gy, w) [mask > 0], gy masked already: w flipped, gy dilated."""
     flip = Call(
         on, cuda_mma_args.FLIP_FILTER_MMA_ARGS, K=spec.K, R=spec.R, S=spec.S, C=spec.C,
-        type=storage_of(gy),
+        type=mma_type(on, gy),
     )  # fmt: skip
     flip.array("w", w)
     flipped = on.scratch("flipped", (spec.C, spec.R, spec.S, spec.K), gy.dtype)
@@ -350,7 +364,7 @@ def conv_mma_wgrad(on: Executor, spec: ConvSpec, x: Any, gy: Any, gw: Any, gb: A
     """gw, gb = the sums over pixels, gy masked already."""
     fields = {**extents(spec.x_shape), **window(spec), "K": spec.K, "P": spec.P, "Q": spec.Q}
     call = Call(
-        on, cuda_mma_args.CONV_WGRAD_MMA_ARGS, _unit(x), type=storage_of(x),
+        on, cuda_mma_args.CONV_WGRAD_MMA_ARGS, _unit(x), type=mma_type(on, x),
         shared_limit=on.shared_limit, **fields,
     )  # fmt: skip
     call.map("gy", gy)
@@ -367,7 +381,8 @@ def reduce_conv_mma_fields(
     """The record of the fused branch, alone or within a module's."""
     reduce, last = spec.stages
     assert isinstance(reduce, ConvSpec) and isinstance(last, ConvSpec)
-    on, more = call.on, {"Cr": reduce.K, "K": last.K, "type": storage_of(x)}
+    on = call.on
+    more = {"Cr": reduce.K, "K": last.K, "type": mma_type(on, x)}
     limits = {"shared_limit": on.shared_limit, "multiprocessors": on.multiprocessors}
     for name, value in {**extents(reduce.x_shape), **window(last), **more, **limits}.items():
         into[name] = value

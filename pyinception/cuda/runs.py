@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from pyinception.backend import BackendError
+from pyinception.backend import BackendError, dtype_of
 from pyinception.cuda import records, records_separable
 from pyinception.cuda.executor import Declined, Dry, Emulated, Runtime
 from pyinception.cuda.records import STORAGES, Panel
@@ -241,11 +241,17 @@ def _row_run(algorithm: str, key: Key, start: Callable[[tuple[Any, ...]], Any]) 
 
 
 def why_not(
-    algorithm: str, key: Key, spec: Any, dtype: str, device: tuple[int, int] | None = None
+    algorithm: str,
+    key: Key,
+    spec: Any,
+    dtype: str,
+    device: tuple[int, int] | None = None,
+    sm: int = 80,
 ) -> str | None:
     """Why a plan declines ``spec`` with dense maps of ``dtype``; None where none does.
 
-    ``device``: the `limits` of the one that is to run it; None asks for one like sm_80.
+    ``device``, ``sm``: `limits` and `capability` of the one that is to run it; None asks for one
+    like sm_80.
     """
     if dtype not in STORAGES:
         return f"needs {', '.join(STORAGES)}, not {dtype}"
@@ -254,7 +260,7 @@ def why_not(
     if algorithm == "tf32" and dtype != "float32":
         return f"needs float32, not {dtype}"
     try:
-        RUNS[algorithm][key](Dry(device), spec, *operands(key, spec, dtype))
+        RUNS[algorithm][key](Dry(device, sm), spec, *operands(key, spec, dtype))
     except Declined as declined:
         return str(declined)
     return None
@@ -268,7 +274,7 @@ def operands(key: Key, spec: Any, dtype: str) -> tuple[Any, ...]:
         return np.broadcast_to(np.zeros((), kind), shape)
 
     def maps(*shapes: tuple[int, ...]) -> list[np.ndarray]:
-        return [array(*shape, kind=_dtype(dtype)) for shape in shapes]
+        return [array(*shape, kind=dtype_of(dtype)) for shape in shapes]
 
     if isinstance(spec, (ConvSpec, DepthwiseConvSpec)):
         x, w, y = maps(spec.x_shape, spec.w_shape, spec.y_shape)
@@ -319,12 +325,3 @@ def operands(key: Key, spec: Any, dtype: str) -> tuple[Any, ...]:
     assert isinstance(spec, DropoutSpec)
     (x,) = maps(spec.shape)
     return x, x, 0, 0, 0, 0
-
-
-def _dtype(name: str) -> Any:
-    """The NumPy dtype of a storage's name; bfloat16 is ml_dtypes', imported where it is met."""
-    if name != "bfloat16":
-        return np.dtype(name)
-    from ml_dtypes import bfloat16
-
-    return np.dtype(bfloat16)

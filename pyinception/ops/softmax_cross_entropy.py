@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pyinception import workspace
-from pyinception.dispatch import Array, check, launch, wide
+from pyinception.dispatch import Array, beside, check, launch, wide
 from pyinception.op import Op
 from pyinception.spec import SoftmaxCrossEntropySpec
 
@@ -40,13 +40,15 @@ class SoftmaxCrossEntropy(Op):
         check("cross_entropy", "logits", logits, "N K")
         n, k = logits.shape
         self.spec = SoftmaxCrossEntropySpec(n, k, "cross_entropy")
-        labels = check_labels("cross_entropy", self.labels, n, k)
+        # Labels come from the data, in host memory, and follow the logits.
+        labels = beside(check_labels("cross_entropy", self.labels, n, k), logits)
         loss = workspace.empty((self.spec.N,), logits, wide(logits))
         probs = workspace.empty(tuple(logits.shape), logits, wide(logits))
         launch("softmax_cross_entropy", "fprop", self.spec, logits, labels, loss, probs)
         if self.smoothing:  # the kernel's loss, moved from the label's logit towards their mean
-            chosen = logits[workspace.arange(n, logits), labels]
-            loss += loss.dtype.type(self.smoothing) * (chosen - logits.mean(axis=1))
+            rows = logits.astype(loss.dtype)
+            chosen = rows[workspace.arange(n, rows), labels]
+            loss += loss.dtype.type(self.smoothing) * (chosen - rows.mean(axis=1))
         self.probabilities = probs
         if self.recording:
             self.saved = (probs, labels, logits.dtype)
@@ -59,6 +61,8 @@ class SoftmaxCrossEntropy(Op):
         if self.smoothing:
             n, k = probs.shape
             share = gy * gy.dtype.type(self.smoothing)
-            glogits[workspace.arange(n, gy), labels] += share
-            glogits -= (share / gy.dtype.type(k))[:, None]
+            rows = glogits.astype(gy.dtype)  # sums in the precision of the loss
+            rows[workspace.arange(n, gy), labels] += share
+            rows -= (share / gy.dtype.type(k))[:, None]
+            glogits[...] = rows.astype(dtype)
         return glogits

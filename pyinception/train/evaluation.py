@@ -149,9 +149,10 @@ def evaluate(
                 report.line(f"left out: {text}")
             if not len(batch.labels):
                 continue
-            logits = net(batch.images)
-            predictions[batch.indices] = np.argmax(logits.data, axis=1)
-            hits += _among_five(logits.data, batch.labels)
+            logits = net(networks.placed(net, batch.images))
+            scores = networks.scores_of(logits)
+            predictions[batch.indices] = np.argmax(scores, axis=1)
+            hits += _among_five(scores, batch.labels)
             net_sum += losses.cross_entropy(logits, batch.labels).item() * len(batch.labels)
             report.advance(len(batch.labels))
     finally:
@@ -258,7 +259,8 @@ def predict(
         images = 1 - images
     augment = trained.recipe.augment().without_chance()
     images = augment(images, np.arange(len(images)), seed=0, epoch=0)
-    odds = softmax(trained.net(images).data)
+    logits = trained.net(networks.placed(trained.net, images))
+    odds = softmax(networks.scores_of(logits))
     results = []
     for path, row in zip(paths, odds, strict=True):
         order = np.argsort(-row, kind="stable")

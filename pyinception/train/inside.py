@@ -13,20 +13,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pyinception.backend import Array
+from pyinception.backend import Array, to_host
 from pyinception.dispatch import Plan
 from pyinception.layers import ConvBatchNorm
 from pyinception.module import Module
 from pyinception.tensor import Parameter, Tensor, no_grad
-from pyinception.train.networks import branches
+from pyinception.train.networks import branches, placed
 
 Floats = NDArray[np.floating[Any]]
 
 
 def norm(array: Array) -> float:
     """sqrt(sum a^2); not through BLAS, whose order of sums depends on the number of threads."""
-    axes = list(range(array.ndim))
-    return sqrt(float(np.einsum(array, axes, array, axes, [])))
+    values = to_host(array).astype(np.float32, copy=False)
+    axes = list(range(values.ndim))
+    return sqrt(float(np.einsum(values, axes, values, axes, [])))
 
 
 def rms(array: Array) -> float:
@@ -38,7 +39,8 @@ def dead(y: Array) -> float:
     """The share of channels that are positive nowhere in y (N, P, Q, K) or (N, K)."""
     if not y.size:
         return 0.0
-    return float(np.mean(~(y.max(axis=tuple(range(y.ndim - 1))) > 0)))
+    values = to_host(y)
+    return float(np.mean(~(values.max(axis=tuple(range(y.ndim - 1))) > 0)))
 
 
 def layers(net: Module) -> dict[int, str]:
@@ -120,13 +122,13 @@ def outputs_of(net: Module, images: Floats, names: Iterable[str]) -> dict[str, F
     found: dict[str, Floats] = {}
 
     def keep(name: str, y: Tensor) -> None:
-        found[name] = y.data.copy()
+        found[name] = to_host(y.data).astype(np.float32)
 
     training = net.training
     net.eval()
     try:
         with listening(net, names, keep), no_grad():
-            net(images)
+            net(placed(net, images))
     finally:
         net.train(training)
     return found
@@ -136,5 +138,5 @@ def first_filters(net: Module) -> Floats | None:
     """The first convolution's weights larger than 1x1, (K, R, S, C), or None."""
     for parameter in net.parameters():
         if len(parameter.shape) == 4 and parameter.shape[1] * parameter.shape[2] > 1:
-            return np.asarray(parameter.data)
+            return np.asarray(to_host(parameter.values))
     return None

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from pyinception import checkpoint, data
+from pyinception.backend import to_host
 from pyinception.module import Module
 from pyinception.train.recipe import Recipe
 from pyinception.train.run_folder import RunError, RunFolder
@@ -94,5 +95,5 @@ def weights_sha256(net: Module) -> str:
     digest = hashlib.sha256()
     for name, array in sorted(net.state_dict().items()):
         digest.update(name.encode() + b"\0")
-        digest.update(np.ascontiguousarray(array).tobytes())
+        digest.update(np.ascontiguousarray(to_host(array)).tobytes())
     return digest.hexdigest()

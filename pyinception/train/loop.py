@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyinception import data, losses, rng
+from pyinception.cuda import machine
 from pyinception.data.dataset import require
 from pyinception.module import Module
 from pyinception.tensor import Tensor, no_grad
@@ -135,6 +136,7 @@ def train(
         check_sets(recipe, sets, workers)
         shape = recipe.augment().shape(sets[0].shape)
         net = networks.build(recipe.model, len(sets[0].classes), shape, recipe.seed, aux=recipe.aux)
+        networks.store(net, recipe.precision)
         update = Update(recipe, net, data.steps_per_epoch(len(sets[0]), recipe.batch_size))
         state = State()
         if not resume:
@@ -222,12 +224,13 @@ def _epoch(job: Job, checkpoint_steps: int, stop: Stop, report: Reporter) -> Non
                 "images_per_second": round(count / seconds, 2),
                 "roofline": watch.roofline(count, seconds),
                 "data_share": round(waited / seconds, 4),
+                **_scale(update),
             }
             run.add_metrics(line)
             seen = watch.line(waited)
             if seen is not None:
                 run.add_metrics({"kind": "watch", **where, **seen})
-            report.advance(count, _note(line, state))
+            report.advance(count, _note(line, state) + _scale_note(update) + _memory_note(net))
             if stop.signal:
                 break
             due = checkpoint_steps and state.batch % checkpoint_steps == 0
@@ -266,9 +269,11 @@ def _epoch(job: Job, checkpoint_steps: int, stop: Stop, report: Reporter) -> Non
         "roofline": watch.roofline(state.seen, state.seconds),
         "seconds": round(state.seconds, 3),
         "data_share": round(state.waited / state.seconds, 4) if state.seconds else 0.0,
+        **_scale(update),
+        **(machine.memory(next(net.parameters()).data) or {}),
     }
     run.add_metrics(line)
-    report.line(epoch_line(line, recipe.epochs))
+    report.line(epoch_line(line, recipe.epochs) + _scale_note(update))
     better = scores.accuracy > state.best
     state.__dict__.update(asdict(State(epoch=epoch + 1, best=max(state.best, scores.accuracy))))
     if better:
@@ -277,6 +282,29 @@ def _epoch(job: Job, checkpoint_steps: int, stop: Stop, report: Reporter) -> Non
     draw_curves(run.path / "curves.png", run.metrics(), run.read_json("baselines.json") or [])
     draw_filters(run.path / "filters.png", net)
     draw_features(run.path / "features.png", net, _example(job.sets[1], recipe))
+
+
+def _scale(update: Update) -> dict[str, float]:
+    """What the metrics of training in 16 bits have beside the others."""
+    scale = update.scale
+    return {} if scale is None else {"loss_scale": scale.scale, "overflows": scale.overflows}
+
+
+def _scale_note(update: Update) -> str:
+    scale = update.scale
+    if scale is None or not scale.interval:
+        return ""
+    return f"  scale {scale.scale:g}, {scale.overflows} overflows"
+
+
+def _memory_note(net: Module) -> str:
+    """What the device has, where the weights lie on one."""
+    found = machine.memory(next(net.parameters()).data)
+    if found is None:
+        return ""
+    used = (found["device_bytes"] - found["free_bytes"]) / 2**30
+    held = found["pool_bytes"] / 2**30
+    return f"  GPU {used:.1f} of {found['device_bytes'] / 2**30:.0f} GiB, {held:.1f} ours"
 
 
 def _example(dataset: data.Dataset, recipe: Recipe) -> NDArray[np.float32]:
@@ -306,7 +334,7 @@ def step(
     """One update; returns the batch's mean loss before it, the number of right answers, and the
     mean loss of every head where there are several."""
     with rng.at(recipe.seed, update.iteration):
-        outputs = net(batch.images)
+        outputs = net(networks.placed(net, batch.images))
         loss = losses.cross_entropy(
             outputs,
             batch.labels,
@@ -317,10 +345,10 @@ def step(
         if not math.isfinite(value):
             text = f"loss is {value} at step {update.iteration}: try a lower --lr"
             raise TrainingError(f"train: {text}; the last checkpoint is from before")
-        loss.backward()
+        update.backward(loss)
         update.step()
     parts = (outputs,) if isinstance(outputs, Tensor) else outputs
-    right = int(np.sum(np.argmax(parts[0].data, axis=1) == batch.labels))
+    right = int(np.sum(np.argmax(networks.scores_of(parts[0]), axis=1) == batch.labels))
     if len(parts) == 1:
         return value, right, []
     with no_grad():

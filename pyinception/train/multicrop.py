@@ -19,6 +19,7 @@ from pyinception import checkpoint, convert, data
 from pyinception.data.crops import COUNTS, cut
 from pyinception.module import Module
 from pyinception.tensor import no_grad
+from pyinception.train import networks
 from pyinception.train.evaluation import LUMA, Evaluation, load_trained, softmax
 from pyinception.train.progress import Reporter, Silent
 from pyinception.train.recipe import Recipe
@@ -85,8 +86,9 @@ def class_probabilities(
         parts = []
         for first in range(0, len(images), CHUNK):
             with no_grad():
-                logits = member.net(member.prepare(images[first : first + CHUNK]))
-            parts.append(softmax(logits.data))
+                batch = member.prepare(images[first : first + CHUNK])
+                logits = member.net(networks.placed(member.net, batch))
+            parts.append(softmax(networks.scores_of(logits)))
         p = np.concatenate(parts).reshape(len(pixels), count, -1).mean(axis=1)
         total = p if total is None else total + p
     assert total is not None

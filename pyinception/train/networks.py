@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from pyinception import init, models
+from pyinception import config, init, models
+from pyinception.backend import Array, BackendError, beside, to_host
 from pyinception.layers import (
     AvgPool2d,
     BatchNorm,
@@ -23,6 +25,7 @@ from pyinception.layers import (
 from pyinception.models.rows import Mixed, Network, batch_norm_unit
 from pyinception.models.small_inception import SmallModule
 from pyinception.module import Module
+from pyinception.precision import PRECISIONS
 from pyinception.tensor import Tensor, no_grad
 from pyinception.train.recipe import RecipeError
 
@@ -74,6 +77,8 @@ def build(
 ) -> Module:
     """The initialised network ``name`` for images of ``shape`` (H, W, C).
 
+    With backend "cuda" in force its weights are in CUDA memory.
+
     Parameters
     ----------
     name : one of `MODELS`, or a table of rows as `read_rows` takes it.
@@ -101,8 +106,39 @@ def build(
     heads = "aux" in inspect.signature(MODELS[name]).parameters
     options = {"aux": aux} if heads else {}
     net = MODELS[name](num_classes, in_channels=channels, seed=seed, **options)
-    _probe(name, net, shape, heads and aux)
-    return net
+    chosen = config.get("backend")
+    with config.using(backend="auto" if chosen in ("cuda", "emulated") else chosen):
+        _probe(name, net, shape, heads and aux)  # extents are the same on every backend
+    return net.to("cuda") if chosen == "cuda" else net
+
+
+def placed(net: Module, images: NDArray[np.float32]) -> Array:
+    """``images`` in the memory of the network's filters and as they are stored."""
+    first = next(net.parameters()).data
+    return beside(images.astype(first.dtype, copy=False), first)
+
+
+def scores_of(outputs: Tensor | Sequence[Tensor]) -> NDArray[np.float32]:
+    """The logits (N, K) of a network's outputs, in host memory and float32."""
+    logits = outputs if isinstance(outputs, Tensor) else outputs[0]
+    scores: NDArray[np.float32] = to_host(logits.data).astype(np.float32, copy=False)
+    return scores
+
+
+def store(net: Module, precision: str) -> None:
+    """Store the network's filters as ``precision`` has it.
+
+    Raises
+    ------
+    BackendError
+        For 16 bits on a backend that computes in float32 only.
+    """
+    name = config.get("backend")
+    if precision != "fp32" and name not in ("cuda", "emulated"):
+        text = f'precision {precision} with backend "{name}", expected "cuda" or "emulated"'
+        raise BackendError(f"train: {text}: the kernels of the CPU compute in float32")
+    if precision != "fp32":
+        net.store_as(PRECISIONS[precision])
 
 
 def is_table(model: str) -> bool:

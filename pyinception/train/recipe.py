@@ -25,6 +25,7 @@ from pyinception.data.augment import INTERPOLATIONS
 from pyinception.data.dataset import require
 from pyinception.data.find import find
 from pyinception.data.pictures import BAD
+from pyinception.precision import PRECISIONS
 
 OPTIMIZERS = ("sgd", "nesterov", "rmsprop", "rmsprop_torch")
 AVERAGES = ("none", "ema", "tail")
@@ -128,6 +129,11 @@ class Recipe:
     mean: tuple[float, ...] = _entry((), "subtract this from the channels of pixels in [0, 1]")
     scale: float = _entry(1.0, "factor on the pixels after that")
     standardise: bool = _entry(True, "normalise each image to mean 0 and deviation 1")
+    precision: str = _entry(
+        "fp32",
+        "how filters and maps are stored: fp32, bf16 or fp16 (with a dynamic loss scale); 16 bits "
+        'need backend "cuda" or "emulated"',
+    )
     seed: int = _entry(0, "of weights, order, augmentation and dropout")
 
     def __post_init__(self) -> None:
@@ -174,6 +180,7 @@ class Recipe:
             "bad_images": BAD,
             "optimizer": OPTIMIZERS,
             "average": AVERAGES,
+            "precision": tuple(PRECISIONS),
             "interpolation": INTERPOLATIONS,
         }
         for name, choices in words.items():

@@ -11,7 +11,7 @@ One line of metrics.jsonl ("kind": "watch") holds
     layers    name -> gradient, weight   norms, before clipping and update
                       dead               share of the channels behind the ReLU positive nowhere
     branches  module -> branch -> root mean square of its output
-    clock     seconds of the step: data, update, rest, and kernels by op and direction;
+    clock     seconds of the step: data, update, rest, and kernels by op and direction (on the CPU);
               flops and peak_gflops, where a peak could be measured
 """
 
@@ -84,6 +84,8 @@ class Watch:
         self._flops_per_image = 0.0
         self._names = inside.layers(net)
         self._weights = list(inside.weights(net))
+        # A launch on a GPU returns before the kernel has run: its seconds would mean nothing.
+        self._clocked = all(backend.memory_of(p.data) == "host" for p in net.parameters())
         self._modules = {name: dict(rows) for name, rows in inside.branches_of(net).items()}
         self._due = False
 
@@ -116,12 +118,13 @@ class Watch:
             update.before = None
         ended = time.perf_counter()
         self._seconds = ended - begun - self._own
-        self._update_seconds = ended - self._updating
+        self._update_seconds = ended - self._updating if self._updating else 0.0
         self._flops_per_image = 2 * self._macs / images
 
     def ran(self, plan: Plan, arguments: tuple[Any, ...], begun: float, ended: float) -> None:
         """A kernel ran."""
-        self._kernels[f"{plan.op} {plan.direction}"] += ended - begun
+        if self._clocked:
+            self._kernels[f"{plan.op} {plan.direction}"] += ended - begun
         self._macs += plan.spec.macs * _PRODUCTS.get(plan.direction, 1)
         if self._due:
             for weight, y in inside.rectified(plan, arguments):
@@ -144,7 +147,7 @@ class Watch:
             if weight.grad is not None:
                 found = self._layers[name]
                 found["gradient"] = _short(inside.norm(weight.grad))
-                found["weight"] = _short(inside.norm(weight.data))
+                found["weight"] = _short(inside.norm(weight.values))
         self._updating = time.perf_counter()
         self._own += self._updating - begun
 
