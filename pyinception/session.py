@@ -1,7 +1,8 @@
 """Inference: a module traced once for one input shape into a flat list of calls.
 
-Activations share one arena by planned lifetimes. With the compiled core, weights are packed once
-and the calls become one list of launches, run by one call; otherwise the noted rows are replayed.
+Activations share one arena by planned lifetimes. On the CPU weights are packed once and the calls
+become one list of launches, run by one call; on CUDA the list is captured into a graph; emulated it
+is the same list. Where a call is none of these the noted rows are replayed.
 """
 
 from bisect import bisect_right
@@ -12,8 +13,11 @@ from typing import Any
 import numpy as np
 
 from pyinception import config, workspace
-from pyinception.backend import Array, core
+from pyinception.backend import Array, BackendError, array_module, core, memory_of
 from pyinception.border import Border
+from pyinception.cuda import launches as cuda
+from pyinception.cuda.executor import dense
+from pyinception.cuda.launches import address_of
 from pyinception.dispatch import Plan, check
 from pyinception.module import Module
 from pyinception.prepack import Packed, prepack
@@ -52,7 +56,7 @@ def specs(net: Module, input_shape: tuple[int, ...]) -> list[tuple[str, str, Spe
     >>> sum(spec.macs for _, _, spec in specs(googlenet(), (1, 224, 224, 3)))
     1582671872
     """
-    x = np.empty(input_shape, next(net.parameters()).dtype)
+    x = workspace.empty(input_shape, next(net.parameters()).data)
     _, noted = trace(net, x)
     plans = (plan for plan, _ in noted.calls if isinstance(plan, Plan))
     return [(plan.op, plan.direction, plan.spec) for plan in plans]
@@ -66,9 +70,21 @@ class Session:
     net : any module; it is traced in evaluation mode and keeps its own mode.
     input_shape : (N, H, W, C) or (N, C).
     backend, algorithm : as in `config`, fixed when the session is made.
+    dependent_launch : on CUDA, let a kernel be set up while the one before it still runs
+        (programmatic dependent launch, sm_90 and later).
+
+    Attributes
+    ----------
+    captured : whether a call replays a CUDA graph; ``not_captured`` is the reason where it does
+        not, else None.
 
     Notes
     -----
+    Where the weights lie the session runs: on CUDA on the device of the weights, and each call on
+    CuPy's current stream then (``with stream: session(x)``), without waiting. It owns input buffer,
+    activations and workspace, so ``x`` is copied into place and one call must end before the next
+    begins on another stream.
+
     The session sees later changes of the weights: live arrays are read directly, packed ones are
     packed again when a parameter's version has changed. Folding batch norms is left to the caller.
     One session serves one thread at a time.
@@ -80,8 +96,11 @@ class Session:
         input_shape: tuple[int, ...],
         backend: str | None = None,
         algorithm: str | None = None,
+        *,
+        dependent_launch: bool = False,
     ) -> None:
         self.net, self.input_shape = net, tuple(input_shape)
+        self.dependent_launch = dependent_launch
         self.switches = {
             "backend": config.get("backend", backend),
             "algorithm": config.get("algorithm", algorithm),
@@ -90,7 +109,15 @@ class Session:
         if len(self.input_shape) not in _AXES:
             text = f"input_shape is {self.input_shape}, expected (N, H, W, C) or (N, C)"
             raise ValueError(f"Session: {text}")
-        self._build(self._group())
+        self._on = self._memory()
+        self._build(self._group() if self._on is None else self.input_shape[0])
+
+    def _memory(self) -> cuda.Memory | None:
+        """Where the session's arrays are to lie; None for the host."""
+        first = next((p.data for p in self.net.parameters()), None)
+        if first is not None and memory_of(first) == "cuda":
+            return cuda.Runtime(first)
+        return cuda.Emulated() if self.switches["backend"] == "emulated" else None
 
     def _group(self) -> int:
         """The largest divisor of the batch whose activations fit `GROUP_BYTES`."""
@@ -113,25 +140,47 @@ class Session:
         self.group = group
         dtype = self._dtype()
         shape = (group, *self.input_shape[1:])
-        self._x = workspace.aligned(int(np.prod(shape)) * dtype.itemsize).view(dtype).reshape(shape)
+        self._on = self._memory()  # weights may have been moved since
+        self._x = self._view(self._bytes(int(np.prod(shape)) * dtype.itemsize), 0, shape, dtype)
+        self._home = _device_of(self._x)
         with config.using(**self.switches):
             result, noted = trace(self.net, self._x)
             if not isinstance(result, Tensor):
                 raise TypeError(f"Session: net gives a {type(result).__name__}, expected a Tensor")
             calls = self._plan_memory(noted, result.data)
             self._packed: list[tuple[Array, Packed]] = []
-            self._calls = [(call, self._pack(call, arguments)) for call, arguments in calls]
-            self._launches = self._record() if self._all_on_core() else None
+            self._settled: dict[int, tuple[Array, Array]] = {}  # id -> a weight, where kernels read
+            self._launches: Any = None
+            self.captured, self.not_captured = False, self._why_not_captured(calls)
+            if self._on is not None:
+                self._calls = calls
+                if self._all_on(calls, "cuda", "emulated"):
+                    self._note()
+            else:
+                self._calls = [(call, self._pack(call, arguments)) for call, arguments in calls]
+                self._launches = self._record() if self._all_on(calls, "cpu") else None
         self._seen = self._versions()
+
+    def _bytes(self, count: int) -> Array:
+        return workspace.aligned(count) if self._on is None else self._on.empty(count)
+
+    def _view(
+        self, memory: Array, offset: int, shape: tuple[int, ...], dtype: Any, strides: Any = None
+    ) -> Array:
+        if strides is None:
+            strides = tuple(np.dtype(dtype).itemsize * stride for stride in dense(shape))
+        if self._on is None:
+            return np.ndarray(shape, dtype, memory, offset, strides)
+        return self._on.view(memory, offset, shape, dtype, strides)
 
     def _plan_memory(self, noted: workspace.Recording, result: Array) -> list[_Call]:
         """Move every activation into one arena; afterwards the traced arrays may go."""
-        blocks = sorted(noted.arrays, key=_address)
-        starts = [_address(block) for block in blocks]
+        blocks = sorted(noted.arrays, key=address_of)
+        starts = [address_of(block) for block in blocks]
 
         def block_of(array: Array) -> int | None:
-            place = bisect_right(starts, _address(array)) - 1
-            inside = place >= 0 and _address(array) < starts[place] + max(blocks[place].nbytes, 1)
+            place = bisect_right(starts, address_of(array)) - 1
+            inside = place >= 0 and address_of(array) < starts[place] + max(blocks[place].nbytes, 1)
             return place if inside else None
 
         lives: dict[int, tuple[int, int]] = {}
@@ -147,24 +196,52 @@ class Session:
         sizes = [blocks[place].nbytes for place in used]
         offsets, self.arena_bytes = workspace.plan_lifetimes(sizes, [lives[p] for p in used])
         self.unplanned_bytes = sum(sizes)
-        arena = workspace.aligned(self.arena_bytes)
+        arena = self._arena = self._bytes(self.arena_bytes)
         moved = dict(zip(used, offsets, strict=True))
 
         def move(value: Any) -> Any:
             if isinstance(value, tuple):
                 return tuple(move(part) for part in value)
-            place = block_of(value) if isinstance(value, np.ndarray) else None
+            place = block_of(value) if _is_array(value) else None
             if place is None:
                 return value
-            offset = moved[place] + _address(value) - starts[place]
-            return np.ndarray(value.shape, value.dtype, arena, offset, value.strides)
+            offset = moved[place] + address_of(value) - starts[place]
+            return self._view(arena, offset, value.shape, value.dtype, value.strides)
 
         self._y = move(result)
         return [(call, move(arguments)) for call, arguments in noted.calls]
 
-    def _all_on_core(self) -> bool:
-        calls = [call for call, _ in self._calls]
-        return bool(calls) and all(isinstance(c, Plan) and c.row.backend == "cpu" for c in calls)
+    @staticmethod
+    def _all_on(calls: list[_Call], *backends: str) -> bool:
+        plans = [call for call, _ in calls]
+        return bool(plans) and all(isinstance(c, Plan) and c.row.backend in backends for c in plans)
+
+    def _why_not_captured(self, calls: list[_Call]) -> str | None:
+        if not isinstance(self._on, cuda.Runtime):
+            return "the weights are in host memory"
+        if not self._all_on(calls, "cuda"):
+            return "a step of the network is done by the array library itself"
+        return None
+
+    def _note(self) -> None:
+        """Every call's launches as one list, over operands that stay where they are."""
+        assert self._on is not None
+        calls = [(plan, self._settle(arguments)) for plan, arguments in self._calls]
+        self._launches, self._scratch = cuda.note_all(calls, self._on)
+        if self.not_captured is None:
+            self._launches.capture(self.dependent_launch)
+            self.captured = True
+
+    def _settle(self, value: Any) -> Any:
+        """Arguments with every weight where kernels can read it."""
+        if isinstance(value, tuple):
+            return tuple(self._settle(part) for part in value)
+        if not _is_array(value) or self._owns(value):
+            return value
+        if id(value) not in self._settled:
+            assert self._on is not None
+            self._settled[id(value)] = value, self._on.settled(value)
+        return self._settled[id(value)][1]
 
     def _record(self) -> Any:
         """Append every launch to one list of the core."""
@@ -197,6 +274,12 @@ class Session:
                 parts[site[0]] = packed
         return tuple(parts)
 
+    def _owns(self, array: Array) -> bool:
+        """Whether an array is the input buffer or lies in the arena."""
+        at = address_of(array)
+        places = ((address_of(memory), memory.nbytes) for memory in (self._x, self._arena))
+        return any(start <= at < start + count for start, count in places)
+
     def _versions(self) -> tuple[list[int], list[int]]:
         parts: list[Any] = [
             *self.net.parameters(),
@@ -214,6 +297,9 @@ class Session:
             return
         for weights, packed in self._packed:
             prepack(weights, packed.format, out=packed.data)
+        for weights, settled in self._settled.values():
+            if settled is not weights:
+                settled[...] = weights
         self._seen = now
 
     def __call__(self, x: Any, *, layout: str | None = None) -> Any:
@@ -226,7 +312,10 @@ class Session:
         given = border.take("x", x)
         check("Session", "x", given, _AXES[len(self.input_shape)], self.input_shape, like=self._x)
         self._refresh()
-        y = np.empty((given.shape[0], *self._y.shape[1:]), self._y.dtype)
+        if _device_of(given) != self._home:
+            text = f"x is on CUDA device {_device_of(given)}, expected {self._home}"
+            raise BackendError(f"Session: {text}, where the session was made")
+        y = workspace.empty((given.shape[0], *self._y.shape[1:]), given, self._y.dtype)
         for first in range(0, given.shape[0], max(self.group, 1)):
             self._x[...] = given[first : first + self.group]
             self._run()
@@ -255,7 +344,12 @@ class Session:
 
     def _run(self) -> None:
         if self._launches is not None:
-            self._launches.run(config.get("threads"))
+            if self._on is None:
+                self._launches.run(config.get("threads"))
+            elif self.captured:
+                self._launches.replay(_stream_of(self._x))
+            else:
+                self._launches.run(0)
             return
         for call, arguments in self._calls:
             if isinstance(call, Plan):
@@ -268,13 +362,23 @@ def _walk(launches: Any) -> None:
     launches.run(config.get("threads"))
 
 
-def _address(array: Array) -> int:
-    return int(array.__array_interface__["data"][0])
+def _is_array(value: Any) -> bool:
+    return isinstance(value, np.ndarray) or hasattr(value, "__cuda_array_interface__")
+
+
+def _device_of(array: Array) -> int | None:
+    """The number of its CUDA device; None in host memory."""
+    return None if isinstance(array, np.ndarray) else int(array.device.id)
+
+
+def _stream_of(array: Array) -> int:
+    """The stream that the array's library works on now."""
+    return int(array_module(array).cuda.get_current_stream().ptr)
 
 
 def _arrays(value: Any) -> Iterator[Array]:
     if isinstance(value, tuple):
         for part in value:
             yield from _arrays(part)
-    elif isinstance(value, np.ndarray):
+    elif _is_array(value):
         yield value

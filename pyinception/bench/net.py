@@ -58,8 +58,7 @@ class Net:
         self.expected = logits_float64(net, x[:MOST_CHECKED])
 
     def _open(self, algorithm: str | None) -> None:
-        how = {"backend": "cpu", "algorithm": algorithm}
-        self.session = session.Session(self.net, self.x.shape, **how)
+        self.session = session.Session(self.net, self.x.shape, "cpu", algorithm)
         self.call()
 
     def call(self) -> None:
