@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from pyinception import backend, config, dispatch, workspace
+from pyinception.cuda import machine
 from pyinception.prepack import Format, packs
 from pyinception.spec import BranchSpec, ConvSpec, InceptionSpec, Spec
 from pyinception.table import ROWS
@@ -203,6 +204,7 @@ class Report(dict[str, Any]):
         if self["core"]:
             levels = ", ".join(self["core"]["levels"])
             lines.append(f"  CPU level {self['core']['host_level']}, usable: {levels}")
+        lines += _cuda_lines(self["cuda"])
         for name, (value, origin) in self["switches"].items():
             lines.append(f"  switch {name:<10} {value!r} ({origin})")
         for name, missing in self["extras"].items():
@@ -211,13 +213,35 @@ class Report(dict[str, Any]):
         return "\n".join(lines)
 
 
+def _cuda_lines(cuda: dict[str, Any]) -> list[str]:
+    driver, toolkit = cuda["driver"], cuda["toolkit"]
+    lines = [f"  CUDA driver: {driver}"]
+    if isinstance(driver, dict):
+        own = f", driver {driver['version']}" if driver["version"] else ""
+        lines = [f"  CUDA driver: up to CUDA {driver['cuda']}{own}"]
+        lines += [
+            f"    device {i}: {d['name']}, sm_{d['sm']}, {d['multiprocessors']} multiprocessors, "
+            f"{d['memory_mib']} MiB"
+            for i, d in enumerate(driver["devices"])
+        ]
+    nvcc = f"{toolkit['release']} ({toolkit['nvcc']})" if toolkit else "none (no nvcc)"
+    lines.append(f"  CUDA toolkit: {nvcc}")
+    built = ", ".join(cuda["architectures"]) or "none: this library was built without them"
+    lines.append(f"  CUDA kernels for: {built}")
+    for name, places in cuda["libraries"].items():
+        lines.append(f"  lib{name}: {'; '.join(places) or 'not found'}")
+    lines.append(f"  CuPy: {', '.join(cuda['cupy']) or 'not installed'}")
+    return lines + [f"  PROBLEM: {text}" for text in cuda["problems"]]
+
+
 def doctor() -> Report:
     """What works here and why not: versions, backends, CPU levels, switches, extras.
 
     Returns
     -------
     A dictionary of plain data (JSON holds it): ``version python numpy machine cores backends core
-    switches extras``; a backend maps to None where it works, else to cause and remedy.
+    cuda switches extras``; a backend maps to None where it works, else to cause and remedy;
+    ``cuda`` is what `cuda.machine.look` found.
     """
     from pyinception import __version__
 
@@ -240,6 +264,7 @@ def doctor() -> Report:
         cores=len(os.sched_getaffinity(0)),
         backends=backends,
         core=core,
+        cuda=machine.look(),
         switches=switches,
         extras=missing,
     )
