@@ -121,6 +121,8 @@ class Report:
         """Aligned text: a line a shape, what surrounds the times, a summary, the environment."""
         if self.kind == "compare":
             tables = [_compared(self)]
+        elif self.kind == "quick":
+            tables = [_quick(self)]
         elif self.kind == "own":
             tables = [_side_by_side(self)]
         else:
@@ -174,6 +176,17 @@ def _measured(report: Report) -> tuple[list[str], list[list[str]]]:
             line += [number(cell.get("ratio"))]
         lines.append([*line, row["kernel"]])
     return [*heads, "kernel"], lines
+
+
+def _quick(report: Report) -> tuple[list[str], list[list[str]]]:
+    heads = ["name", "column", "us", "p20-p80", "GFLOP/s", "error"]
+    lines = []
+    for row in report.rows:
+        for name, cell in row["columns"].items():
+            spread = f"{number(cell.get('p20_us'))}-{number(cell.get('p80_us'))}"
+            numbers = [_time(cell), spread, number(cell.get("gflops")), _error(cell)]
+            lines.append([row["name"], name, *numbers])
+    return heads, lines
 
 
 def _around(report: Report) -> tuple[list[str], list[list[str]]]:
@@ -249,7 +262,7 @@ def _summary(report: Report) -> list[str]:
     if report.kind == "compare":
         verdicts = [row["verdict"] for row in report.rows]
         return [", ".join(f"{verdicts.count(v)} {v}" for v in sorted(set(verdicts)))]
-    if report.kind == "own":
+    if report.kind in ("own", "quick"):
         cells = [(row["name"], *item) for row in report.rows for item in row["columns"].items()]
         return [f"{row}, {name}: {c['failed']}" for row, name, c in cells if "failed" in c]
     lines = [f"{place} gave a wrong result: no time shown" for place in report.failed]

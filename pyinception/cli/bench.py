@@ -41,6 +41,28 @@ Kernel = Annotated[
 Where = Annotated[str, typer.Option(help="With --kernel: auto, cuda or emulated.")]
 
 
+@app.callback(invoke_without_command=True)
+def quick(
+    context: typer.Context,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Net and three modules within a minute, no verb.")
+    ] = False,
+    backend: Annotated[str, typer.Option(help="With --quick: auto, cuda, cpu, emulated.")] = "auto",
+    save: Save = None,
+    json: AsJson = False,
+) -> None:
+    """Time kernels, error beside the time; slower rows stay."""
+    if not quick:
+        return
+    if context.invoked_subcommand is not None:
+        raise typer.BadParameter("stands alone, without a verb", param_hint="--quick")
+    import pyinception as pyi
+    from pyinception import bench
+
+    with pyi.using(backend=backend):
+        raise typer.Exit(_finish(bench.run_quick(_progress()), save, json))
+
+
 @app.command("reduce_conv")
 def reduce_conv(
     names: Names = None,
