@@ -1,193 +1,64 @@
-"""Measure the rivals on an NVIDIA GPU: resumable, most valuable rows first, raw JSON after each.
+"""Our kernels and their rivals on an NVIDIA GPU: resumable, best rows first, raw JSON after each.
 
     python benchmarks/gpu_session.py --budget-seconds 540      # run it again to go on
     python benchmarks/gpu_session.py --list                    # what would run, what is done
     python benchmarks/gpu_session.py --dry-run                 # rehearse on the CPU, no GPU needed
 
-First the GPU's answers to every PTX form (golden, a minute), then the rivals: the machine's record,
-bandwidth and launch gap, cuDNN per layer and module, torch eager and compiled; these need no kernel
-of ours. A stage whose library is missing is skipped with the reason.
+First the GPU's answers to every PTX form (golden, a minute), our kernels built and checked against
+the reference, then the machine's record, bandwidth and launch gap, ours and the rivals' times. A
+stage whose library is missing is skipped with the reason.
 A row whose result is wrong shows its error and no time; see docs/gpu_session.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import gpu_probes as probes
-from gpu_device import Cuda, CudaError
+from gpu_device import CudaError
+from gpu_machine import Machine, Stage, Task
 from gpu_store import Store, StoreError
 from gpu_timing import MODULES
 
 FORMS = ("stacked", "inplace", "chain")  # of gpu_modules, named here so that --list stays light
 CASES = ("net", *MODULES)
 PRECISIONS = ("bf16", "tf32", "fp32")
-FP32_STAGES = ("cudnn", "torch_eager")
+FP32_STAGES = ("cudnn", "torch_eager", "ours_module", "fusion")
 RESULTS = Path(__file__).resolve().parent / "results"
 ROOT = RESULTS.parents[1]
-
-
-@dataclass(frozen=True)
-class Stage:
-    """`tier` orders stages within a precision; `guess` is seconds per row before one was timed."""
-
-    name: str
-    tier: int
-    guess: float
-    needs: tuple[str, ...]
-    mode: str | None = None
-    train: bool = False
 
 
 STAGES = {
     stage.name: stage
     for stage in (
-        Stage("golden", -1, 20, ("golden",)),
+        Stage("golden", -4, 20, ("golden",)),
+        Stage("build", -3, 400, ("source",)),
+        Stage("check", -2, 4, ("ours",)),
         Stage("bandwidth", 0, 3, ("cuda",)),
         Stage("launch_gap", 0, 3, ("cuda",)),
+        Stage("sanitizer", 0, 60, ("ours",)),
+        Stage("ours_net", 1, 20, ("ours",)),
+        Stage("ours_module", 1, 4, ("ours",)),
         Stage("cudnn", 1, 10, ("cuda", "cudnn")),
         Stage("torch_eager", 1, 8, ("torch",)),
         Stage("torch_compile", 1, 40, ("torch",), "default"),
+        Stage("ours_train", 2, 30, ("ours",)),
+        Stage("kernelbench", 2, 40, ("ours",)),
+        Stage("fusion", 2, 8, ("ours",)),
         Stage("torch_train_eager", 2, 15, ("torch",), None, True),
         Stage("torch_train_compile", 2, 60, ("torch",), "default", True),
         Stage("torch_max_autotune", 3, 120, ("torch",), "max_autotune"),
         Stage("torch_train_max_autotune", 3, 150, ("torch",), "max_autotune", True),
     )
 }
-
-
-@dataclass
-class Task:
-    """One row to measure."""
-
-    stage: Stage
-    key: str
-    case: dict[str, Any]
-    order: tuple[int, ...]
-
-
-@dataclass
-class Machine:
-    """What is here, looked for once; `reasons` says why something is not."""
-
-    rehearsal: bool
-    cuda: Cuda | None = None
-    cudnn: Any = None
-    rivals: Any = None
-    golden: Any = None  # where the PTX forms run
-    golden_folder: Path | None = None
-    reasons: dict[str, str] = field(default_factory=dict)
-    libraries: dict[str, Any] = field(default_factory=dict)
-
-    def look(self, plans: int) -> None:
-        try:
-            import gpu_rivals  # torch first: it brings the CUDA libraries that it was built with
-
-            self.libraries |= gpu_rivals.versions()
-        except (ImportError, OSError) as error:
-            self.reasons["torch"] = f"torch cannot be imported: {error}"
-        if self.rehearsal:
-            self.reasons["cuda"] = "rehearsal on the CPU"
-        else:
-            try:
-                self.cuda = Cuda()
-            except CudaError as error:
-                self.reasons["cuda"] = str(error)
-        if "torch" not in self.reasons:
-            if not self.rehearsal and self.cuda is None:
-                self.reasons["torch"] = f"torch rows need a GPU: {self.reasons['cuda']}"
-            elif not self.rehearsal and not gpu_rivals.torch.cuda.is_available():
-                self.reasons["torch"] = "this torch sees no GPU (a CPU build, or another CUDA)"
-            else:
-                self.rivals = gpu_rivals
-        self._look_for_cudnn(plans)
-        self._look_for_golden()
-
-    def _look_for_golden(self) -> None:
-        """The driver and a compiler; in a rehearsal the emulator stands in for the driver."""
-        sys.path.insert(0, str(ROOT))  # works from a bare checkout, installed or not
-        try:
-            from pyinception.bench import executors
-            from pyinception.emulator import compile as compiling
-
-            if self.rehearsal:
-                reason = compiling.why_not()
-                make: Callable[[], Any] = executors.EmulatedExecutor
-            else:
-                reason, make = compiling.cuda_reason(), executors.DriverExecutor
-            self.golden = None if reason else make()
-        except (ImportError, RuntimeError) as error:
-            reason = str(error)
-        if reason:
-            self.reasons["golden"] = reason
-
-    def _look_for_cudnn(self, plans: int) -> None:
-        try:
-            if self.cuda is None:
-                raise CudaError(f"cuDNN needs a GPU: {self.reasons['cuda']}")
-            from gpu_cudnn import Cudnn
-
-            self.cudnn = Cudnn(self.cuda, plans=plans)
-            self.libraries |= self.cudnn.versions()
-        except CudaError as error:
-            self.reasons["cudnn"] = str(error)
-
-    def missing(self, stage: Stage) -> str | None:
-        here = {"cuda": self.cuda, "cudnn": self.cudnn, "torch": self.rivals}
-        here["golden"] = self.golden
-        for need in stage.needs:
-            if here[need] is None:
-                return self.reasons[need]
-        return None
-
-    def measure(self, task: Task) -> dict[str, Any]:
-        """The fields of a row: status, error, times, sizes."""
-        case = task.case
-        if task.stage.name == "golden":
-            return self._golden_row()
-        if task.stage.name == "bandwidth":
-            return probes.bandwidth_row(_present(self.cuda), case["kind"], case["mib"])
-        if task.stage.name == "launch_gap":
-            return probes.launch_gap_row(_present(self.cuda), case["blocks"])
-        N, precision = case["batch"], case["precision"]
-        if task.stage.name == "cudnn":
-            from gpu_modules import cudnn_row
-
-            return cudnn_row(self.cudnn, MODULES[case["case"]], case["form"], N, precision)
-        row: dict[str, Any] = self.rivals.torch_row(
-            case["case"],
-            N,
-            precision,
-            mode=task.stage.mode,
-            train=task.stage.train,
-            cuda=not self.rehearsal,
-        )
-        return row
-
-    def _golden_row(self) -> dict[str, Any]:
-        """Record the answers, then run them again: they must not depend on the moment."""
-        import gpu_golden
-
-        folder = self.golden_folder or Path(tempfile.mkdtemp(prefix="pyinception-golden-"))
-        path, names = gpu_golden.record(self.golden, folder, rehearsal=self.rehearsal)
-        differences = gpu_golden.replay(path, self.golden, rehearsal=self.rehearsal)
-        row = {"forms": len(names), "file": str(path), "error": {"differences": differences}}
-        return row | {"status": "wrong" if differences else "ok", "times": None, "rates": None}
-
-
-def _present(cuda: Cuda | None) -> Cuda:
-    if cuda is None:
-        raise CudaError("no CUDA device")
-    return cuda
 
 
 def plan(
@@ -220,6 +91,19 @@ def _cases(
             for mib in probes.BANDWIDTH_MIB:
                 yield {"kind": kind, "mib": mib}
         yield {"kind": "memcpy", "mib": max(probes.BANDWIDTH_MIB)}
+    elif stage.name == "build":
+        yield {"what": "kernels"}
+    elif stage.name == "check":
+        from gpu_checks import CHECKS
+
+        for op, direction, rung in CHECKS:
+            yield {"op": op, "direction": direction, "rung": rung}
+    elif stage.name == "sanitizer":
+        for tool in ("memcheck", "racecheck"):
+            yield {"tool": tool}
+    elif stage.name == "kernelbench":
+        for number in ("6", "7"):
+            yield {"problem": number}
     elif stage.name == "launch_gap":
         for blocks in (1, 128, 1024):
             yield {"blocks": blocks}
@@ -230,7 +114,13 @@ def _cases(
                 continue
             for batch in ([32] if 32 in batches else batches[:1]) if few else batches:
                 for case in cases:
-                    if stage.name != "cudnn":
+                    if stage.name in ("ours_net", "ours_train"):
+                        if case == cases[0]:
+                            yield {"case": "net", "batch": batch, "precision": precision}
+                    elif stage.name in ("ours_module", "fusion"):
+                        if case != "net":
+                            yield {"case": case, "batch": batch, "precision": precision}
+                    elif stage.name != "cudnn":
                         yield {"case": case, "batch": batch, "precision": precision}
                     elif case != "net":
                         for form in FORMS[:1] if few else FORMS:
@@ -294,6 +184,11 @@ def run(options: argparse.Namespace) -> int:
             continue
         row = store.put(row)
         _say(_line(row))
+        if row.get("restart"):  # a fresh process takes the library that was just built
+            store.save()
+            spent = time.monotonic() - started
+            left = ["--budget-seconds", str(max(options.budget_seconds - spent, 1.0))]
+            os.execv(sys.executable, [sys.executable, *sys.argv, *left])
         if row["status"] == "failed" and machine.cuda is not None:
             try:
                 machine.cuda.synchronize()
@@ -379,7 +274,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--limit", type=int, default=None, help="at most this many rows")
     add("--rerun", action="store_true", help="measure finished rows again")
     add("--list", action="store_true", help="print the rows and their state, measure nothing")
-    add("--dry-run", action="store_true", help="rehearse the torch rows on the CPU's clock")
+    add("--dry-run", action="store_true", help="rehearse on the CPU: emulator, host clock")
     add("--commit", default=None, help="commit to record where there is no git")
     add("--golden", type=Path, default=None, help="folder of ptx_<sm>.npz [tests/golden]")
     add("--out", type=Path, default=None, help="the JSON file")

@@ -34,7 +34,9 @@ def test_list_runs_nothing(tmp_path):
     assert len(keys) == len(set(keys))
     assert "cudnn/stacked/3a/b32/bf16" in keys and "torch_max_autotune/net/b32/tf32" in keys
     assert "cudnn/stacked/net/b32/bf16" not in keys
-    assert keys[:2] == ["golden/ptx", "bandwidth/read/mib1"]
+    assert keys[:3] == ["golden/ptx", "build/kernels", "check/conv/fprop/mma"]
+    assert keys.index("check/dropout/dgrad/direct") < keys.index("bandwidth/read/mib1")
+    assert "ours_net/net/b32/bf16" in keys and "fusion/3a/b32/bf16" in keys
     assert "torch_compile/3a/b32/fp32" not in keys and "torch_eager/3a/b32/fp32" in keys
     assert not out.exists()
 

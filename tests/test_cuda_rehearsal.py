@@ -1,0 +1,88 @@
+"""The half of a GPU session that runs our kernels, rehearsed on the emulator: no device figure."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pyinception import backend, table
+from pyinception.cuda import runs
+
+if reason := backend.why_not("emulated"):
+    pytest.skip(reason, allow_module_level=True)
+
+BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
+sys.path.insert(0, str(BENCHMARKS))
+
+import gpu_build  # noqa: E402
+import gpu_checks  # noqa: E402
+import gpu_ours  # noqa: E402
+
+STAGES = "build,ours_module,fusion"
+
+
+def test_the_rehearsal_writes_rows_without_device_figures(tmp_path: Path) -> None:
+    out = tmp_path / "r.json"
+    command = [sys.executable, str(BENCHMARKS / "gpu_session.py"), "--dry-run", "--out", str(out)]
+    command += ["--stages", STAGES, "--precisions", "fp32"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(out.read_text())
+    rows = {row["key"]: row for row in document["rows"]}
+    assert document["rehearsal"] and document["stopped"] is None
+    assert set(rows) == {"build/kernels", "ours_module/5a/b1/fp32", "fusion/5a/b1/fp32"}
+    for key, row in rows.items():
+        assert row["status"] == "rehearsed", (key, row)
+        assert row["times"] is None and row["rates"] is None, key
+    fusion = rows["fusion/5a/b1/fp32"]
+    sides = fusion["sides"]
+    assert sides["fused"]["launches"] < sides["unfused"]["launches"]
+    assert 0 < sides["fused"]["bytes"] < sides["unfused"]["bytes"]
+    assert set(fusion["host_times"]) == {
+        f"{side} {mode}" for side in sides
+        for mode in ("host_graph", "host_events", "training host_step")
+    }  # fmt: skip
+    again = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    assert again.returncode == 0 and "fusion/" not in again.stdout
+
+
+def test_the_checks_cover_the_table() -> None:
+    there = {(op, way, rung) for rung in table.CUDA_RUNGS for op, way in runs.RUNS[rung]}
+    assert set(gpu_checks.CHECKS) <= there
+    assert {c for c in there if c[2] == "direct"} <= set(gpu_checks.CHECKS)
+    assert {c for c in there if c[0] != "linear"} == {
+        c for c in set(gpu_checks.CHECKS) if c[0] != "linear"
+    }
+
+
+def test_a_check_finds_a_wrong_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reference is bent by one: every check that compares with it must say so."""
+    ours = gpu_ours.Ours(rehearsal=True)
+    row = ours.check_row("conv", "fprop", "direct")
+    assert (row["status"], row["error"]["max_rel"], row["error_limit"]) == ("ok", 0, 0)
+    assert ours.check_row("lrn", "fprop", "direct")["error"]["max_rel"] < 1e-5
+    real = backend.reference().conv2d_fprop
+    monkeypatch.setattr(backend.reference(), "conv2d_fprop", lambda *a, **k: real(*a, **k) + 1)
+    row = ours.check_row("conv", "fprop", "direct")
+    assert row["status"] == "wrong" and row["error"]["max_rel"] > 0
+
+
+def test_what_building_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert gpu_build.reason(rehearsal=True) is None
+    monkeypatch.setattr(gpu_build, "_built", lambda: False)
+    monkeypatch.setattr(gpu_build, "NVCC", None)
+    assert "no nvcc was found" in str(gpu_build.reason(rehearsal=False))
+    monkeypatch.setattr(gpu_build, "NVCC", "/opt/nvcc")
+    monkeypatch.setattr(gpu_build, "find_spec", lambda name: None)
+    assert "building needs scikit_build_core, pybind11, numba" in str(gpu_build.reason(False))
+    row = gpu_build.build_row(rehearsal=True)
+    assert row["status"] == "ok" and row["doctor"]["backends"]["emulated"] is None
+
+
+def test_problem_6_beside_numpy() -> None:
+    row = gpu_ours.Ours(rehearsal=True).kernelbench_row("6")
+    assert row["status"] == "ok" and 0 < row["error"]["max_rel"] < row["error_limit"], row
+    assert np.isfinite(row["times"]["host_events"]["median_us"])
