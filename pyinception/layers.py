@@ -108,7 +108,7 @@ class SeparableConv2d(Module):
         kernel_size: Any,
         stride: Any,
         padding: Any,
-        pointwise: Module,
+        pointwise: Any,
         *,
         multiplier: int = 1,
     ) -> None:

@@ -20,6 +20,7 @@ COUNTS = [
     ("inception_v3", {}, 299, 27_161_264, 5_713_216_096),
     ("inception_v4", {}, 299, 42_679_816, 12_253_974_624),
     ("inception_resnet_v2", {}, 299, 55_843_464, 13_155_794_016),
+    ("xception", {}, 299, 22_855_952, 8_357_403_496),
     ("googlenet_cifar", {}, 32, 6_166_250, 1_521_756_160),
     ("googlenet_cifar", {"pairs": False}, 32, 5_998_362, None),
 ]
@@ -43,6 +44,8 @@ SIZES = {
                            "inception_4e": (7, 7, 1056), "inception_5b": (7, 7, 1024)}),
     "network_in_network": (224, {"pool1": (27, 27, 96), "pool3": (6, 6, 384),
                                  "mlp4b": (6, 6, 1000)}),
+    "xception": (299, {"conv2": (147, 147, 64), "block3": (37, 37, 256), "block12": (19, 19, 728),
+                       "block13": (10, 10, 1024), "block14b": (10, 10, 2048)}),
 }  # fmt: skip
 
 
@@ -73,6 +76,9 @@ BLOCKS = {
     "fork": "1x1 8 > 1x3 8 & 3x1 12 | 1x1 8 > 3x3 12 > 1x3 8 & 3x1 4",
     "residual": "res 0.3 1x1 8 | 1x1 8 > 3x3 12",
     "residual without ReLU": "res 1.0 linear 1x1 8 > 3x3 12",
+    "separable": "1x1 8 | sep 3x3 12 > sep 1x5 8",
+    "separable sum": "1x1/2 12 linear + relu > sep 3x3 8 > sep 3x3 12 linear > max 3x3/2",
+    "separable sum with x": "x + relu > sep 3x3 8 > sep 3x3 {} linear",
 }
 
 
@@ -88,7 +94,7 @@ class Around(pyi.Module):
 @pytest.mark.parametrize("text", BLOCKS.values(), ids=BLOCKS)
 def test_blocks_fold_and_replay(text: str) -> None:
     """Folded = unfolded within 1e-5, in a session too; nothing is copied to concatenate."""
-    net = Around(build("block", text, 10, batch_norm_unit())[0])
+    net = Around(build("block", text.format(10), 10, batch_norm_unit())[0])
     pyi.init.initialise(net, 1)
     randomised(net)
     x = np.random.default_rng(1).standard_normal((2, 9, 11, 10)).astype(np.float32)
@@ -117,7 +123,7 @@ def test_a_convolution_with_its_norm_is_one_convolution(bias: float | bool) -> N
 @pytest.mark.parametrize("text", BLOCKS.values(), ids=BLOCKS)
 def test_gradients_of_blocks(text: str) -> None:
     """Batch norms in training, against differences in float64."""
-    layer, _ = build("block", text, 6, batch_norm_unit())
+    layer, _ = build("block", text.format(6), 6, batch_norm_unit())
     net = Around(layer)
     pyi.init.initialise(net, 2)
     randomised(net).train()
@@ -144,6 +150,46 @@ def test_network_steps_and_remembers(tmp_path: object) -> None:
     np.testing.assert_array_equal(net.eval()(x).data, other.eval()(x).data)
 
 
+def test_separable_stem_counts_as_the_paper_prints() -> None:
+    """Table 1's first row: 2.7K parameters, 34M operations; the whole as section 1.7 has it."""
+    net = models.googlenet(aux=False, separable_stem=True)
+    sizes = {name: p.data.size for name, p in net.named_parameters() if name.endswith("weight")}
+    assert sizes["conv1.depthwise.weight"] + sizes["conv1.pointwise.weight"] == 2_712
+    assert sum(sizes.values()) == 6_983_576
+    found = specs(net, (1, 224, 224, 3))
+    assert sum(spec.macs for _, _, spec in found[:2]) == 34_019_328
+    assert sum(spec.macs for _, _, spec in found) == 1_498_677_248
+
+
+def test_a_small_xception_learns() -> None:
+    """A few steps of SGD on one batch of shapes: every weight moves and the loss falls."""
+    from pyinception.data.shapes import Shapes
+    from pyinception.models.rows import Network
+    from pyinception.optim import SGD
+
+    rows = (
+        ("conv1", "3x3/2 8"),
+        ("block2", "1x1/2 16 linear + sep 3x3 16 > sep 3x3 16 linear > max 3x3/2"),
+        ("block3", "x + relu > sep 3x3 16 > sep 3x3 16 linear"),
+        ("block4", "sep 3x3 32"),
+    )
+    net = Network(rows, 8, 3, batch_norm_unit())
+    pyi.init.initialise(net, 0)
+    pictures = Shapes("train", count=24)
+    x, labels = pictures.images(range(24)), pictures.labels
+    optimizer = SGD(net, 0.1, momentum=0.9)
+    before = {name: p.data.copy() for name, p in net.named_parameters()}
+    history = []
+    for _ in range(8):
+        optimizer.zero_grad()
+        loss = losses.cross_entropy(net(x), labels)
+        loss.backward()
+        optimizer.step()
+        history.append(float(loss.data))
+    assert history[-1] < 0.85 * history[0], history
+    assert all((p.data != before[name]).any() for name, p in net.named_parameters())
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -151,6 +197,8 @@ def test_network_steps_and_remembers(tmp_path: object) -> None:
         ("max 3x3 64", "can't read the stage 'max 3x3 64'"),
         ("1x1 8 | 3x3/x 8", "row name: can't read the stage '3x3/x 8'"),
         ("1x1 8 > ", "can't read the stage ''"),
+        ("sep 3x3", "can't read the stage 'sep 3x3'"),
+        ("x + 1x1 8", r"row name: the sides of \+ have 4 and 8 channels"),
     ],
 )
 def test_rows_that_say_nothing(text: str, words: str) -> None:

@@ -30,6 +30,8 @@ NETWORKS = {
     "inception_v3 folded": (lambda: fold_batch_norms(models.inception_v3(num_classes=5)), 75),
     "inception_v4": (lambda: models.inception_v4(num_classes=5), 75),
     "inception_resnet_v2": (lambda: models.inception_resnet_v2(num_classes=5), 75),
+    "xception": (lambda: models.xception(num_classes=5), 71),
+    "googlenet separable": (lambda: models.googlenet(5, separable_stem=True), 224),
     "network_in_network": (lambda: models.network_in_network(num_classes=5), 67),
     "googlenet_cifar": (lambda: models.googlenet_cifar(num_classes=5), 16),
     "small_inception": (lambda: models.small_inception(num_classes=5), 28),
@@ -183,10 +185,11 @@ def test_an_input_transform_by_channel(tmp_path) -> None:
 
 
 def test_all_strange_nodes_are_listed_at_once(tmp_path) -> None:
-    arrays = {"w": np.zeros((3, 1, 3, 3), np.float32)}
+    arrays = {"w": np.zeros((4, 3, 3, 3), np.float32), "v": np.zeros((4, 2, 3, 3), np.float32)}
     nodes = [
-        node("Conv", "x w", "a", group=3),
-        node("Sigmoid", "a", "s"),
+        node("Conv", "x w", "a", dilations=[2, 2]),
+        node("Conv", "a v", "g", group=2),
+        node("Sigmoid", "g", "s"),
         node("MaxPool", "s", "p", kernel_shape=[3, 3], strides=[1, 1], pads=[1, 0, 0, 1]),
         node("Elu", "p", "y"),
     ]
@@ -194,7 +197,11 @@ def test_all_strange_nodes_are_listed_at_once(tmp_path) -> None:
     with pytest.raises(convert.ConvertError) as caught:
         convert.read_onnx(tmp_path / "net.onnx")
     text = str(caught.value)
-    for words in ("Conv 'Conv_a': grouped", "Sigmoid", "MaxPool 'MaxPool_p': pads", "Elu"):
+    dilated, grouped = (
+        "Conv 'Conv_a': dilated",
+        "Conv 'Conv_g': dilated, not over images, or in groups",
+    )
+    for words in (dilated, grouped, "Sigmoid", "MaxPool 'MaxPool_p': pads", "Elu"):
         assert words in text
 
 

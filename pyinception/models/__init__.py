@@ -7,6 +7,7 @@ from pyinception.models.inception_v3 import inception_v2, inception_v3
 from pyinception.models.inception_v4 import inception_resnet_v2, inception_v4
 from pyinception.models.rows import Network
 from pyinception.models.small_inception import SmallInception, small_inception
+from pyinception.models.xception import xception
 
 __all__ = [
     "GoogLeNet",
@@ -22,4 +23,5 @@ __all__ = [
     "inception_v4",
     "network_in_network",
     "small_inception",
+    "xception",
 ]

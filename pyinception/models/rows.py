@@ -1,10 +1,13 @@
 """Networks as tables of text, one row per layer or module, as the papers print them.
 
     stage    := RxS[/stride][v] channels [linear]       convolution, batch norm, ReLU
+              | sep RxS[/stride][v] channels [linear]   depthwise RxS, then the same of a 1x1
+              | relu
               | max RxS[/stride][v|c] | avg RxS[/stride][v|c]
     chain    := stage > stage > ... [> stage & stage]   the last may fork into two
     module   := chain | chain | ...                     concatenated along channels, in order
     residual := res SCALE module                        relu(x + SCALE (1x1 of the module))
+    sum      := stage + chain | x + chain               stage(x) or x itself, plus chain(x)
 
 ``v`` is "valid" (no padding), ``c`` no padding and Caffe's ceil extents; without either the padding
 is "same". ``linear`` leaves the ReLU out; ``res SCALE linear ...`` the one after the sum.
@@ -24,6 +27,8 @@ from pyinception.layers import (
     GlobalAvgPool,
     Linear,
     MaxPool2d,
+    Relu,
+    SeparableConv2d,
 )
 from pyinception.module import Module, Sequential
 from pyinception.ops import concat
@@ -32,7 +37,8 @@ from pyinception.tensor import Tensor
 Unit = Callable[..., Module]  # (in, out, kernel, stride, padding, relu=) -> convolution
 
 _STAGE = re.compile(
-    r"(?:(?P<pool>max|avg) )?(?P<r>\d+)x(?P<s>\d+)(?:/(?P<stride>\d+))?(?P<border>[vc])?"
+    r"(?:(?P<pool>max|avg) |(?P<sep>sep) )?"
+    r"(?P<r>\d+)x(?P<s>\d+)(?:/(?P<stride>\d+))?(?P<border>[vc])?"
     r"(?: (?P<out>\d+))?(?P<linear> linear)?"
 )
 _RESIDUAL = re.compile(r"res (?P<scale>[\d.]+) (?P<linear>linear )?(?P<rest>.+)")
@@ -102,11 +108,11 @@ def _steps(layers: list[Any]) -> list[tuple[Any, ...]]:
 
 
 def _takes_bias(layer: Any) -> bool:
-    return isinstance(layer, Conv2d) and layer.relu and layer.bias is not None
+    return type(layer) is Conv2d and layer.relu and layer.bias is not None
 
 
 def _reduces(layer: Any) -> bool:
-    one = isinstance(layer, Conv2d) and layer.weight.shape[1:3] == (1, 1)
+    one = type(layer) is Conv2d and layer.weight.shape[1:3] == (1, 1)
     return one and _takes_bias(layer) and layer.stride in (1, (1, 1))
 
 
@@ -139,15 +145,46 @@ class Residual(Module):
         return ops.AddScaled(self.scale, self.relu)(x, self.conv(self.mixed(x)))
 
 
+class Sum(Module):
+    """y = shortcut(x) + chain(x), or x + chain(x) without a shortcut: Xception's block."""
+
+    def __init__(self, shortcut: Module | None, chain: list[Module]) -> None:
+        super().__init__()
+        self.shortcut = shortcut
+        self.chain = Sequential(**{str(n): layer for n, layer in enumerate(chain)})
+
+    def forward(self, x: Tensor) -> Tensor:
+        kept = x if self.shortcut is None else self.shortcut(x)
+        return ops.AddScaled(1.0, False)(kept, self.chain(x))
+
+
 def build(name: str, text: str, c: int, unit: Unit, include_pad: bool = True) -> tuple[Module, int]:
     """(layer, output channels) of one row; ValueError names row and stage it can't read."""
     if found := _RESIDUAL.fullmatch(text):
         mixed = _mixed(name, found["rest"], c, unit, include_pad)
         return Residual(mixed, float(found["scale"]), not found["linear"]), c
+    if " + " in text:
+        return _sum(name, text, c, unit, include_pad)
     if not any(sign in text for sign in "|>&"):
         return _stage(name, text, c, unit, include_pad)
     mixed = _mixed(name, text, c, unit, include_pad)
     return mixed, mixed.out_channels
+
+
+def _sum(
+    name: str, text: str, in_channels: int, unit: Unit, include_pad: bool
+) -> tuple[Module, int]:
+    kept, _, chain_text = text.partition(" + ")
+    shortcut, kept_channels = None, in_channels
+    if kept != "x":
+        shortcut, kept_channels = _stage(name, kept, in_channels, unit, include_pad)
+    chain, c = [], in_channels
+    for stage in chain_text.split(">"):
+        layer, c = _stage(name, stage, c, unit, include_pad)
+        chain.append(layer)
+    if c != kept_channels:
+        raise ValueError(f"row {name}: the sides of + have {kept_channels} and {c} channels")
+    return Sum(shortcut, chain), c
 
 
 def _mixed(name: str, text: str, in_channels: int, unit: Unit, include_pad: bool) -> Mixed:
@@ -164,6 +201,8 @@ def _mixed(name: str, text: str, in_channels: int, unit: Unit, include_pad: bool
 
 
 def _stage(name: str, text: str, c: int, unit: Unit, include_pad: bool) -> tuple[Module, int]:
+    if text.strip() == "relu":
+        return Relu(), c
     found = _STAGE.fullmatch(text.strip())
     if found is None or (found["out"] is None) == (found["pool"] is None):
         raise ValueError(f"row {name}: can't read the stage {text.strip()!r}")
@@ -172,6 +211,9 @@ def _stage(name: str, text: str, c: int, unit: Unit, include_pad: bool) -> tuple
     padding = 0 if found["border"] else "same"
     if not found["pool"]:
         k = int(found["out"])
+        if found["sep"]:
+            pointwise = unit(c, k, 1, 1, 0, relu=not found["linear"])
+            return SeparableConv2d(c, kernel, stride, padding, pointwise), k
         return unit(c, k, kernel, stride, padding, relu=not found["linear"]), k
     kind = MaxPool2d if found["pool"] == "max" else AvgPool2d
     return kind(kernel, stride, padding, found["border"] == "c", include_pad), c

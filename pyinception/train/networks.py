@@ -21,6 +21,7 @@ from pyinception.layers import (
     Inception,
     Linear,
     MaxPool2d,
+    SeparableConv2d,
 )
 from pyinception.models.rows import Mixed, Network, batch_norm_unit
 from pyinception.models.small_inception import SmallModule
@@ -225,6 +226,10 @@ def _chain(module: Mixed, place: int, fork: int) -> tuple[str, int]:
         if isinstance(layer, (MaxPool2d, AvgPool2d)):
             labels.append("max" if isinstance(layer, MaxPool2d) else "avg")
             channels.append(channels[-1])
+        elif isinstance(layer, SeparableConv2d):
+            _, r, s, _ = layer.depthwise.weight.shape
+            labels.append(f"sep {r}x{s}")
+            channels.append(layer.extents((1, r, s, channels[-1]))[2])
         else:
             k, r, s, _ = getattr(layer, "conv", layer).weight.shape
             labels.append(f"{r}x{s}")
