@@ -102,7 +102,7 @@ SEPARABLE = {
         "weights[tap * width + k] =", "weights[k * taps + tap] =", "y"),
     "depthwise: no barrier behind the filters": Mutant(
         "depthwise_fprop_f32", "depthwise.cu", "depthwise.cuh",
-        "  __syncthreads();\n}\n\n// Four", "}\n\n// Four", "race"),
+        "  __syncthreads();\n}\n\n// Four", "}\n\n// Four", "uninitialised"),
     "depthwise: a row below the image is read": Mutant(
         "depthwise_fprop_f32", "depthwise.cu", "depthwise.cuh",
         "r < min(a.R, a.H - top)", "r < a.R", "out of bounds"),
@@ -201,7 +201,7 @@ def test_backward(name, tmp_path):
 
 @pytest.mark.parametrize("name", SEPARABLE)
 def test_separable(name, tmp_path):
-    case = (1, 7, 6, 20), 1, (3, 3), (1, 1), (1, 1)
+    case = (1, 9, 8, 20), 1, (3, 3), (1, 1), (1, 1)
     rng = np.random.default_rng(1)
     x, gy, y = (integers(rng, case[0]) for _ in range(3))
     w, ones = integers(rng, (20, 3, 3, 1)), np.ones(20, np.float32)

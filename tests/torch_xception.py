@@ -2,7 +2,6 @@
 
 from itertools import pairwise
 
-import torch
 from torch import nn
 from torch.nn import functional as F
 
