@@ -8,7 +8,9 @@ _OTHERS = (
     ("lrn", "fprop"), ("lrn", "dgrad"), ("linear", "fprop"), ("linear", "dgrad"),
     ("linear", "wgrad"), ("softmax_cross_entropy", "fprop"), ("softmax_cross_entropy", "dgrad"),
     ("batch_norm", "fprop"), ("batch_norm", "inference"), ("batch_norm", "dgrad"),
-    ("dropout", "fprop"), ("dropout", "dgrad"),
+    ("dropout", "fprop"), ("dropout", "dgrad"), ("depthwise_conv", "fprop"),
+    ("depthwise_conv", "dgrad"), ("depthwise_conv", "wgrad"), ("add_scaled", "fprop"),
+    ("add_scaled", "dgrad"),
 )  # fmt: skip
 
 # (op, direction, rung): every op on CUDA cores, what multiplies on tensor cores too.

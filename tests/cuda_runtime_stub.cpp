@@ -33,6 +33,7 @@ extern "C" const CudaEntry pyi_cuda_reduce_conv_entries[] = {
     {"reduce_conv_fprop_narrow", reinterpret_cast<const void*>(0x40)},
     {nullptr, nullptr}};
 TABLE(conv)
+TABLE(depthwise)
 TABLE(lrn_pool)
 TABLE(pool)
 

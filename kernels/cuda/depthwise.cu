@@ -19,6 +19,7 @@
 #define PYI_ENTRY(NAME, ...)                              \
   extern "C" __global__ void __launch_bounds__(256, 4)    \
       NAME(const __grid_constant__ DepthwiseCudaArgs a) { \
+    await_launches_before();                              \
     __VA_ARGS__(a);                                       \
   }
 PYI_ENTRY(depthwise_fprop_f32, depthwise_fprop<float>)

@@ -26,7 +26,7 @@ from pyinception.cuda import machine
 from pyinception.data.dataset import require
 from pyinception.module import Module
 from pyinception.tensor import Tensor, no_grad
-from pyinception.train import networks
+from pyinception.train import networks, notes
 from pyinception.train.baselines import score_baselines
 from pyinception.train.evaluation import evaluate
 from pyinception.train.figures import draw_curves, draw_features, draw_filters
@@ -224,13 +224,13 @@ def _epoch(job: Job, checkpoint_steps: int, stop: Stop, report: Reporter) -> Non
                 "images_per_second": round(count / seconds, 2),
                 "roofline": watch.roofline(count, seconds),
                 "data_share": round(waited / seconds, 4),
-                **_scale(update),
+                **notes.scale_metrics(update),
             }
             run.add_metrics(line)
             seen = watch.line(waited)
             if seen is not None:
                 run.add_metrics({"kind": "watch", **where, **seen})
-            report.advance(count, _note(line, state) + _scale_note(update) + _memory_note(net))
+            report.advance(count, notes.step(line, state, update, net))
             if stop.signal:
                 break
             due = checkpoint_steps and state.batch % checkpoint_steps == 0
@@ -269,11 +269,11 @@ def _epoch(job: Job, checkpoint_steps: int, stop: Stop, report: Reporter) -> Non
         "roofline": watch.roofline(state.seen, state.seconds),
         "seconds": round(state.seconds, 3),
         "data_share": round(state.waited / state.seconds, 4) if state.seconds else 0.0,
-        **_scale(update),
+        **notes.scale_metrics(update),
         **(machine.memory(next(net.parameters()).data) or {}),
     }
     run.add_metrics(line)
-    report.line(epoch_line(line, recipe.epochs) + _scale_note(update))
+    report.line(epoch_line(line, recipe.epochs) + notes.scale(update))
     better = scores.accuracy > state.best
     state.__dict__.update(asdict(State(epoch=epoch + 1, best=max(state.best, scores.accuracy))))
     if better:
@@ -284,29 +284,6 @@ def _epoch(job: Job, checkpoint_steps: int, stop: Stop, report: Reporter) -> Non
     draw_features(run.path / "features.png", net, _example(job.sets[1], recipe))
 
 
-def _scale(update: Update) -> dict[str, float]:
-    """What the metrics of training in 16 bits have beside the others."""
-    scale = update.scale
-    return {} if scale is None else {"loss_scale": scale.scale, "overflows": scale.overflows}
-
-
-def _scale_note(update: Update) -> str:
-    scale = update.scale
-    if scale is None or not scale.interval:
-        return ""
-    return f"  scale {scale.scale:g}, {scale.overflows} overflows"
-
-
-def _memory_note(net: Module) -> str:
-    """What the device has, where the weights lie on one."""
-    found = machine.memory(next(net.parameters()).data)
-    if found is None:
-        return ""
-    used = (found["device_bytes"] - found["free_bytes"]) / 2**30
-    held = found["pool_bytes"] / 2**30
-    return f"  GPU {used:.1f} of {found['device_bytes'] / 2**30:.0f} GiB, {held:.1f} ours"
-
-
 def _example(dataset: data.Dataset, recipe: Recipe) -> NDArray[np.float32]:
     """The first test image that can be read, normalised, (1, H, W, C)."""
     normalise = recipe.augment().without_chance()
@@ -314,18 +291,6 @@ def _example(dataset: data.Dataset, recipe: Recipe) -> NDArray[np.float32]:
         dataset, 8, seed=0, epoch=0, shuffle=False, augment=normalise, bad=recipe.bad_images
     )
     return next(batch.images[:1] for batch in found if len(batch.labels))
-
-
-def _note(line: Mapping[str, Any], state: State) -> str:
-    """What stands beside a bar: means of the epoch so far; heads and learning rate of this step."""
-    mean, share = state.loss_sum / state.seen, state.waited / state.seconds
-    heads = "/".join(f"{loss:.3f}" for loss in line.get("heads", ()))
-    parts = [f"loss {mean:.4f}" + (f" ({heads})" if heads else "")]
-    parts.append(f"accuracy {state.correct / state.seen:.1%}")
-    parts.append(f"lr {line['lr']:.3g}")
-    if line["roofline"] is not None:
-        parts.append(f"roofline {line['roofline']:.0%}")
-    return "  ".join([*parts, f"data {share:.0%}"])
 
 
 def step(
