@@ -11,7 +11,7 @@ One line of metrics.jsonl ("kind": "watch") holds
     layers    name -> gradient, weight   norms, before clipping and update
                       dead               share of the channels behind the ReLU positive nowhere
     branches  module -> branch -> root mean square of its output
-    clock     seconds of the step: data, update, rest, and kernels by op and direction (on the CPU);
+    clock     seconds of the step: data, update, rest, and kernels by op and direction (CPU);
               flops and peak_gflops, where a peak could be measured
 """
 
