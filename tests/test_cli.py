@@ -38,8 +38,8 @@ def run(tmp_path, monkeypatch, capsys):
 
 @pytest.fixture
 def no_pictures(monkeypatch):
-    for name in ("draw_curves", "draw_filters", "draw_features"):
-        monkeypatch.setattr(loop, name, lambda *args: None)
+    for name in ("draw_curves", "draw_filters", "draw_features", "write_report"):
+        monkeypatch.setattr(loop, name, lambda *args, **how: None)
 
 
 # ---------------------------------------------------------------- reports
@@ -56,7 +56,7 @@ def test_version_and_help(run):
     assert run("--version")[1].startswith("pyinception 0.")
     code, text, _ = run("--help")
     assert code == 0
-    verbs = "doctor demo bench train evaluate predict explain".split()
+    verbs = "doctor demo bench train report compare look evaluate predict explain".split()
     assert all(f"  {verb} " in text for verb in verbs)
 
 
@@ -218,6 +218,49 @@ def test_train_json_config_and_resume(run, tmp_path, no_pictures):
     assert json.loads(text)["weights_sha256"] == whole["weights_sha256"]
 
 
+def test_report_compare_and_look(run, tmp_path, monkeypatch):
+    from PIL import Image
+
+    for name in ("draw_curves", "draw_filters", "draw_features"):
+        monkeypatch.setattr(loop, name, lambda *args, **how: None)
+    short = [*QUICK.split(), "--epochs", "1", "--no-baselines", "--watch", 2]
+    assert run("train", *short, "--name", "a", "--no-report")[0] == 0
+    assert not (tmp_path / "runs/a/report.html").exists()
+    code, text, _ = run("train", *short, "--name", "b", "--lr", 0.02, "--tensorboard")
+    assert code == 0 and "report.html" in text and list((tmp_path / "runs/b").glob("events*"))
+    code, text, _ = run("report", "a", "--json")
+    value = json.loads(text)
+    assert code == 0 and value == {
+        "report": "runs/a/report.html",
+        "bytes": (tmp_path / "runs/a/report.html").stat().st_size,
+    }
+    code, _, error = run("report", "c")
+    assert code == 1 and "no run 'c' in runs (runs there: a, b)" in error
+    code, text, _ = run("compare", "a", "runs/b", "--json")
+    value = json.loads(text)
+    assert (code, value["entries"], value["page"]) == (0, {"lr": [0.05, 0.02]}, "compare.html")
+    code, text, _ = run("compare", "a", "b", "--out", "")
+    assert code == 0 and "test accuracy" in text and "0.02" in text and "page" not in text
+    assert run("compare", "a")[0] == 1
+    Image.fromarray(np.arange(100, dtype=np.uint8).reshape(10, 10)).save(tmp_path / "x.png")
+    code, text, _ = run("look", "a", "x.png", "--json")
+    value = json.loads(text)
+    assert code == 0 and len(value["images"][0]["classes"]) == 5
+    assert (tmp_path / "look.html").exists()
+    code, text, _ = run("look", value["checkpoint"], "x.png", "--out", "")
+    assert code == 0 and "inception_a 1x1 - 3x3" in text and "strongest channels" in text
+    code, _, error = run("look", "a", "none.png")
+    assert code == 1 and "none.png" in error
+
+
+def test_find_lr(run, tmp_path):
+    code, text, _ = run("train", *QUICK.split(), "--name", "a", "--find-lr", "--json")
+    value = json.loads(text)
+    assert code == 0 and value["suggested"] == pytest.approx(value["lowest"] / 10)
+    assert (tmp_path / "a-lr.png").read_bytes()[:4] == b"\x89PNG"
+    assert not (tmp_path / "runs").exists()
+
+
 @pytest.mark.parametrize("name, code", [("SIGINT", 130), ("SIGTERM", 143)])
 def test_a_signal_saves_and_resume_equals_the_whole_run(run, tmp_path, no_pictures, name, code):
     """A real process gets a real signal in its eighth step, in the middle of an epoch."""
@@ -237,6 +280,7 @@ def step(net, optimizer, batch, recipe):
 
 loop.step = step
 loop.draw_curves = loop.draw_filters = loop.draw_features = lambda *args: None
+loop.write_report = lambda *args, **how: None
 sys.exit(run())
 """
     command = [sys.executable, "-c", script, "train", *ARGUMENTS, "--name", "part"]

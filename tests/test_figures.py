@@ -54,8 +54,9 @@ def test_invariance() -> None:
 def test_resume(monkeypatch: pytest.MonkeyPatch) -> None:
     from pyinception.train import loop
 
-    for picture in ("draw_curves", "draw_filters", "draw_features"):  # slower than the training
-        monkeypatch.setattr(loop, picture, lambda *given: None)
+    # Pictures take longer than the training here.
+    for picture in ("draw_curves", "draw_filters", "draw_features", "write_report"):
+        monkeypatch.setattr(loop, picture, lambda *given, **how: None)
     try:
         figure = figures_behaviour.resume(quick=True)
     except Unavailable as missing:
@@ -66,8 +67,8 @@ def test_resume(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_recipes_resume_with_any_number_of_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     from pyinception.train import loop
 
-    for picture in ("draw_curves", "draw_filters", "draw_features"):
-        monkeypatch.setattr(loop, picture, lambda *given: None)
+    for picture in ("draw_curves", "draw_filters", "draw_features", "write_report"):
+        monkeypatch.setattr(loop, picture, lambda *given, **how: None)
     try:
         figure = figures_recipes.recipes(quick=True)
     except Unavailable as missing:

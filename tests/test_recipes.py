@@ -40,7 +40,7 @@ SMALL = {  # what makes a recipe small enough for a test, and nothing else
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setenv("PYINCEPTION_THREADS", "1")
-    for name in ("draw_curves", "draw_filters", "draw_features"):
+    for name in ("draw_curves", "draw_filters", "draw_features", "write_report"):
         monkeypatch.setattr(loop, name, lambda *args, **how: None)
 
 

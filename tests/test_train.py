@@ -35,8 +35,8 @@ QUICK = {
 def quick(monkeypatch):
     """No pictures, which take longer than training here, and no team for maps of 8 x 8."""
     monkeypatch.setenv("PYINCEPTION_THREADS", "1")
-    for name in ("draw_curves", "draw_filters", "draw_features"):
-        monkeypatch.setattr(loop, name, lambda *args: None)
+    for name in ("draw_curves", "draw_filters", "draw_features", "write_report"):
+        monkeypatch.setattr(loop, name, lambda *args, **how: None)
 
 
 def train(folder, given=None, **how):
@@ -49,8 +49,8 @@ def whole(tmp_path_factory):
     """A run of four epochs that nothing interrupted: its outcome and its losses."""
     folder = tmp_path_factory.mktemp("runs") / "whole"
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("draw_curves", "draw_filters", "draw_features"):
-            patch.setattr(loop, name, lambda *args: None)
+        for name in ("draw_curves", "draw_filters", "draw_features", "write_report"):
+            patch.setattr(loop, name, lambda *args, **how: None)
         outcome = train(folder)
     return outcome, losses(folder)
 

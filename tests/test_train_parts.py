@@ -37,8 +37,8 @@ def train(folder, given, with_baselines=False):
 def whole(tmp_path_factory):
     """The outcome of a short run, with its last checkpoint on disk."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("draw_curves", "draw_filters", "draw_features"):
-            patch.setattr(loop, name, lambda *args: None)
+        for name in ("draw_curves", "draw_filters", "draw_features", "write_report"):
+            patch.setattr(loop, name, lambda *args, **how: None)
         return train(tmp_path_factory.mktemp("runs") / "whole", QUICK)
 
 

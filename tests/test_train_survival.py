@@ -53,8 +53,8 @@ PICTURES = {
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setenv("PYINCEPTION_THREADS", "1")
-    for name in ("draw_curves", "draw_filters", "draw_features"):
-        monkeypatch.setattr(loop, name, lambda *args: None)
+    for name in ("draw_curves", "draw_filters", "draw_features", "write_report"):
+        monkeypatch.setattr(loop, name, lambda *args, **how: None)
 
 
 @pytest.fixture
@@ -221,8 +221,8 @@ def test_workers_need_files_of_pictures(tmp_path):
 LIMITED = """
 import resource, sys
 from pyinception.train import loop
-for name in ("draw_curves", "draw_filters", "draw_features"):
-    setattr(loop, name, lambda *given: None)
+for name in ("draw_curves", "draw_filters", "draw_features", "write_report"):
+    setattr(loop, name, lambda *given, **how: None)
 limit = int(sys.argv[2])
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))  # SIGXFSZ is ignored: write() fails
 loop.train({}, sys.argv[1], resume=True, checkpoint_steps=1, with_baselines=False)

@@ -35,8 +35,8 @@ CORE = pytest.mark.skipif(why_not("cpu") is not None, reason="needs the compiled
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setenv("PYINCEPTION_THREADS", "1")
-    for name in ("draw_curves", "draw_filters", "draw_features"):
-        monkeypatch.setattr(loop, name, lambda *args: None)
+    for name in ("draw_curves", "draw_filters", "draw_features", "write_report"):
+        monkeypatch.setattr(loop, name, lambda *args, **how: None)
 
 
 def lines(folder, kind):
@@ -166,15 +166,16 @@ def test_dead_channels():
 
 
 def test_heads_have_their_own_losses():
-    net = networks.build("googlenet_cifar", 10, (32, 32, 3), 0)
-    images = np.random.default_rng(0).standard_normal((2, 32, 32, 3), np.float32)
-    batch = data.Batch(0, np.arange(2), images, np.array([1, 2]))
-    recipe = resolve({"data": "digits", "aux_weight": 0.25})
-    loss, _, heads = loop.step(net.train(), update_of(net), batch, recipe)
-    expected = len(net(images)) if isinstance(net(images), tuple) else 0
-    assert len(heads) == expected
-    if heads:
-        assert loss == pytest.approx(heads[0] + 0.25 * sum(heads[1:]), rel=1e-5)
+    body = networks.build("tiny_inception", 10, (8, 8, 1), 0)
+    net = Sequential(body=body)
+    net.forward = lambda x: (body(x), body(x) * 2.0, body(x) * 0.5)
+    images = np.random.default_rng(0).standard_normal((4, 8, 8, 1), np.float32)
+    batch = data.Batch(0, np.arange(4), images, np.array([1, 2, 3, 1]))
+    recipe = resolve({"data": "digits", "aux_weight": 0.25, "label_smoothing": 0.1})
+    loss, right, heads = loop.step(net.train(), update_of(net), batch, recipe)
+    assert len(set(heads)) == 3 and 0 <= right <= 4
+    assert loss == pytest.approx(heads[0] + 0.25 * (heads[1] + heads[2]), rel=1e-6)
+    assert loop.step(body.train(), update_of(body), batch, recipe)[2] == []
 
 
 def test_a_watched_step_keeps_no_array(monkeypatch):

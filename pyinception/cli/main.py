@@ -30,7 +30,9 @@ from pyinception.cli import (
     evaluate,
     explain,
     ladder,
+    look,
     predict,
+    report,
     study,
     train,
 )
@@ -47,7 +49,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (doctor, demo, train, evaluate, predict, explain, ladder, study, convert):
+VERBS = (
+    doctor, demo, train, report, look, evaluate, predict, explain, ladder, study, convert,
+)  # fmt: skip
+for verb in VERBS:
     verb.register(app)
 app.add_typer(bench.app, name="bench")
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pyinception.cli.output import AsJson, Explained, Threads, emit, reporter
+
+if TYPE_CHECKING:
+    from pyinception.train.recipe import Recipe
 
 Option = typer.Option
 
@@ -46,6 +49,12 @@ def train(
     watch: Annotated[
         int, Option(help="Look into the first of every so many steps; 0: into none.", min=0)
     ] = 20,
+    find_lr: Annotated[
+        bool, Option("--find-lr", help="Suggest a learning rate by a short run, and leave.")
+    ] = False,
+    tensorboard: Annotated[
+        bool, Option("--tensorboard", help="Also write TensorBoard events.")
+    ] = False,
     batch_size: Annotated[int | None, Option(help="Images a step.")] = None,
     lr: Annotated[float | None, Option(help="Learning rate of the first step.")] = None,
     schedule: Annotated[
@@ -96,14 +105,15 @@ def train(
     ] = None,
     seed: Annotated[int | None, Option(help="Decides everything random.")] = None,
     baselines: Annotated[bool, Option(help="Also score nearest neighbours and so on.")] = True,
+    page: Annotated[bool, Option("--report/--no-report", help="Write report.html.")] = True,
     threads: Threads = 0,
     json: AsJson = False,
 ) -> int:
     """Train a small Inception (or GoogLeNet) from scratch; Ctrl-C saves, --resume goes on.
 
-    The run folder gets config.toml, env.json, metrics.jsonl, curves.png, filters.png,
-    features.png, baselines.json and checkpoints/. Which epoch is "best" is judged on the test
-    images; the accuracy reported is that of the last.
+    The run folder gets report.html, config.toml, env.json, metrics.jsonl, curves.png,
+    filters.png, features.png, baselines.json, judged.json and checkpoints/. Which epoch is "best"
+    is judged on the test images; the accuracy reported is that of the last.
     """
     given_here = {**locals(), "mean": None if mean is None else _numbers(mean)}
     import pyinception as pyi
@@ -131,6 +141,9 @@ def train(
         resolved = resolve(given)
         model_name = "rows" if networks.is_table(resolved.model) else resolved.model
         name = f"{recipe or f'{resolved.data}-{model_name}'}-seed{resolved.seed}"
+    if find_lr:
+        with pyi.using(threads=threads or None):
+            return _find_lr(resolve(given), Path(f"{name}-lr.png"), json)
     with pyi.using(threads=threads or None):
         outcome = fit(
             given,
@@ -141,16 +154,38 @@ def train(
             workers=workers,
             watch=watch,
             with_baselines=baselines,
+            with_report=page,
+            tensorboard=tensorboard,
             report=reporter(json),
         )
     text = f"weights {outcome.weights_sha256} after {outcome.steps} steps, {outcome.seconds:.0f} s"
     if outcome.test_accuracy is not None:
         text = f"test accuracy {outcome.test_accuracy:.2%}; {text}"
-    text += f"\n{outcome.folder}: curves.png, filters.png, features.png, checkpoints/"
+    text += f"\n{outcome.folder}: {'report.html, ' * page}curves.png, filters.png, checkpoints/"
     if outcome.signal:
         text = f"continue with: pyinception train --runs {runs} --name {name} --resume"
     emit(text, outcome.as_dict(), json)
     return Explained(128 + outcome.signal if outcome.signal else 0)
+
+
+def _find_lr(recipe: Recipe, picture: Path, as_json: bool) -> int:
+    """Search on the recipe's own network and images; the picture lies in the current folder."""
+    from pyinception.train import networks
+    from pyinception.train import rate_search as search
+    from pyinception.train.splits import load_split
+
+    report = reporter(as_json)
+    images = load_split(recipe, "train", report)
+    shape = recipe.augment().shape(images.shape)
+    net = networks.build(recipe.model, len(images.classes), shape, recipe.seed, aux=recipe.aux)
+    found = search.find_lr(net, recipe, images, report=report)
+    search.draw_find_lr(picture, found)
+    if found.suggested is None:
+        text = "the loss never fell: no learning rate to suggest"
+    else:
+        text = f"suggested: --lr {found.suggested:.2g} (lowest loss at {found.lowest:.2g})"
+    emit(f"{text}\n{picture}", found.as_dict() | {"picture": str(picture)}, as_json)
+    return 0
 
 
 def _numbers(text: str) -> list[float]:

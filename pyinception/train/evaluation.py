@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +25,27 @@ from pyinception.train.update import weights_to_judge
 # Rec. 601 luma: what a colour picture looks like to a network of one channel.
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 FIVE = 5
+MISTAKES = 24  # the worst ones that an evaluation keeps
 SIZE_EDGES = (0, 9, 13, 19, np.inf)  # pixels across, for data sets that know their objects' sizes
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """Image ``index`` taken for class ``prediction``: its softmax there and at the true class."""
+
+    index: int
+    label: int
+    prediction: int
+    probability: float
+    of_label: float
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """Results on one split: `predictions` (N,) int64, mean loss, accuracy in [0, 1].
 
-    `top5` is the share of images whose class is among the five most likely ones.
+    `top5` is the share of images whose class is among the five most likely ones; `mistakes` are
+    those of `evaluate` with the least probability of the true class.
 
     A picture that could not be read has prediction -1: it counts as wrong, and is neither in the
     loss nor in the confusion.
@@ -42,6 +55,7 @@ class Evaluation:
     predictions: NDArray[np.int64]
     loss: float
     top5: float
+    mistakes: tuple[Mistake, ...] = ()
 
     @classmethod
     def of_probabilities(cls, dataset: data.Dataset, odds: NDArray[np.float64]) -> Evaluation:
@@ -74,6 +88,21 @@ class Evaluation:
         read = self.predictions >= 0
         np.add.at(counts, (self.dataset.labels[read], self.predictions[read]), 1)
         return counts
+
+    def judged(self) -> dict[str, Any]:
+        """What a run folder keeps of it: [class, taken for, images] triples, and the mistakes."""
+        counts = self.confusion()
+        pairs = [[int(k), int(j), int(counts[k, j])] for k, j in zip(*np.nonzero(counts))]
+        return {
+            "data": self.dataset.name,
+            "split": self.dataset.split,
+            "images": len(self.dataset),
+            "accuracy": self.accuracy,
+            "loss": self.loss,
+            "classes": self.dataset.classes,
+            "confusion": pairs,
+            "mistakes": [asdict(mistake) for mistake in self.mistakes],
+        }
 
     def by_size(self) -> list[dict[str, Any]]:
         """Accuracy by the object's diameter, where the data set has one; else empty."""
@@ -132,6 +161,7 @@ def evaluate(
     report = report or Silent()
     training, net_sum, hits = net.training, 0.0, 0
     predictions = np.full(len(dataset), -1, np.int64)
+    mistakes: list[Mistake] = []
     net.eval()
     report.start(f"evaluating on {dataset.split}", len(dataset))
     try:
@@ -153,6 +183,7 @@ def evaluate(
             scores = networks.scores_of(logits)
             predictions[batch.indices] = np.argmax(scores, axis=1)
             hits += _among_five(scores, batch.labels)
+            mistakes = _worst([*mistakes, *_mistakes(batch, scores)])
             net_sum += losses.cross_entropy(logits, batch.labels).item() * len(batch.labels)
             report.advance(len(batch.labels))
     finally:
@@ -162,7 +193,26 @@ def evaluate(
     if not read:
         raise data.DatasetError(f"{dataset.name}: not one picture could be read")
     loss = net_sum / read
-    return Evaluation(dataset, predictions, loss, hits / len(dataset))
+    return Evaluation(dataset, predictions, loss, hits / len(dataset), tuple(mistakes))
+
+
+def _mistakes(batch: data.Batch, logits: NDArray[np.float32]) -> list[Mistake]:
+    """The worst wrong answers of a batch."""
+    answers = np.argmax(logits, axis=1)
+    wrong = np.flatnonzero(answers != batch.labels)
+    odds, labels = softmax(logits[wrong]), batch.labels[wrong]
+    rows = np.arange(len(wrong))
+    columns = batch.indices[wrong], labels, answers[wrong]
+    chances = odds[rows, answers[wrong]], odds[rows, labels]
+    order = np.argsort(chances[1], kind="stable")[:MISTAKES]
+    return [
+        Mistake(*(int(c[n]) for c in columns), *(float(chance[n]) for chance in chances))
+        for n in order
+    ]
+
+
+def _worst(mistakes: list[Mistake]) -> list[Mistake]:
+    return sorted(mistakes, key=lambda each: (each.of_label, each.index))[:MISTAKES]
 
 
 def _among_five(scores: NDArray[np.floating[Any]], labels: NDArray[np.int64]) -> int:
@@ -233,6 +283,16 @@ def predict(
 ) -> list[Prediction]:
     """p = softmax(net(picture)), for image files; all are read before the first is judged.
 
+    Parameters and errors as of `read_images`.
+    """
+    return judge_images(trained, paths, read_images(trained, paths, invert=invert))
+
+
+def read_images(
+    trained: Trained, paths: Sequence[str | Path], *, invert: bool = False
+) -> NDArray[np.float32]:
+    """Image files as the network takes them, (N, H, W, C).
+
     Parameters
     ----------
     paths : files that `data.picture.read_picture` reads.
@@ -258,7 +318,13 @@ def predict(
     if invert:
         images = 1 - images
     augment = trained.recipe.augment().without_chance()
-    images = augment(images, np.arange(len(images)), seed=0, epoch=0)
+    return augment(images, np.arange(len(images)), seed=0, epoch=0)
+
+
+def judge_images(
+    trained: Trained, paths: Sequence[str | Path], images: NDArray[np.float32]
+) -> list[Prediction]:
+    """What the network says of images that `read_images` read."""
     logits = trained.net(networks.placed(trained.net, images))
     odds = softmax(networks.scores_of(logits))
     results = []

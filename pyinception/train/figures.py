@@ -28,12 +28,14 @@ GROUND = (0.72, 0.83, 0.93)  # a blue that no grey filter can be taken for
 Floats = NDArray[np.floating[Any]]
 
 
-def _figure(width: float, height: float) -> Any:
+def new_figure(width: float, height: float) -> Any:
+    """An empty figure, inches across and high."""
     figure = require("matplotlib.figure", "train", "curves and pictures")
     return figure.Figure(figsize=(width, height), layout="constrained")
 
 
-def _write(figure: Any, path: Path) -> None:
+def save_figure(figure: Any, path: Path) -> None:
+    """Replace ``path`` by the figure as a PNG."""
     memory = io.BytesIO()
     figure.savefig(memory, format="png", dpi=DPI)
     write_whole(path, memory.getvalue())
@@ -51,7 +53,7 @@ def draw_curves(
     """
     if not epochs:
         return
-    figure = _figure(9, 4)
+    figure = new_figure(9, 4)
     loss, accuracy = figure.subplots(1, 2)
     x = [line["epoch"] + 1 for line in epochs]
     for axes, name in ((loss, "loss"), (accuracy, "accuracy")):
@@ -82,7 +84,28 @@ def draw_curves(
     loss.legend(fontsize=8)
     loss.set_title("loss")
     accuracy.set_title(f"accuracy, last {100 * epochs[-1]['test_accuracy']:.1f} % on test")
-    _write(figure, path)
+    save_figure(figure, path)
+
+
+def filter_tiles(w: Floats) -> Floats:
+    """(K, R, S, C) -> (K, R, S, 3) in [0, 1]; in colour if C is 3, else the mean over it."""
+    peak = np.abs(w).max(axis=(1, 2, 3), keepdims=True)
+    tiles = 0.5 + 0.5 * w / np.maximum(peak, 1e-12)
+    if tiles.shape[3] != 3:
+        tiles = tiles.mean(axis=3, keepdims=True).repeat(3, axis=3)
+    return tiles
+
+
+def strongest(maps: Floats) -> NDArray[np.intp]:
+    """The `MAPS` channels of (P, Q, K) with the largest sums, largest first."""
+    return np.argsort(-maps.sum(axis=(0, 1)), kind="stable")[:MAPS]
+
+
+def visible(image: Floats) -> Floats:
+    """(H, W, C) of any range -> (H, W, 1 or 3) in [0, 1]."""
+    shown = image - image.min()
+    shown = shown / max(float(shown.max()), 1e-12)
+    return shown if shown.shape[2] == 3 else shown.mean(axis=2, keepdims=True)
 
 
 def draw_filters(path: Path, net: Module) -> None:
@@ -90,19 +113,16 @@ def draw_filters(path: Path, net: Module) -> None:
     w = first_filters(net)
     if w is None:
         return
-    peak = np.abs(w).max(axis=(1, 2, 3), keepdims=True)
-    tiles = 0.5 + 0.5 * w / np.maximum(peak, 1e-12)
-    if tiles.shape[3] != 3:
-        tiles = tiles.mean(axis=3, keepdims=True).repeat(3, axis=3)
+    tiles = filter_tiles(w)
     columns = int(np.ceil(np.sqrt(len(tiles) * 1.5)))
     picture = mosaic(tiles, columns)
-    figure = _figure(8, 8 * picture.shape[0] / picture.shape[1] + 0.4)
+    figure = new_figure(8, 8 * picture.shape[0] / picture.shape[1] + 0.4)
     axes = figure.subplots()
     axes.imshow(picture, interpolation="nearest")
     axes.set_axis_off()
     k, r, s, c = w.shape
     axes.set_title(f"{k} filters of the first layer, {r} x {s} x {c}", fontsize=9)
-    _write(figure, path)
+    save_figure(figure, path)
 
 
 def draw_confusion(path: Path, counts: NDArray[np.int64], classes: Sequence[str]) -> None:
@@ -115,7 +135,7 @@ def draw_confusion(path: Path, counts: NDArray[np.int64], classes: Sequence[str]
     total = counts.sum(axis=1, keepdims=True)
     share = 100 * counts / np.maximum(total, 1)
     size = min(4 + 0.25 * len(classes), 14)
-    figure = _figure(size + 1, size)
+    figure = new_figure(size + 1, size)
     axes = figure.subplots()
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=100, interpolation="nearest")
     figure.colorbar(image, label="% of the class")
@@ -128,7 +148,7 @@ def draw_confusion(path: Path, counts: NDArray[np.int64], classes: Sequence[str]
             colour = "white" if share[k, j] > 60 else "black"
             axes.text(j, k, str(counts[k, j]), ha="center", va="center", fontsize=7, color=colour)
     axes.set_title(f"{int(np.trace(counts))} of {int(counts.sum())} right", fontsize=9)
-    _write(figure, path)
+    save_figure(figure, path)
 
 
 def mosaic(tiles: Floats, columns: int) -> Floats:
@@ -149,20 +169,18 @@ def draw_features(path: Path, net: Module, image: Floats) -> None:
         return
     name, rows = next(iter(found.items()))
     y = outputs_of(net, image, [name])[name][0]
-    figure = _figure(1.1 * (MAPS + 1), 1.25 * len(rows) + 0.5)
+    figure = new_figure(1.1 * (MAPS + 1), 1.25 * len(rows) + 0.5)
     grid = figure.subplots(len(rows), MAPS + 1, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
-    shown = image[0] - image[0].min()
-    shown = shown / max(float(shown.max()), 1e-12)
-    grid[0, 0].imshow(shown if shown.shape[2] == 3 else shown.mean(axis=2), cmap="gray")
+    grid[0, 0].imshow(visible(image[0]), cmap="gray")
     grid[0, 0].set_title("input", fontsize=8)
     for row, (label, channels) in zip(grid, rows, strict=True):
         maps = y[:, :, channels]
-        order = np.argsort(-maps.sum(axis=(0, 1)), kind="stable")[:MAPS]
+        order = strongest(maps)
         peak = max(float(maps.max()), 1e-12)
         for axes, channel in zip(row[1:], order, strict=False):
             axes.imshow(maps[:, :, channel], cmap="gray", vmin=0, vmax=peak)
             axes.set_title(f"{label}  {channels.start + channel}", fontsize=7)
     figure.suptitle(f"{name}: strongest {MAPS} maps of each branch", fontsize=9)
-    _write(figure, path)
+    save_figure(figure, path)

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pyinception import data, losses, rng
 from pyinception.cuda import machine
@@ -29,12 +28,14 @@ from pyinception.tensor import Tensor, no_grad
 from pyinception.train import networks, notes
 from pyinception.train.baselines import score_baselines
 from pyinception.train.evaluation import evaluate
+from pyinception.train.events import Events
 from pyinception.train.figures import draw_curves, draw_features, draw_filters
 from pyinception.train.job import Job, State, restore, weights_sha256
 from pyinception.train.progress import Reporter, Silent, clock
 from pyinception.train.recipe import Recipe, resolve
+from pyinception.train.report import write_report
 from pyinception.train.run_folder import RunError, RunFolder
-from pyinception.train.splits import check_sets, fingerprint, fit_in_memory, load_split
+from pyinception.train.splits import check_sets, example, fingerprint, fit_in_memory, load_split
 from pyinception.train.stop import Stop
 from pyinception.train.update import Update
 from pyinception.train.watch import EVERY, Watch, measured_peak
@@ -77,6 +78,8 @@ def train(
     workers: int = 0,
     watch: int = EVERY,
     with_baselines: bool = True,
+    with_report: bool = True,
+    tensorboard: bool = False,
     report: Reporter | None = None,
 ) -> Outcome:
     """Train a network by a recipe, into a run folder.
@@ -92,6 +95,8 @@ def train(
     watch : look into the first of every so many steps (`Watch`); 0 into none. Changes no bit.
     with_baselines : also score nearest neighbours and logistic regression, where the images fit in
         memory.
+    with_report : write report.html at the end, also where the run is stopped.
+    tensorboard : also write the metrics as TensorBoard events.
     report : told of progress; silent by default.
 
     Returns
@@ -110,6 +115,8 @@ def train(
     begun = time.perf_counter()
     report = report or Silent()
     needed = {"matplotlib": "curves and pictures", "tomli_w": "a run folder"}
+    needed |= {"PIL": "a report"} if with_report else {}
+    needed |= {"tensorboardX": "TensorBoard events"} if tensorboard else {}
     if with_baselines:
         needed["sklearn"] = "the baselines"
     for module, purpose in needed.items():
@@ -150,6 +157,10 @@ def train(
         peak = measured_peak() if watch else None
         run.note_environment({"peak_gflops": round(peak.best, 1)} if peak else {})
         stack.callback(run.close)
+        if tensorboard:
+            events = Events(run.path, update.iteration)
+            stack.callback(events.close)
+            run.listeners.append(events.add)
         _introduce(report, run, recipe, net, sets, state)
         scores = run.read_json("baselines.json")
         if scores is None and with_baselines and fit_in_memory(sets):
@@ -169,6 +180,8 @@ def train(
                 job.save(run.last)
             name = signal.Signals(stop.signal).name
             report.line(f"{name}: saved {run.last} after step {update.iteration}")
+        if with_report and update.iteration:
+            write_report(run, test=sets[1])
         return _outcome(run, net, update, state, scores or [], stop.signal, begun)
 
 
@@ -273,6 +286,7 @@ def _epoch(job: Job, checkpoint_steps: int, stop: Stop, report: Reporter) -> Non
         **(machine.memory(next(net.parameters()).data) or {}),
     }
     run.add_metrics(line)
+    run.write_json("judged.json", {"epoch": epoch, "step": update.iteration, **scores.judged()})
     report.line(epoch_line(line, recipe.epochs) + notes.scale(update))
     better = scores.accuracy > state.best
     state.__dict__.update(asdict(State(epoch=epoch + 1, best=max(state.best, scores.accuracy))))
@@ -281,16 +295,7 @@ def _epoch(job: Job, checkpoint_steps: int, stop: Stop, report: Reporter) -> Non
     job.save(run.last)
     draw_curves(run.path / "curves.png", run.metrics(), run.read_json("baselines.json") or [])
     draw_filters(run.path / "filters.png", net)
-    draw_features(run.path / "features.png", net, _example(job.sets[1], recipe))
-
-
-def _example(dataset: data.Dataset, recipe: Recipe) -> NDArray[np.float32]:
-    """The first test image that can be read, normalised, (1, H, W, C)."""
-    normalise = recipe.augment().without_chance()
-    found = data.batches(
-        dataset, 8, seed=0, epoch=0, shuffle=False, augment=normalise, bad=recipe.bad_images
-    )
-    return next(batch.images[:1] for batch in found if len(batch.labels))
+    draw_features(run.path / "features.png", net, example(job.sets[1], recipe))
 
 
 def step(

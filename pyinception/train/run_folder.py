@@ -5,7 +5,10 @@
               metrics.jsonl      one line per step ("kind": "step") and per epoch ("epoch"),
                                  steps counted from 1, epochs from 0; "watch" looks into a step
               baselines.json     nearest neighbours and logistic regression on the same split
+              judged.json          the newest test: who is taken for whom, the worst mistakes
+              report.html          all of it on one page, written when the run ends or stops
               curves.png filters.png features.png
+              events.out.*         for TensorBoard, where asked for
               checkpoints/last.safetensors, best.safetensors
 
 Files are replaced whole (temporary name, then rename); metrics.jsonl is appended to, and cut back
@@ -75,6 +78,7 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
         self.last = self.checkpoints / "last.safetensors"
         self.best = self.checkpoints / "best.safetensors"
+        self.listeners: list[Callable[[dict[str, Any]], None]] = []  # told of every line
         self._metrics: TextIO | None = None
 
     def check_new(self) -> None:
@@ -208,6 +212,8 @@ class RunFolder:
             if self._metrics is None:
                 self._metrics = self.metrics_path.open("a", encoding="utf-8")
             self._metrics.write(json.dumps(line) + "\n")
+        for tell in self.listeners:
+            tell(line)
 
     def flush(self) -> None:
         """Hand buffered lines to the system."""

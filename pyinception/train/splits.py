@@ -110,3 +110,12 @@ def fit_in_memory(sets: tuple[data.Dataset, data.Dataset]) -> bool:
     decoded = all((p := pictures_of(images)) is None or p.cached for images in sets)
     numbers = len(sets[0]) * math.prod(sets[0].shape)
     return decoded and len(sets[0]) <= LARGEST and numbers <= LARGEST * 32 * 32 * 3
+
+
+def example(dataset: data.Dataset, recipe: Recipe) -> NDArray[np.float32]:
+    """The first image that can be read, normalised, (1, H, W, C)."""
+    normalise = recipe.augment().without_chance()
+    found = data.batches(
+        dataset, 8, seed=0, epoch=0, shuffle=False, augment=normalise, bad=recipe.bad_images
+    )
+    return next(batch.images[:1] for batch in found if len(batch.labels))
