@@ -108,7 +108,10 @@ def ladder_table() -> str:
     about = found["environment"]
     heads = ["rung", "", "ms", "GFLOP/s", "of FMA peak", "error"]
     words = f"{about['cpu']}, {about['level']}, one thread, {about['date'][:10]}"
-    return f"{table(heads, rows)}\n\n{words}; `pyinception ladder` times them on yours."
+    return (
+        f"{table(heads, rows)}\n\n{words}; `pyinception ladder` times them on yours. The time of "
+        "loops is that of two channels of one row, its rate that of the layer."
+    )
 
 
 def rungs(*names: str) -> str:
@@ -142,6 +145,19 @@ def gains_table() -> str:
     return table(["unfused over fused", "bytes: median (range)", "time: median (range)"], rows)
 
 
+def times_table() -> str:
+    """GoogLeNet forward as stored, ours and the rivals'."""
+    rows = []
+    for file in ("net.json", "net_batch8.json"):
+        report = json.loads((draw.RESULTS / file).read_text(encoding="utf-8"))
+        columns, about = report["rows"][0]["columns"], report["environment"]
+        times = [f"{columns[name]['median_us'] / 1e3:.1f}" if name in columns else "-"
+                 for name in ("fused", "torch", "openvino")]  # fmt: skip
+        rows.append([str(report["settings"]["batch"]), *times])
+    words = f"{about['cpu']}, {about['threads']} threads, {about['date'][:10]}; rest in the README."
+    return f"{table(['images', 'ours, ms', 'PyTorch', 'OpenVINO'], rows)}\n\n{words}"
+
+
 def recipe_table() -> str:
     """Every entry of a recipe."""
     from pyinception.cli.train import toml
@@ -171,6 +187,7 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
     "path/03_register_tile.md": {"rungs": partial(rungs, "plain", "im2col", "register tile")},
     "path/04_winograd.md": {"rungs": partial(rungs, "register tile", "Winograd")},
     "path/05_reduce_conv.md": {"rungs": partial(rungs, "branch, unfused", "branch, fused")},
+    "path/08_googlenet.md": {"times": times_table},
     "path/10_fusion.md": {"gains": gains_table},
     "training.md": {"recipe": recipe_table},
     "design.md": {"switches": switch_table},
