@@ -17,6 +17,7 @@ emulated    20 training steps on the CUDA kernels, emulated, beside the CPU's
 versus      GoogLeNet forward beside torch eager
 modules_cores, modules_tensor
             GoogLeNet's nine modules by the CUDA kernels on the emulator, in every storage
+depthwise   depthwise convolution on Xception's maps beside torch, a copy of its bytes, its 1x1
 turns       our calls and torch's in turns: what either loses to the other's team of threads
 
 A figure that cannot be measured here is left out with the reason. Results go to
@@ -38,6 +39,7 @@ from importlib.util import find_spec
 
 import figures_behaviour as behaviour
 import figures_data
+import figures_depthwise
 import figures_recipes
 from figures_emulated import emulated
 from figures_record import RESULTS, Figure, Unavailable, store
@@ -93,6 +95,7 @@ FIGURES: dict[str, Callable[[bool], Figure]] = {
     "emulated": emulated,
     "modules_cores": _modules(False),
     "modules_tensor": _modules(True),
+    "depthwise": figures_depthwise.depthwise,
     "recipes": figures_recipes.recipes,
 }
 
