@@ -116,41 +116,60 @@ def googlenet_graph(ops: Any, x: Any, weights: Any) -> Any:
 
 
 def network_graph(net: Network) -> Graph:
-    """The rows of ``net``, its batch norms folded, over a rival's operations."""
+    """The rows of ``net``, its batch norms folded, over a rival's operations.
 
-    def layer(ops: Any, layer: Module, x: Any, weights: Any, name: str) -> Any:
-        if isinstance(layer, Conv2d):
-            w, b = weights[f"{name}.weight"], weights[f"{name}.bias"]
-            _, r, s, _ = layer.weight.shape
-            stride = pair("bench", "stride", layer.stride, 1)
-            padding = padding_pair("bench", layer.padding, (r, s))
-            return ops.conv(x, w, b, stride, padding, layer.relu)
-        assert isinstance(layer, MaxPool2d | AvgPool2d), type(layer)
-        kernel, stride, padding, ceil_mode, include_pad = layer.window
-        kernel, stride = pair("bench", "kernel", kernel, 1), pair("bench", "stride", stride, 1)
-        padding = padding_pair("bench", padding, kernel)
-        if layer.kind == "max":
-            return ops.max_pool(x, kernel, stride, padding, ceil_mode)
-        return ops.avg_pool(x, kernel, stride, padding, include_pad)
-
-    def mixed(ops: Any, block: Mixed, x: Any, weights: Any, name: str) -> Any:
-        parts = []
-        for i, fork in enumerate(block.forks, 1):
-            children = list(getattr(block, f"branch{i}").children())
-            t, stem = x, f"{name}.branch{i}"
-            for child, module in children[:-fork]:
-                t = layer(ops, module, t, weights, f"{stem}.{child}")
-            ends = children[-fork:]
-            parts += [layer(ops, m, t, weights, f"{stem}.{child}") for child, m in ends]
-        return ops.concat(parts)
+    The graph holds names and numbers only: a compiler of graphs sees no array of ours in it.
+    """
+    rows: list[Any] = []
+    for name in net.rows:
+        row = getattr(net, name)
+        rows.append(_branches(row, name) if isinstance(row, Mixed) else _step(row, name))
 
     def graph(ops: Any, x: Any, weights: Any) -> Any:
-        for name in net.rows:
-            row = getattr(net, name)
-            x = (mixed if isinstance(row, Mixed) else layer)(ops, row, x, weights, name)
+        for row in rows:
+            if isinstance(row, tuple):
+                x = _apply(ops, row, x, weights)
+                continue
+            parts = []
+            for chain, ends in row:
+                t = x
+                for step in chain:
+                    t = _apply(ops, step, t, weights)
+                parts += [_apply(ops, step, t, weights) for step in ends]
+            x = ops.concat(parts)
         return ops.linear(ops.mean(x), weights["fc.weight"], weights["fc.bias"])
 
     return graph
+
+
+def _branches(block: Mixed, name: str) -> list[Any]:
+    """(chain, its last steps) of every branch."""
+    found = []
+    for i, fork in enumerate(block.forks, 1):
+        layers = getattr(block, f"branch{i}").children()
+        steps = [_step(layer, f"{name}.branch{i}.{child}") for child, layer in layers]
+        found.append((steps[:-fork], steps[-fork:]))
+    return found
+
+
+def _step(layer: Module, name: str) -> tuple[Any, ...]:
+    """A convolution or a pool: its kind, its name, its numbers."""
+    if isinstance(layer, Conv2d):
+        _, r, s, _ = layer.weight.shape
+        stride = pair("bench", "stride", layer.stride, 1)
+        return "conv", name, stride, padding_pair("bench", layer.padding, (r, s)), layer.relu
+    assert isinstance(layer, MaxPool2d | AvgPool2d), type(layer)
+    kernel, stride, padding, ceil_mode, include_pad = layer.window
+    kernel, stride = pair("bench", "kernel", kernel, 1), pair("bench", "stride", stride, 1)
+    flag = ceil_mode if layer.kind == "max" else include_pad
+    return layer.kind, name, kernel, stride, padding_pair("bench", padding, kernel), flag
+
+
+def _apply(ops: Any, step: tuple[Any, ...], x: Any, weights: Any) -> Any:
+    kind, name, *numbers = step
+    if kind == "conv":
+        return ops.conv(x, weights[f"{name}.weight"], weights[f"{name}.bias"], *numbers)
+    return (ops.max_pool if kind == "max" else ops.avg_pool)(x, *numbers)
 
 
 def logits_float64(net: Module, x: Array) -> Array:
