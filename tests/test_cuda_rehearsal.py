@@ -43,7 +43,7 @@ def test_the_rehearsal_writes_rows_without_device_figures(tmp_path: Path) -> Non
     assert 0 < sides["fused"]["bytes"] < sides["unfused"]["bytes"]
     assert set(fusion["host_times"]) == {
         f"{side} {mode}" for side in sides
-        for mode in ("host_graph", "host_events", "training host_step")
+        for mode in ("host_graph", "host_call", "host_eager", "training host_step")
     }  # fmt: skip
     again = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
     assert again.returncode == 0 and "fusion/" not in again.stdout
