@@ -37,11 +37,16 @@ class Target:
     level: str = ""
 
 
+def is_cupy(value: Any) -> bool:
+    """Whether ``value`` is an array of CuPy, which need not be installed."""
+    return type(value).__module__.partition(".")[0] == "cupy"
+
+
 def array_module(array: Array) -> ModuleType:
     """NumPy, or CuPy for one of its arrays."""
     if isinstance(array, np.ndarray):
         return np
-    if type(array).__module__.partition(".")[0] == "cupy":
+    if is_cupy(array):
         return sys.modules["cupy"]
     raise TypeError(f"an array of NumPy or CuPy was expected, not a {type(array).__name__}")
 
@@ -121,13 +126,17 @@ def _load_core() -> tuple[Any, str | None]:
         return None, f"the compiled core pyinception._C {cause}; {remedy}"
 
 
-def core() -> Any:
-    """The module ``pyinception._C``; BackendError with cause and remedy where it is missing."""
+def core(switches: config.Values | None = None) -> Any:
+    """The module ``pyinception._C``; BackendError with cause and remedy where it is missing.
+
+    ``switches``: as the caller has just read them.
+    """
     module, reason = _load_core()
     if module is None:
         raise BackendError(f'backend "cpu": {reason}')
-    if config.values().jit:
-        _compile_live(config.get("cpu_level") or module.host_level())
+    switches = switches or config.values()
+    if switches.jit:
+        _compile_live(switches.cpu_level or module.host_level())
     return module
 
 
@@ -154,7 +163,8 @@ def reference() -> Any:
 
 
 @cache
-def _cupy_reason() -> str | None:
+def cupy_reason() -> str | None:
+    """None where arrays of other libraries in CUDA memory can be taken over, as CuPy's."""
     if importlib.util.find_spec("cupy") is None:
         return "CuPy is not installed; pip install 'pyinception[cuda13]' or [cuda12]"
     return None
@@ -165,7 +175,7 @@ def why_not(name: str) -> str | None:
     if name == "cpu":
         return _load_core()[1]
     if name == "cuda":
-        return _core_lacks("cuda_device", "the CUDA kernels") or _cuda_reason() or _cupy_reason()
+        return _core_lacks("cuda_device", "the CUDA kernels") or _cuda_reason()
     if name == "emulated":
         return _core_lacks("cuda_plan", "the CUDA kernels") or _emulator_reason()
     return None

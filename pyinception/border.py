@@ -7,13 +7,15 @@ copied once and counted; an output that does not fit raises. Nothing is written 
 
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any, TypeVar
 
 import numpy as np
 
 from pyinception import backend, workspace
 from pyinception.backend import Array, array_module
+from pyinception.cuda import stream as streams
 from pyinception.dispatch import Known, check
 from pyinception.known import find, note
 from pyinception.prepack import Packed
@@ -22,7 +24,6 @@ from pyinception.tensor import Tensor
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 _CPU_DEVICES = (1, 3)  # kDLCPU, kDLCUDAHost
-_CUDA_DEVICES = (2, 13)  # kDLCUDA, kDLCUDAManaged
 _IMMUTABLE = ("jax", "tensorflow")
 _ADAPTERS = {
     "torch": "pyinception.interop.torch, which is always NCHW",
@@ -39,7 +40,7 @@ def library_of(value: Any) -> str:
 
 def intake(function: str, argument: str, value: Any) -> Array:
     """``value`` as a NumPy or CuPy array without a copy; TypeError if it is neither nor DLPack."""
-    if type(value) is np.ndarray or library_of(value) == "cupy":
+    if type(value) is np.ndarray or backend.is_cupy(value):
         return value
     name = type(value).__name__
     if isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray):
@@ -55,7 +56,7 @@ def intake(function: str, argument: str, value: Any) -> Array:
     if not hasattr(value, "__dlpack__"):
         return _from_cuda(function, argument, value)
     device = int(_ask(function, argument, value, lambda: value.__dlpack_device__()[0]))
-    if device in _CUDA_DEVICES:
+    if device in streams.CUDA_DEVICES:
         return _from_cuda(function, argument, value)
     if device not in _CPU_DEVICES:
         text = f"is on DLPack device type {device}, expected host or CUDA memory"
@@ -95,12 +96,10 @@ def _export(value: Any) -> Any:
 
 def _from_cuda(function: str, argument: str, value: Any) -> Array:
     """An array in CUDA memory as one of CuPy, which is where kernels take it from."""
-    if reason := backend.why_not("cuda"):
+    if reason := backend.why_not("cuda") or backend.cupy_reason():
         text = f"is a {type(value).__name__} in CUDA memory, which cannot be used here"
         raise TypeError(f"{function}: {argument} {text}: {reason}")
-    import cupy
-
-    return cupy.from_dlpack(value) if hasattr(value, "__dlpack__") else cupy.asarray(value)
+    return _ask(function, argument, value, lambda: streams.taken(value))
 
 
 def give_back(array: Array, caller: Any) -> Any:
@@ -180,7 +179,9 @@ def _share(a: Array, b: Array) -> bool:
 
 
 class Border:
-    """The arrays of one call of ``function`` on their way in and out.
+    """The arrays of one call of ``function`` on their way in and out, in a ``with`` block.
+
+    Inside it, where x lies in CUDA memory, its device and the stream of the call are current.
 
     Parameters
     ----------
@@ -188,17 +189,34 @@ class Border:
         NHWC, but raises for another framework's tensor that could be read either way.
     x : the map whose type the results take.
     w : the filters that x meets first, None where there are none.
+    stream : for arrays in CUDA memory, as `stream.handle_of` takes it.
     """
 
-    def __init__(self, function: str, layout: str | None, x: Any, w: Any = None) -> None:
+    def __init__(
+        self, function: str, layout: str | None, x: Any, w: Any = None, stream: Any = None
+    ) -> None:
         if layout not in (None, "NHWC", "NCHW"):
             raise ValueError(f'{function}: layout is {layout!r}, expected "NHWC" or "NCHW"')
         self.function, self.caller = function, x
         self.channels_first = layout == "NCHW"
         self.foreign: tuple[str, str] | None = None  # the argument and library seen first
         self.as_given = True  # whether every input was taken as it is
+        self.stream = stream
+        self._inside: ExitStack | None = None
         if layout is None and type(x) is not np.ndarray and _is_foreign(x):
             self._refuse_ambiguous(tuple(x.shape), tuple(w.shape) if hasattr(w, "shape") else None)
+
+    def __enter__(self) -> "Border":
+        if type(self.caller) is not np.ndarray and streams.on_cuda(self.caller):
+            self._inside = streams.surroundings(self.function, self.caller, self.stream)
+        elif self.stream is not None:
+            text = "stream is given, expected None for arrays in host memory"
+            raise ValueError(f"{self.function}: {text}")
+        return self
+
+    def __exit__(self, *failure: Any) -> None:
+        if self._inside is not None:
+            self._inside.__exit__(*failure)
 
     def _refuse_ambiguous(self, x: tuple[int, ...], w: tuple[int, ...] | None) -> None:
         if len(x) != 4 or (w is not None and len(w) != 4):
@@ -244,33 +262,35 @@ class Border:
 
     def call(
         self,
-        arrays: Mapping[str, Any],
+        names: tuple[str, ...],
+        given: tuple[Any, ...],
         options: tuple[Any, ...],
-        how: dict[str, str | None],
         spec_of: Callable[..., Any],
         out: Any = None,
         letters: str = "",
+        *,
+        backend: str | None = None,
+        algorithm: str | None = None,
     ) -> tuple[Any, Any, Array | None, dict[str, Any]]:
         """(spec, operands, out, how): what a call asks for, its arrays as kernels read them.
 
         Parameters
         ----------
-        arrays : argument -> array, for `take`; where there is an ``out``, x stands first.
+        names, given : the array arguments, for `take`; where there is an ``out``, x stands first.
         options : all else that the spec depends on.
-        how : ``backend`` and ``algorithm``; comes back as `dispatch.launch` takes it.
         spec_of : the spec from the arrays as taken; raises what there is to refuse.
         out, letters : the array to write, of the spec's ``y_shape``, and its axes.
+        backend, algorithm : as `config` has them; they come back in ``how``, for `dispatch.launch`.
         """
-        given = tuple(arrays.values())
         key, known = find(
-            (self.function, self.channels_first, *given, out, *options, *how.values())
+            (self.function, self.channels_first, given, out, options, backend, algorithm)
         )
         if known is None:
-            operands = tuple(map(self.take, arrays, given))
+            operands = tuple(map(self.take, names, given))
             spec = spec_of(*operands)
             if out is not None:
                 out = self._apart(self._out(out, spec.y_shape, operands[0], letters), operands)
-            known = Known(spec, how)
+            known = Known(spec, backend, algorithm)
             if self.as_given:
                 note(key, known)
             return spec, operands, out, known.how
@@ -299,7 +319,7 @@ class Border:
             raise TypeError(f"{self.function}: {text}")
         array = self._turn(self._intake("out", value))
         check(self.function, "out", array, letters, shape, like=like)
-        if not getattr(array.flags, "writeable", True):
+        if streams.read_only(value) or not getattr(array.flags, "writeable", True):
             raise ValueError(f"{self.function}: out is read-only, expected a writable array")
         strides = _natural(array) if array.size else tuple(array.strides)
         if strides is None or _overlaps_itself(array):
@@ -326,7 +346,7 @@ class Border:
 
 
 def _is_foreign(value: Any) -> bool:
-    known = isinstance(value, np.ndarray) or library_of(value) == "cupy"
+    known = isinstance(value, np.ndarray) or backend.is_cupy(value)
     return not known and hasattr(value, "__dlpack__") and hasattr(value, "shape")
 
 
@@ -334,6 +354,7 @@ def _is_foreign(value: Any) -> bool:
 
 _COMMON = {
     "layout": '"NHWC" (x NHWC, filters KRSC), the default, or "NCHW" (x and y NCHW, KCRS).',
+    "stream": "in CUDA memory: a handle or an object with ``__cuda_stream__``; None: the current.",
     "out": "array to write the result into and return, such as a slice of channels.",
     "backend": '"auto", "cpu", "cuda", "emulated" or "reference"; None: the switch (`using`).',
     "algorithm": '"auto", "direct", "winograd", "plain", "mma" or "tf32"; None: the switch.',

@@ -70,7 +70,7 @@ class Plan:
 
 _MOST_PLANS = 4096  # a server that sees ever new shapes must not grow without end
 _plans: dict[tuple[Any, ...], Plan] = {}
-known_calls: dict[Any, "Known"] = {}  # calls seen before, by their looks (`known`)
+known_calls: dict[bytes | None, "Known"] = {}  # calls seen before, by their looks (`known`)
 _said: set[str] = set()
 
 
@@ -84,10 +84,10 @@ def clear() -> None:
 class Known:
     """A call that passed its checks: its spec, and the plans that its launches found so far."""
 
-    def __init__(self, spec: Any, how: dict[str, Any]) -> None:
-        self.spec = spec
+    def __init__(self, spec: Any, backend: str | None, algorithm: str | None = None) -> None:
+        self.spec, self.backend, self.algorithm = spec, backend, algorithm
         self.plans: dict[tuple[str, str], Plan] = {}
-        self.how = {**how, "known": self}  # for `launch`
+        self.how = {"known": self}  # for `launch`
 
 
 def choose(
@@ -177,13 +177,7 @@ def _target(memory: str, dtype: Any, level: str) -> Target:
 
 
 def launch(
-    op: str,
-    direction: str,
-    spec: Spec,
-    *arguments: Any,
-    backend: str | None = None,
-    algorithm: str | None = None,
-    known: Known | None = None,
+    op: str, direction: str, spec: Spec, *arguments: Any, known: Known | None = None
 ) -> None:
     """Run one row on ``arguments`` (inputs, then outputs), or note it while a module is traced.
 
@@ -191,8 +185,8 @@ def launch(
     """
     plan = None if known is None else known.plans.get((op, direction))
     if plan is None:
-        target = target_of(arguments[0])
-        plan = choose(op, direction, spec, target, backend=backend, algorithm=algorithm)
+        how = {} if known is None else {"backend": known.backend, "algorithm": known.algorithm}
+        plan = choose(op, direction, spec, target_of(arguments[0]), **how)
         if reason := refuse_packed(plan.row, arguments):
             raise BackendError(f"{getattr(spec, 'function', op)}: {reason}")
         if known is not None:

@@ -3,8 +3,10 @@
 Arrays are NumPy, CuPy or anything with ``__dlpack__`` (float32; float64 with backend="reference"),
 results are of the caller's type. Common arguments: ``layout`` "NHWC" (default: x NHWC, w KRSC) or
 "NCHW" (x NCHW, w KCRS, results NCHW); ``out`` an array to write, such as a channel slice;
-``backend`` and ``algorithm`` as in `config`. Errors are TypeError (kind, dtype) or ValueError
-(shape, range, overlap, read-only ``out``), raised before anything is written.
+``backend`` and ``algorithm`` as in `config`; ``stream`` for arrays in CUDA memory: an object with
+``__cuda_stream__`` or a handle, by default the current stream of the arrays' library. Errors are
+TypeError (kind, dtype) or ValueError (shape, range, overlap, read-only ``out``), raised before
+anything is written.
 """
 
 from dataclasses import replace
@@ -28,6 +30,7 @@ def conv2d(
     relu: bool = False,
     layout: str | None = None,
     out: Any = None,
+    stream: Any = None,
     backend: str | None = None,
     algorithm: str | None = None,
 ) -> Any:
@@ -49,11 +52,12 @@ def conv2d(
     def spec_of(x: Any, w: Any, b: Any) -> Any:
         return conv.conv_spec("conv2d", x, w, b, stride, padding, relu)
 
-    border, arrays = Border("conv2d", layout, x, w), {"x": x, "w": w, "b": b}
-    how: Any = {"backend": backend, "algorithm": algorithm}
-    window = stride, padding, relu
-    spec, (x, w, b), target, how = border.call(arrays, window, how, spec_of, out, "N P Q K")
-    return border.back(conv.conv_fprop(spec, x, w, b, target, **how), out)
+    with Border("conv2d", layout, x, w, stream) as border:
+        spec, arrays, target, how = border.call(
+            ("x", "w", "b"), (x, w, b), (stride, padding, relu), spec_of, out, "N P Q K",
+            backend=backend, algorithm=algorithm,
+        )  # fmt: skip
+        return border.back(conv.conv_fprop(spec, *arrays, target, **how), out)
 
 
 @documented
@@ -66,6 +70,7 @@ def conv2d_backward(
     stride: Any = 1,
     padding: Any = 0,
     layout: str | None = None,
+    stream: Any = None,
     backend: str | None = None,
     algorithm: str | None = None,
 ) -> tuple[Any, Any, Any]:
@@ -91,12 +96,14 @@ def conv2d_backward(
             check(function, "y", y, "N P Q K", spec.y_shape, like=x)
         return replace(spec, bias=True)
 
-    border, arrays = Border(function, layout, x, w), {"gy": gy, "x": x, "w": w, "y": y}
-    how: Any = {"backend": backend, "algorithm": algorithm}
-    spec, (gy, x, w, y), _, how = border.call(arrays, (stride, padding), how, spec_of)
-    gx = conv.conv_dgrad(spec, gy, w, y, **how)
-    gw, gb = conv.conv_wgrad(spec, x, gy, y, **how)
-    return border.back(gx), border.back(gw), border.back(gb)
+    with Border(function, layout, x, w, stream) as border:
+        spec, (gy, x, w, y), _, how = border.call(
+            ("gy", "x", "w", "y"), (gy, x, w, y), (stride, padding), spec_of,
+            backend=backend, algorithm=algorithm,
+        )  # fmt: skip
+        gx = conv.conv_dgrad(spec, gy, w, y, **how)
+        gw, gb = conv.conv_wgrad(spec, x, gy, y, **how)
+        return border.back(gx), border.back(gw), border.back(gb)
 
 
 @documented
@@ -113,6 +120,7 @@ def reduce_conv2d(
     return_reduced: bool = False,
     layout: str | None = None,
     out: Any = None,
+    stream: Any = None,
     backend: str | None = None,
     algorithm: str | None = None,
 ) -> Any:
@@ -140,14 +148,16 @@ def reduce_conv2d(
     def spec_of(x: Any, wr: Any, br: Any, w: Any, b: Any) -> Any:
         return reduce_conv.reduce_conv_spec("reduce_conv2d", x, wr, br, w, b, stride, padding)
 
-    border = Border("reduce_conv2d", layout, x, w_reduce)
-    arrays = {"x": x, "w_reduce": w_reduce, "b_reduce": b_reduce, "w": w, "b": b}
-    how: Any = {"backend": backend, "algorithm": algorithm}
-    window = stride, padding
-    spec, operands, target, how = border.call(arrays, window, how, spec_of, out, "N P Q K")
-    y, r = reduce_conv.reduce_conv_fprop(spec, *operands, save=return_reduced, out=target, **how)
-    result = border.back(y, out)
-    return (result, border.back(r)) if return_reduced else result
+    with Border("reduce_conv2d", layout, x, w_reduce, stream) as border:
+        spec, arrays, target, how = border.call(
+            ("x", "w_reduce", "b_reduce", "w", "b"), (x, w_reduce, b_reduce, w, b),
+            (stride, padding), spec_of, out, "N P Q K", backend=backend, algorithm=algorithm,
+        )  # fmt: skip
+        y, r = reduce_conv.reduce_conv_fprop(
+            spec, *arrays, save=return_reduced, out=target, **how
+        )  # fmt: skip
+        result = border.back(y, out)
+        return (result, border.back(r)) if return_reduced else result
 
 
 @documented
@@ -162,6 +172,7 @@ def reduce_conv2d_backward(
     stride: Any = 1,
     padding: Any = "same",
     layout: str | None = None,
+    stream: Any = None,
     backend: str | None = None,
     algorithm: str | None = None,
 ) -> tuple[Any, Any, Any, Any, Any]:
@@ -182,13 +193,14 @@ def reduce_conv2d_backward(
         check(function, "gy", gy, "N P Q K", spec.y_shape, like=x)
         return spec
 
-    border = Border(function, layout, x, w_reduce)
-    arrays = {"gy": gy, "x": x, "w_reduce": w_reduce, "w": w, "r": r, "y": y}
-    how: Any = {"backend": backend, "algorithm": algorithm}
-    spec, operands, _, how = border.call(arrays, (stride, padding), how, spec_of)
-    grads = reduce_conv.reduce_conv_backward(spec, *operands, **how)
-    gx, gwr, gbr, gw, gb = (border.back(g) for g in grads)
-    return gx, gwr, gbr, gw, gb
+    with Border(function, layout, x, w_reduce, stream) as border:
+        spec, arrays, _, how = border.call(
+            ("gy", "x", "w_reduce", "w", "r", "y"), (gy, x, w_reduce, w, r, y),
+            (stride, padding), spec_of, backend=backend, algorithm=algorithm,
+        )  # fmt: skip
+        grads = reduce_conv.reduce_conv_backward(spec, *arrays, **how)
+        gx, gwr, gbr, gw, gb = (border.back(g) for g in grads)
+        return gx, gwr, gbr, gw, gb
 
 
 @documented
@@ -199,6 +211,7 @@ def inception(
     return_saved: bool = False,
     layout: str | None = None,
     out: Any = None,
+    stream: Any = None,
     backend: str | None = None,
     algorithm: str | None = None,
 ) -> Any:
@@ -220,13 +233,14 @@ def inception(
     def spec_of(x: Any, *weights: Any) -> Any:
         return module.inception_spec(function, x, weights)
 
-    border = Border(function, layout, x, weights[0])
-    arrays = {"x": x, **dict(zip(NAMES, weights, strict=True))}
-    how: Any = {"backend": backend, "algorithm": algorithm}
-    spec, (x, *filters), target, how = border.call(arrays, (), how, spec_of, out, "N H W K")
-    y, saved = module.inception_fprop(spec, x, filters, save=return_saved, out=target, **how)
-    result = border.back(y, out)
-    return (result, tuple(border.back(s) for s in saved or ())) if return_saved else result
+    with Border(function, layout, x, weights[0], stream) as border:
+        spec, (x, *filters), target, how = border.call(
+            ("x", *NAMES), (x, *weights), (), spec_of, out, "N H W K",
+            backend=backend, algorithm=algorithm,
+        )  # fmt: skip
+        y, saved = module.inception_fprop(spec, x, filters, save=return_saved, out=target, **how)
+        result = border.back(y, out)
+        return (result, tuple(border.back(s) for s in saved or ())) if return_saved else result
 
 
 @documented
@@ -238,6 +252,7 @@ def inception_backward(
     y: Any,
     saved: tuple[Any, ...],
     layout: str | None = None,
+    stream: Any = None,
     backend: str | None = None,
     algorithm: str | None = None,
 ) -> tuple[Any, InceptionWeights]:
@@ -260,11 +275,11 @@ def inception_backward(
         module.check_saved(function, spec, x, rest[len(NAMES) :])
         return spec
 
-    border = Border(function, layout, x, weights[0])
-    arrays = {"gy": gy, "x": x, "y": y, **dict(zip(NAMES, weights, strict=True))}
-    arrays |= {f"saved[{i}]": array for i, array in enumerate(saved)}
-    how: Any = {"backend": backend, "algorithm": algorithm}
-    spec, (gy, x, y, *rest), _, how = border.call(arrays, (), how, spec_of)
-    filters, maps = rest[: len(NAMES)], rest[len(NAMES) :]
-    gx, grads = module.inception_backward(spec, gy, x, filters, y, maps, **how)
-    return border.back(gx), InceptionWeights(*(border.back(g) for g in grads))
+    names = "gy", "x", "y", *NAMES, *(f"saved[{i}]" for i in range(len(saved)))
+    with Border(function, layout, x, weights[0], stream) as border:
+        spec, (gy, x, y, *rest), _, how = border.call(
+            names, (gy, x, y, *weights, *saved), (), spec_of, backend=backend, algorithm=algorithm
+        )
+        filters, maps = rest[: len(NAMES)], rest[len(NAMES) :]
+        gx, grads = module.inception_backward(spec, gy, x, filters, y, maps, **how)
+        return border.back(gx), InceptionWeights(*(border.back(g) for g in grads))

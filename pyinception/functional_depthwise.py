@@ -19,6 +19,7 @@ def depthwise_conv2d(
     relu: bool = False,
     layout: str | None = None,
     out: Any = None,
+    stream: Any = None,
     backend: str | None = None,
     algorithm: str | None = None,
 ) -> Any:
@@ -41,10 +42,12 @@ def depthwise_conv2d(
     def spec_of(x: Any, w: Any, b: Any) -> Any:
         return depthwise.depthwise_conv_spec("depthwise_conv2d", x, w, b, *window)
 
-    border, arrays = Border("depthwise_conv2d", layout, x), {"x": x, "w": w, "b": b}
-    how: Any = {"backend": backend, "algorithm": algorithm}
-    spec, (x, w, b), target, how = border.call(arrays, window, how, spec_of, out, "N P Q K")
-    return border.back(depthwise.depthwise_conv_fprop(spec, x, w, b, target, **how), out)
+    with Border("depthwise_conv2d", layout, x, stream=stream) as border:
+        spec, arrays, target, how = border.call(
+            ("x", "w", "b"), (x, w, b), window, spec_of, out, "N P Q K",
+            backend=backend, algorithm=algorithm,
+        )  # fmt: skip
+        return border.back(depthwise.depthwise_conv_fprop(spec, *arrays, target, **how), out)
 
 
 @documented
@@ -57,6 +60,7 @@ def depthwise_conv2d_backward(
     stride: Any = 1,
     padding: Any = 0,
     layout: str | None = None,
+    stream: Any = None,
     backend: str | None = None,
     algorithm: str | None = None,
 ) -> tuple[Any, Any, Any]:
@@ -82,9 +86,11 @@ def depthwise_conv2d_backward(
             check(function, "y", y, "N P Q K", spec.y_shape, like=x)
         return replace(spec, bias=True)
 
-    border, arrays = Border(function, layout, x), {"gy": gy, "x": x, "w": w, "y": y}
-    how: Any = {"backend": backend, "algorithm": algorithm}
-    spec, (gy, x, w, y), _, how = border.call(arrays, (stride, padding), how, spec_of)
-    gx = depthwise.depthwise_conv_dgrad(spec, gy, w, y, **how)
-    gw, gb = depthwise.depthwise_conv_wgrad(spec, x, gy, y, **how)
-    return border.back(gx), border.back(gw), border.back(gb)
+    with Border(function, layout, x, stream=stream) as border:
+        spec, (gy, x, w, y), _, how = border.call(
+            ("gy", "x", "w", "y"), (gy, x, w, y), (stride, padding), spec_of,
+            backend=backend, algorithm=algorithm,
+        )  # fmt: skip
+        gx = depthwise.depthwise_conv_dgrad(spec, gy, w, y, **how)
+        gw, gb = depthwise.depthwise_conv_wgrad(spec, x, gy, y, **how)
+        return border.back(gx), border.back(gw), border.back(gb)

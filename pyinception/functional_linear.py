@@ -16,6 +16,7 @@ def linear(
     *,
     relu: bool = False,
     out: Any = None,
+    stream: Any = None,
     backend: str | None = None,
 ) -> Any:
     """y[n,k] = [relu](b[k] + sum_c x[n,c] w[k,c]).
@@ -29,16 +30,16 @@ def linear(
     def spec_of(x: Any, w: Any, b: Any) -> Any:
         return dense.linear_spec("linear", x, w, b, relu)
 
-    border, arrays = Border("linear", "NHWC", x), {"x": x, "w": w, "b": b}
-    spec, (x, w, b), target, how = border.call(
-        arrays, (relu,), {"backend": backend}, spec_of, out, "N K"
-    )
-    return border.back(dense.linear_fprop(spec, x, w, b, target, **how), out)
+    with Border("linear", "NHWC", x, stream=stream) as border:
+        spec, arrays, target, how = border.call(
+            ("x", "w", "b"), (x, w, b), (relu,), spec_of, out, "N K", backend=backend
+        )
+        return border.back(dense.linear_fprop(spec, *arrays, target, **how), out)
 
 
 @documented
 def linear_backward(
-    gy: Any, x: Any, w: Any, *, y: Any = None, backend: str | None = None
+    gy: Any, x: Any, w: Any, *, y: Any = None, stream: Any = None, backend: str | None = None
 ) -> tuple[Any, Any, Any]:
     """(gx, gw, gb): gradients of sum(gy y) with y = linear(x, w, b).
 
@@ -56,8 +57,10 @@ def linear_backward(
             check(function, "y", y, "N K", spec.y_shape, like=x)
         return spec
 
-    border, arrays = Border(function, "NHWC", x), {"gy": gy, "x": x, "w": w, "y": y}
-    spec, (gy, x, w, y), _, how = border.call(arrays, (), {"backend": backend}, spec_of)
-    gx = dense.linear_dgrad(spec, gy, w, y, **how)
-    gw, gb = dense.linear_wgrad(spec, x, gy, y, **how)
-    return border.back(gx), border.back(gw), border.back(gb)
+    with Border(function, "NHWC", x, stream=stream) as border:
+        spec, (gy, x, w, y), _, how = border.call(
+            ("gy", "x", "w", "y"), (gy, x, w, y), (), spec_of, backend=backend
+        )
+        gx = dense.linear_dgrad(spec, gy, w, y, **how)
+        gw, gb = dense.linear_wgrad(spec, x, gy, y, **how)
+        return border.back(gx), border.back(gw), border.back(gb)

@@ -17,6 +17,7 @@ def lrn(
     *,
     layout: str | None = None,
     out: Any = None,
+    stream: Any = None,
     backend: str | None = None,
 ) -> Any:
     """y_c = x_c (k + alpha/size sum_{c' in window} x_c'^2)^-beta.
@@ -26,15 +27,16 @@ def lrn(
     x : (N, H, W, C).
     size : channels of the window, odd; alpha, beta, k : as in the formula.
     """
-    border, window = Border("lrn", layout, x), (size, alpha, beta, k)
+    window = size, alpha, beta, k
 
     def spec_of(x: Any) -> Any:
         return response.lrn_spec("lrn", x, *window)
 
-    spec, (x,), target, how = border.call(
-        {"x": x}, window, {"backend": backend}, spec_of, out, "N H W C"
-    )
-    return border.back(response.lrn_fprop(spec, x, target, **how), out)
+    with Border("lrn", layout, x, stream=stream) as border:
+        spec, (x,), target, how = border.call(
+            ("x",), (x,), window, spec_of, out, "N H W C", backend=backend
+        )
+        return border.back(response.lrn_fprop(spec, x, target, **how), out)
 
 
 @documented
@@ -47,6 +49,7 @@ def lrn_backward(
     k: float = 1.0,
     *,
     layout: str | None = None,
+    stream: Any = None,
     backend: str | None = None,
 ) -> Any:
     """gx: gradient of sum(gy y) with y = lrn(x, size, alpha, beta, k).
@@ -55,12 +58,13 @@ def lrn_backward(
     ----------
     gy, x : (N, H, W, C).
     """
-    border, window = Border("lrn_backward", layout, x), (size, alpha, beta, k)
+    window = size, alpha, beta, k
 
     def spec_of(gy: Any, x: Any) -> Any:
         spec = response.lrn_spec("lrn_backward", x, *window)
         check("lrn_backward", "gy", gy, "N H W C", spec.x_shape, like=x)
         return spec
 
-    spec, operands, _, how = border.call({"gy": gy, "x": x}, window, {"backend": backend}, spec_of)
-    return border.back(response.lrn_dgrad(spec, *operands, **how))
+    with Border("lrn_backward", layout, x, stream=stream) as border:
+        spec, arrays, _, how = border.call(("gy", "x"), (gy, x), window, spec_of, backend=backend)
+        return border.back(response.lrn_dgrad(spec, *arrays, **how))

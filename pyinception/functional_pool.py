@@ -18,6 +18,7 @@ def max_pool2d(
     return_argmax: bool = False,
     layout: str | None = None,
     out: Any = None,
+    stream: Any = None,
     backend: str | None = None,
 ) -> Any:
     """y[n,p,q,c] = maximum of the window's pixels inside the image; the first wins, NaN wins.
@@ -29,18 +30,19 @@ def max_pool2d(
     ceil_mode : Caffe's extents: a window that hangs over the end counts.
     return_argmax : also return the winning tap r S + s of each y, uint8 of y's shape.
     """
-    border, window = Border("max_pool2d", layout, x), (kernel_size, stride, padding, ceil_mode)
+    window = kernel_size, stride, padding, ceil_mode
 
     def spec_of(x: Any) -> Any:
         check("max_pool2d", "x", x, "N H W C")
         return pool.pool_spec("max_pool2d", "max", x.shape, *window)
 
-    spec, (x,), target, how = border.call(
-        {"x": x}, window, {"backend": backend}, spec_of, out, "N P Q C"
-    )
-    y, argmax = pool.max_pool_fprop(spec, x, save=return_argmax, out=target, **how)
-    result = border.back(y, out)
-    return (result, border.back(argmax)) if return_argmax else result
+    with Border("max_pool2d", layout, x, stream=stream) as border:
+        spec, (x,), target, how = border.call(
+            ("x",), (x,), window, spec_of, out, "N P Q C", backend=backend
+        )
+        y, argmax = pool.max_pool_fprop(spec, x, save=return_argmax, out=target, **how)
+        result = border.back(y, out)
+        return (result, border.back(argmax)) if return_argmax else result
 
 
 @documented
@@ -54,6 +56,7 @@ def max_pool2d_backward(
     ceil_mode: bool = False,
     *,
     layout: str | None = None,
+    stream: Any = None,
     backend: str | None = None,
 ) -> Any:
     """gx: every pixel gathers the gy of the windows that it won.
@@ -65,19 +68,19 @@ def max_pool2d_backward(
     kernel_size, stride, padding, ceil_mode : as the forward had them.
     """
     function, window = "max_pool2d_backward", (kernel_size, stride, padding, ceil_mode)
-    border = Border(function, layout, gy)
-    shape, arrays = border.shape(x_shape), {"gy": gy, "argmax": argmax}
 
     def spec_of(gy: Any, argmax: Any) -> Any:
         spec = pool.pool_spec(function, "max", shape, *window)
         check(function, "gy", gy, "N P Q C", spec.y_shape)
         return spec
 
-    spec, (gy, argmax), _, how = border.call(
-        arrays, (shape, *window), {"backend": backend}, spec_of
-    )
-    pool.check_argmax(function, argmax, spec, gy)
-    return border.back(pool.max_pool_dgrad(spec, gy, argmax, **how))
+    with Border(function, layout, gy, stream=stream) as border:
+        shape = border.shape(x_shape)
+        spec, (gy, argmax), _, how = border.call(
+            ("gy", "argmax"), (gy, argmax), (shape, *window), spec_of, backend=backend
+        )
+        pool.check_argmax(function, argmax, spec, gy)
+        return border.back(pool.max_pool_dgrad(spec, gy, argmax, **how))
 
 
 @documented
@@ -91,6 +94,7 @@ def avg_pool2d(
     *,
     layout: str | None = None,
     out: Any = None,
+    stream: Any = None,
     backend: str | None = None,
 ) -> Any:
     """y[n,p,q,c] = sum of the window's pixels inside the image / cells.
@@ -100,17 +104,17 @@ def avg_pool2d(
     x, kernel_size, stride, padding, ceil_mode : as in `max_pool2d`.
     count_include_pad : cells counts padding up to H + p, as Caffe does; False: pixels alone.
     """
-    border = Border("avg_pool2d", layout, x)
     window = kernel_size, stride, padding, ceil_mode, count_include_pad
 
     def spec_of(x: Any) -> Any:
         check("avg_pool2d", "x", x, "N H W C")
         return pool.pool_spec("avg_pool2d", "avg", x.shape, *window)
 
-    spec, (x,), target, how = border.call(
-        {"x": x}, window, {"backend": backend}, spec_of, out, "N P Q C"
-    )
-    return border.back(pool.avg_pool_fprop(spec, x, target, **how), out)
+    with Border("avg_pool2d", layout, x, stream=stream) as border:
+        spec, (x,), target, how = border.call(
+            ("x",), (x,), window, spec_of, out, "N P Q C", backend=backend
+        )
+        return border.back(pool.avg_pool_fprop(spec, x, target, **how), out)
 
 
 @documented
@@ -124,6 +128,7 @@ def avg_pool2d_backward(
     count_include_pad: bool = True,
     *,
     layout: str | None = None,
+    stream: Any = None,
     backend: str | None = None,
 ) -> Any:
     """gx = sum of gy / cells over the windows that hold the pixel.
@@ -133,8 +138,6 @@ def avg_pool2d_backward(
     gy, x_shape : (N, P, Q, C); the shape of x in ``layout``.
     kernel_size, stride, padding, ceil_mode, count_include_pad : as the forward had them.
     """
-    border = Border("avg_pool2d_backward", layout, gy)
-    shape = border.shape(x_shape)
     window = kernel_size, stride, padding, ceil_mode, count_include_pad
 
     def spec_of(gy: Any) -> Any:
@@ -142,7 +145,9 @@ def avg_pool2d_backward(
         check("avg_pool2d_backward", "gy", gy, "N P Q C", spec.y_shape)
         return spec
 
-    spec, operands, _, how = border.call(
-        {"gy": gy}, (shape, *window), {"backend": backend}, spec_of
-    )
-    return border.back(pool.avg_pool_dgrad(spec, *operands, **how))
+    with Border("avg_pool2d_backward", layout, gy, stream=stream) as border:
+        shape = border.shape(x_shape)
+        spec, arrays, _, how = border.call(
+            ("gy",), (gy,), (shape, *window), spec_of, backend=backend
+        )
+        return border.back(pool.avg_pool_dgrad(spec, *arrays, **how))

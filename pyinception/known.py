@@ -16,7 +16,9 @@ from pyinception.dispatch import Known, known_calls
 _MOST = 4096  # looks; a server that sees ever new shapes must not grow without end
 
 
-def find(arguments: tuple[Any, ...], kinds: tuple[type, ...] = ()) -> tuple[Any, Known | None]:
+def find(
+    arguments: tuple[Any, ...], kinds: tuple[type, ...] = ()
+) -> tuple[bytes | None, Known | None]:
     """(key, known): what a call is known by, and it if it is; each None where there is none.
 
     Parameters
@@ -26,14 +28,11 @@ def find(arguments: tuple[Any, ...], kinds: tuple[type, ...] = ()) -> tuple[Any,
     kinds : types of further arrays: those that lend their memory (``__dlpack_c_exchange_api__``).
     """
     core = backend.built_core()
-    looks = None if core is None else core.looks(arguments, kinds)
-    if looks is None:
-        return None, None
-    key = looks, config.values()
+    key = None if core is None else core.looks(arguments, kinds, config.values())
     return key, known_calls.get(key)
 
 
-def note(key: Any, known: Known) -> None:
+def note(key: bytes | None, known: Known) -> None:
     """Note a call that passed its checks and copied nothing."""
     if key is not None:
         if len(known_calls) >= _MOST:

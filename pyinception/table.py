@@ -78,88 +78,91 @@ def formats(op: str, direction: str, spec: Spec, algorithm: str, level: str) -> 
 def _cpu_runs(algorithm: str) -> dict[Key, Run]:
     """The runs of one algorithm of the compiled core."""
 
-    def end() -> tuple[str, str, int]:
+    def call(name: str, *arguments: Any, last: tuple[Any, ...] = ()) -> None:
+        """An entry point of the core; the switches are read once, since calls cost microseconds."""
         switches = config.values()
-        return algorithm, switches.cpu_level, switches.threads
+        entry = getattr(core(switches), name)
+        entry(*arguments, algorithm, switches.cpu_level, switches.threads, *last)
 
     def conv_fprop(spec, x, w, b, y):
         where = spec.kernel, spec.stride, spec.padding
-        core().conv_fprop(x, raw(w), b, y, *where, spec.relu, *end())
+        call("conv_fprop", x, raw(w), b, y, *where, spec.relu)
 
     def conv_dgrad(spec, gy, w, y, gx, accumulate):
         where = spec.kernel, spec.stride, spec.padding
-        core().conv_dgrad(gy, raw(w), y, gx, *where, accumulate, *end())
+        call("conv_dgrad", gy, raw(w), y, gx, *where, accumulate)
 
     def conv_wgrad(spec, x, gy, y, gw, gb):
         where = spec.kernel, spec.stride, spec.padding
-        core().conv_wgrad(x, gy, y, gw, gb, *where, *end())
+        call("conv_wgrad", x, gy, y, gw, gb, *where)
 
     def reduce_conv_fprop(spec, x, wr, br, w, b, y, r):
         second = spec.stages[1]
         where = second.kernel, second.stride, second.padding
-        core().reduce_conv_fprop(x, raw(wr), br, raw(w), b, y, r, *where, *end(), second.C)
+        arrays = x, raw(wr), br, raw(w), b, y, r
+        call("reduce_conv_fprop", *arrays, *where, last=(second.C,))
 
     def reduce_conv_backward(spec, gy, x, wr, w, r, y, gx, gwr, gbr, gw, gb, accumulate):
         second = spec.stages[1]
         where = second.kernel, second.stride, second.padding
         arrays = gy, x, wr, w, r, y, gx, gwr, gbr, gw, gb
-        core().reduce_conv_backward(*arrays, *where, accumulate, *end())
+        call("reduce_conv_backward", *arrays, *where, accumulate)
 
     def inception_fprop(spec, x, weights, y, saved):
-        core().inception_fprop(x, tuple(raw(w) for w in weights), y, saved, *end())
+        call("inception_fprop", x, tuple(raw(w) for w in weights), y, saved)
 
     def inception_backward(spec, gy, x, weights, y, saved, gx, grads):
-        core().inception_backward(gy, x, weights, y, saved, gx, grads, *end())
+        call("inception_backward", gy, x, weights, y, saved, gx, grads)
 
     def max_pool_fprop(spec, x, y, argmax):
-        core().max_pool_fprop(x, y, argmax, spec.kernel, spec.stride, spec.padding, *end())
+        call("max_pool_fprop", x, y, argmax, spec.kernel, spec.stride, spec.padding)
 
     def max_pool_dgrad(spec, gy, argmax, gx):
-        core().max_pool_dgrad(gy, argmax, gx, spec.kernel, spec.stride, spec.padding, *end())
+        call("max_pool_dgrad", gy, argmax, gx, spec.kernel, spec.stride, spec.padding)
 
     def avg_pool_fprop(spec, x, y):
         where = spec.kernel, spec.stride, spec.padding
-        core().avg_pool_fprop(x, y, *where, spec.count_include_pad, *end())
+        call("avg_pool_fprop", x, y, *where, spec.count_include_pad)
 
     def avg_pool_dgrad(spec, gy, gx):
         where = spec.kernel, spec.stride, spec.padding
-        core().avg_pool_dgrad(gy, gx, *where, spec.count_include_pad, *end())
+        call("avg_pool_dgrad", gy, gx, *where, spec.count_include_pad)
 
     def lrn_fprop(spec, x, y):
-        core().lrn_fprop(x, y, spec.size, spec.alpha, spec.beta, spec.k, *end())
+        call("lrn_fprop", x, y, spec.size, spec.alpha, spec.beta, spec.k)
 
     def lrn_dgrad(spec, gy, x, gx):
-        core().lrn_dgrad(gy, x, gx, spec.size, spec.alpha, spec.beta, spec.k, *end())
+        call("lrn_dgrad", gy, x, gx, spec.size, spec.alpha, spec.beta, spec.k)
 
     def linear_fprop(spec, x, w, b, y):
-        core().linear_fprop(x, raw(w), b, y, spec.relu, *end())
+        call("linear_fprop", x, raw(w), b, y, spec.relu)
 
     def linear_dgrad(spec, gy, w, y, gx):
-        core().linear_dgrad(gy, raw(w), y, gx, *end())
+        call("linear_dgrad", gy, raw(w), y, gx)
 
     def linear_wgrad(spec, x, gy, y, gw, gb):
-        core().linear_wgrad(x, gy, y, gw, gb, *end())
+        call("linear_wgrad", x, gy, y, gw, gb)
 
     def softmax_cross_entropy_fprop(spec, logits, labels, loss, probs):
-        core().softmax_cross_entropy_fprop(logits, labels, loss, probs, *end())
+        call("softmax_cross_entropy_fprop", logits, labels, loss, probs)
 
     def softmax_cross_entropy_dgrad(spec, probs, labels, g, glogits):
-        core().softmax_cross_entropy_dgrad(probs, labels, g, glogits, *end())
+        call("softmax_cross_entropy_dgrad", probs, labels, g, glogits)
 
     def batch_norm_fprop(spec, x, gamma, beta, y, mean, var):
-        core().batch_norm_fprop(x, gamma, beta, y, mean, var, spec.eps, spec.relu, *end())
+        call("batch_norm_fprop", x, gamma, beta, y, mean, var, spec.eps, spec.relu)
 
     def batch_norm_inference(spec, x, gamma, beta, mean, var, y):
-        core().batch_norm_inference(x, gamma, beta, mean, var, y, spec.eps, spec.relu, *end())
+        call("batch_norm_inference", x, gamma, beta, mean, var, y, spec.eps, spec.relu)
 
     def batch_norm_dgrad(spec, gy, x, gamma, mean, var, y, gx, ggamma, gbeta):
         arrays = gy, x, gamma, mean, var, y, gx, ggamma, gbeta
-        core().batch_norm_dgrad(*arrays, spec.eps, *end())
+        call("batch_norm_dgrad", *arrays, spec.eps)
 
     def dropout_fprop(spec, x, y, seed, step, layer, first_sample):
-        core().dropout(x, y, spec.p, seed, step, layer, first_sample, *end())
+        call("dropout", x, y, spec.p, seed, step, layer, first_sample)
 
-    return _by_key(locals() | table_separable.cpu_runs(end), dropout_fprop)
+    return _by_key(locals() | table_separable.cpu_runs(call), dropout_fprop)
 
 
 def _by_key(found: dict[str, Any], dropout: Run) -> dict[Key, Run]:

@@ -5,31 +5,31 @@
 from collections.abc import Callable
 from typing import Any
 
-from pyinception.backend import core, reference
+from pyinception.backend import reference
 
 Run = Callable[..., None]
 
 
-def cpu_runs(end: Callable[[], tuple[str, str, int]]) -> dict[str, Run]:
-    """op_direction -> run; ``end`` gives algorithm, level and threads."""
+def cpu_runs(call: Callable[..., None]) -> dict[str, Run]:
+    """op_direction -> run; ``call(name, *arguments)`` calls the core with the switches in force."""
 
     def depthwise_conv_fprop(spec, x, w, b, y):
         where = spec.kernel, spec.stride, spec.padding
-        core().depthwise_conv_fprop(x, w, b, y, *where, spec.relu, *end())
+        call("depthwise_conv_fprop", x, w, b, y, *where, spec.relu)
 
     def depthwise_conv_dgrad(spec, gy, w, y, gx, accumulate):
         where = spec.kernel, spec.stride, spec.padding
-        core().depthwise_conv_dgrad(gy, w, y, gx, *where, accumulate, *end())
+        call("depthwise_conv_dgrad", gy, w, y, gx, *where, accumulate)
 
     def depthwise_conv_wgrad(spec, x, gy, y, gw, gb):
         where = spec.kernel, spec.stride, spec.padding
-        core().depthwise_conv_wgrad(x, gy, y, gw, gb, *where, *end())
+        call("depthwise_conv_wgrad", x, gy, y, gw, gb, *where)
 
     def add_scaled_fprop(spec, a, b, y):
-        core().add_scaled_fprop(a, b, y, spec.scale, spec.relu, *end())
+        call("add_scaled_fprop", a, b, y, spec.scale, spec.relu)
 
     def add_scaled_dgrad(spec, gy, y, ga, gb):
-        core().add_scaled_dgrad(gy, y, ga, gb, spec.scale, *end())
+        call("add_scaled_dgrad", gy, y, ga, gb, spec.scale)
 
     return _runs(locals())
 

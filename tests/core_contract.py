@@ -56,7 +56,7 @@ class CoreStandIn:
         finally:
             self.launches = None
 
-    def looks(self, arguments: Any, kinds: Any) -> None:
+    def looks(self, arguments: Any, kinds: Any, switches: Any) -> None:
         """No call is known: each takes the long way."""
 
     def packed_size(self, k, r, s, c, direction, algorithm, level) -> int:

@@ -2,7 +2,8 @@
 
 What backend "cuda" does with an array of a GPU it does here with an `ndarray` of this module: the
 record gets the array's own address, `cuda_run` launches the plan's kernels on it. Nothing is copied
-on the way, so a kernel that strays meets the guard pages of the caller's buffers.
+on the way, so a kernel that strays meets the guard pages of the caller's buffers. Streams are
+numbers; what is asked of them is noted, and waiting on the host is not there to be asked for.
 """
 
 import operator
@@ -27,15 +28,31 @@ _LOOKS = ("shape", "dtype", "strides", "size", "nbytes", "ndim", "itemsize", "fl
 _SUMS = ("sum", "mean", "max", "min", "any", "all", "argmax")
 
 
+class Place:
+    """A device by its number; current inside ``with``."""
+
+    def __init__(self, number: int) -> None:
+        self.id = number
+
+    def __enter__(self) -> None:
+        _CURRENT.append(self.id)
+
+    def __exit__(self, *failure: Any) -> None:
+        _CURRENT.pop()
+
+
+_CURRENT = [0]
+
+
 class ndarray:
     """What the engine asks of a cupy.ndarray, as strict as that: no NumPy array goes in or out
     without `asarray` and `get`, whatever the operation."""
 
-    device = SimpleNamespace(id=0)
     __hash__ = None  # type: ignore[assignment]
 
     def __init__(self, host: np.ndarray) -> None:
         self.host = host  # a view of the device's memory: no host code may read it, but the tests
+        self.device = Place(_CURRENT[-1])
 
     def __getattr__(self, name: str) -> Any:
         if name in _LOOKS:
@@ -150,8 +167,37 @@ ndarray.__module__ = "cupy"
 _DEVICE: list[Device] = []  # the one that stands in now, last
 
 
+class Lender:
+    """An array of another library, "lender", in the same memory: DLPack, or the older interface."""
+
+    def __init__(self, host: np.ndarray, runtime: "Runtime") -> None:
+        self.host, self.runtime, self.shape = host, runtime, host.shape
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 2, 0
+
+    def __dlpack__(self, *, stream: int) -> "Lender":
+        self.runtime.noted.append(("exported for", stream))
+        return self
+
+
+class Interfaced:
+    """One that has ``__cuda_array_interface__`` alone and states its stream."""
+
+    def __init__(self, host: np.ndarray, stream: int | None = None, frozen: bool = False) -> None:
+        data = host.__array_interface__["data"][0], frozen
+        typestr, strides = host.dtype.str, host.strides
+        self.host, self.shape = host, host.shape
+        self.__cuda_array_interface__ = {
+            "shape": host.shape, "typestr": typestr, "data": data, "strides": strides,
+            "version": 3, "stream": stream,
+        }  # fmt: skip
+
+
 class Runtime:
     """One emulated device with CuPy's functions over it; ``ran`` are the plans it was given.
+
+    ``noted`` are the streams of launches and allocations, and who waited for whom.
 
     ``checked``: whether kernels run through the emulator's checker.
     """
@@ -160,36 +206,83 @@ class Runtime:
         self.checked, self.sm = checked, 80
         self.device = Device(order="greedy", seed=1)
         self.ran: list[tuple[str, np.ndarray]] = []
+        self.noted: list[tuple[Any, ...]] = []
         self.lists: list[CudaList] = []
-        module = self.module = ModuleType("cupy")
+        self.streams = [STREAM]
+        runtime, module = self, ModuleType("cupy")
+
+        class Stream:
+            def __init__(self, ptr: int) -> None:
+                self.ptr = ptr
+
+            def __enter__(self) -> None:
+                runtime.streams.append(self.ptr)
+
+            def __exit__(self, *failure: Any) -> None:
+                runtime.streams.pop()
+
+            def synchronize(self) -> None:
+                runtime.noted.append(("the caller waits for", self.ptr))
+
+            def wait_event(self, event: Any) -> None:
+                runtime.noted.append((self.ptr, "waits for", event.on))
+
+        class Event:
+            def __init__(self, disable_timing: bool) -> None:
+                assert disable_timing
+
+            def record(self, stream: Stream) -> None:
+                self.on = stream.ptr
+
+        self.stream = Stream(STREAM)
+        self.module: Any = module
         module.__spec__ = ModuleSpec("cupy", None)
-        stream = self.stream = SimpleNamespace(ptr=STREAM)
-        module.ndarray = ndarray  # type: ignore[attr-defined]
-        module.empty = self.empty  # type: ignore[attr-defined]
-        module.asarray = self.asarray  # type: ignore[attr-defined]
-        module.ascontiguousarray = lambda a: self.asarray(a.host)  # type: ignore[attr-defined]
-        module.lib = SimpleNamespace(stride_tricks=SimpleNamespace(as_strided=_as_strided))  # type: ignore[attr-defined]
+        self.module.ndarray = ndarray
+        self.module.empty = self.empty
+        self.module.asarray = self.asarray
+        self.module.asnumpy = lambda a: a.host
+        self.module.ascontiguousarray = lambda a: self.asarray(a.host)
+        self.module.from_dlpack = self.from_dlpack
+        self.module.lib = SimpleNamespace(stride_tricks=SimpleNamespace(as_strided=_as_strided))
         pool = SimpleNamespace(total_bytes=lambda: 3 << 30)
-        module.get_default_memory_pool = lambda: pool  # type: ignore[attr-defined]
-        module.zeros_like = lambda a: _made(np.zeros_like(a.host))  # type: ignore[attr-defined]
-        module.ones_like = lambda a: _made(np.ones_like(a.host))  # type: ignore[attr-defined]
-        module.arange = lambda count: _made(np.arange(count))  # type: ignore[attr-defined]
-        module.sqrt = np.sqrt  # type: ignore[attr-defined]
-        module.shares_memory = lambda a, b: np.shares_memory(a.host, b.host)  # type: ignore[attr-defined]
-        module.cuda = SimpleNamespace(
-            get_current_stream=lambda: stream,
-            Device=lambda: SimpleNamespace(id=0),
+        self.module.get_default_memory_pool = lambda: pool
+        self.module.zeros_like = lambda a: _made(np.zeros_like(a.host))
+        self.module.ones_like = lambda a: _made(np.ones_like(a.host))
+        self.module.arange = lambda count: _made(np.arange(count))
+        self.module.sqrt = np.sqrt
+        self.module.shares_memory = lambda a, b: np.shares_memory(a.host, b.host)
+        self.module.cuda = SimpleNamespace(
+            get_current_stream=self.current_stream,
+            ExternalStream=Stream,
+            Stream=lambda non_blocking: Stream(1234),
+            Event=Event,
+            Device=lambda number=None: Place(_CURRENT[-1] if number is None else number),
             runtime=SimpleNamespace(memGetInfo=lambda: (60 << 30, 80 << 30)),
-        )  # type: ignore[attr-defined]
+        )
+
+    def current_stream(self) -> Any:
+        now = self.streams[-1]
+        return self.stream if now == STREAM else self.module.cuda.ExternalStream(now)
 
     def asarray(self, array: Any, dtype: Any = None, order: str = "K") -> ndarray:
         if isinstance(array, ndarray):
             dense = order != "C" or array.flags.c_contiguous
             return array if dense and dtype in (None, array.dtype) else _made(_own(array))
+        if hasattr(array, "__cuda_array_interface__"):
+            return self.taken(array)
         host = np.asarray(array, dtype)  # keeps rank 0, unlike ascontiguousarray
         return ndarray(self.device.buffer("array", host))
 
+    def from_dlpack(self, lender: Any) -> ndarray:
+        return ndarray(lender.__dlpack__(stream=self.streams[-1]).host)
+
+    def taken(self, interfaced: Any) -> ndarray:
+        interface = interfaced.__cuda_array_interface__
+        assert interface["stream"] is None, "CuPy would wait for it on the host"
+        return ndarray(np.asarray(SimpleNamespace(__array_interface__=interface)))
+
     def empty(self, shape: Any, dtype: Any) -> ndarray:
+        self.noted.append(("allocated on", self.streams[-1]))
         if self.checked:  # a read before a kernel has written is a fault, else it is NaN
             return ndarray(self.device.empty("empty", shape, dtype))
         count = int(np.prod(shape)) * np.dtype(dtype).itemsize
@@ -210,7 +303,8 @@ class Runtime:
         return self.lists[-1]
 
     def cuda_run(self, plan: str, record: bytes, stream: int) -> None:
-        assert stream == self.stream.ptr
+        assert stream == self.streams[-1]
+        self.noted.append(("launched on", stream))
         self.ran.append((plan, np.frombuffer(record, np.uint8)))
         for source, entry, grid, block, shared_bytes, params, _ in self.cuda_plan(plan, record)[0]:
             kernel = executor.kernel(source, entry, self.checked)
@@ -252,7 +346,7 @@ def standing_in(monkeypatch: Any, checked: bool = True) -> Iterator[Runtime]:
         patch.setitem(sys.modules, "cupy", runtime.module)
         for module in (executor, launches):
             patch.setattr(module, "core", lambda: runtime)
-        for reason in ("_cuda_reason", "_cupy_reason"):
+        for reason in ("_cuda_reason", "cupy_reason"):
             patch.setattr(backend, reason, lambda: None)
         dispatch.clear()
         yield runtime

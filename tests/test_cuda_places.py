@@ -5,20 +5,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cuda_standin import Runtime, ndarray, standing_in
+from cuda_standin import Place, Runtime, ndarray, standing_in
 
 import pyinception as pyi
 from pyinception import backend, dispatch, models, optim
 from pyinception.backend import BackendError
 from pyinception.cuda import runs
 from pyinception.layers import Linear
+from pyinception.ops.conv import conv_fprop
+from pyinception.spec import ConvSpec
 
 if reason := backend.why_not("emulated"):
     pytest.skip(reason, allow_module_level=True)
 
 
 def on_device(array: ndarray, number: int) -> ndarray:
-    array.device = SimpleNamespace(id=number)
+    array.device = Place(number)
     return array
 
 
@@ -30,10 +32,13 @@ def operands(runtime: Runtime) -> tuple[ndarray, ndarray]:
 def test_another_device_than_the_current_one(monkeypatch: pytest.MonkeyPatch) -> None:
     with standing_in(monkeypatch) as runtime:
         x, w = operands(runtime)
+        y = pyi.conv2d(on_device(x, 1), on_device(w, 1))  # a call makes the device of x current
+        assert y.device.id == 1 and (y.host == 8).all()
         with pytest.raises(
             BackendError, match="on CUDA device 1, but device 0 is current; call ins"
         ):
-            pyi.conv2d(on_device(x, 1), on_device(w, 1))
+            conv_fprop(ConvSpec(1, 4, 4, 8, 8, 1, 1, bias=False), x, w, None)
+        runtime.ran.clear()
         x, w = operands(runtime)
         with pytest.raises(BackendError, match="w is on CUDA device 1, expected 0 as the first is"):
             pyi.conv2d(x, on_device(w, 1))

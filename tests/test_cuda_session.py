@@ -128,7 +128,7 @@ def test_bad_input(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(ValueError, match=r"x has shape \(1, 9, 9, 3\)"):
             session(given[:1])
         other = given[:]
-        other.device = type(given.device)(id=1)
+        other.device = type(given.device)(1)
         with pytest.raises(BackendError, match="x is on CUDA device 1, expected 0, where the sess"):
             session(other)
         assert not runtime.ran

@@ -32,7 +32,7 @@ Array::Array(const char* function, const char* name, const py::object& given, bo
   const py::object object = owner_;
   if (PyObject_CheckBuffer(object.ptr())) {
     from_buffer(function, name, output);
-  } else if (py::hasattr(object, "__dlpack__")) {
+  } else if (exports(object.ptr())) {
     from_dlpack(function, name, output);
   } else {
     throw py::type_error(std::string(function) + ": " + name + " is a " + type_name(object) +
@@ -146,7 +146,9 @@ void LaunchList::run(int threads) {
 Options::Options(std::string algorithm_, std::string level_, int threads)
     : algorithm(std::move(algorithm_)), level(std::move(level_)) {
   LaunchList* list = recording();
-  c = {algorithm.c_str(), level.c_str(), threads, list ? list->get() : nullptr, poll_interrupt};
+  c = {};
+  c.algorithm = algorithm.c_str(), c.level = level.c_str(), c.threads = threads;
+  c.launches = list ? list->get() : nullptr, c.interrupt = poll_interrupt;
 }
 
 void remember_main_thread() {

@@ -2,7 +2,9 @@
 #include "dlpack.h"
 
 #include <pybind11/numpy.h>
+#include <pybind11/stl.h>
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -37,19 +39,38 @@ struct Exchange {
   int (*to_managed)(void* object, ManagedVersioned** out);
   void* from_managed;
   int (*lend)(void* object, DLTensor* out);  // may be null
+  int (*current_stream)(int device_type, int32_t device_id, void** out);
 };
 
-// The table of the type of `object`, or null.
-Exchange* table_of(PyObject* object) {
+Exchange* read_table(PyTypeObject* type) {
   static PyObject* name = PyUnicode_InternFromString("__dlpack_c_exchange_api__");
-  auto* type = reinterpret_cast<PyObject*>(Py_TYPE(object));
-  auto capsule = py::reinterpret_steal<py::object>(PyObject_GetAttr(type, name));
+  auto capsule =
+      py::reinterpret_steal<py::object>(PyObject_GetAttr(reinterpret_cast<PyObject*>(type), name));
   if (!capsule || !PyCapsule_IsValid(capsule.ptr(), "dlpack_exchange_api")) {
     PyErr_Clear();
     return nullptr;
   }
   auto* api = static_cast<Exchange*>(PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api"));
   return api->major == 1 ? api : nullptr;
+}
+
+// The table of the type of `object`, or null. The first types that have one are remembered, and
+// kept alive with it: a call asks a dozen times.
+Exchange* table_of(PyObject* object) {
+  constexpr int kMost = 4;
+  static PyTypeObject* types[kMost];
+  static Exchange* tables[kMost];
+  static int known = 0;  // under the GIL
+  PyTypeObject* type = Py_TYPE(object);
+  for (int i = 0; i < known; ++i) {
+    if (types[i] == type) return tables[i];
+  }
+  Exchange* table = read_table(type);
+  if (table != nullptr && known < kMost) {
+    Py_INCREF(type);
+    types[known] = type, tables[known] = table, ++known;
+  }
+  return table;
 }
 
 void delete_unused(PyObject* capsule) {
@@ -115,6 +136,11 @@ py::array from_dlpack(const std::string& function, const std::string& name,
 
 }  // namespace
 
+bool exports(PyObject* object) {
+  static PyObject* name = PyUnicode_InternFromString("__dlpack__");
+  return table_of(object) != nullptr || PyObject_HasAttr(object, name) != 0;
+}
+
 py::object exchange(const py::object& object) {
   Exchange* api = table_of(object.ptr());
   ManagedVersioned* managed = nullptr;
@@ -126,6 +152,15 @@ py::object exchange(const py::object& object) {
 bool borrow(PyObject* object, DLTensor* tensor) {
   Exchange* api = table_of(object);
   return api != nullptr && api->lend != nullptr && api->lend(object, tensor) == 0;
+}
+
+std::optional<uintptr_t> current_stream(const py::object& object) {
+  Exchange* api = table_of(object.ptr());
+  if (api == nullptr || api->current_stream == nullptr) return {};
+  const auto device = py::cast<std::pair<int, int>>(object.attr("__dlpack_device__")());
+  void* stream = nullptr;
+  if (api->current_stream(device.first, device.second, &stream) != 0) throw py::error_already_set();
+  return reinterpret_cast<uintptr_t>(stream);
 }
 
 Taken take_dlpack(const char* function, const char* name, const py::object& capsule) {
@@ -153,6 +188,7 @@ Taken take_dlpack(const char* function, const char* name, const py::object& caps
 
 void register_dlpack(py::module_& m) {
   m.def("from_dlpack", &from_dlpack, py::arg("function"), py::arg("argument"), py::arg("capsule"));
+  m.def("current_stream", &current_stream, py::arg("array"));
 }
 
 }  // namespace pyi_bind

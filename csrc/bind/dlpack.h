@@ -3,6 +3,8 @@
 
 #include <pybind11/pybind11.h>
 
+#include <optional>
+
 #include "pyinception.h"
 
 namespace pyi_bind {
@@ -21,12 +23,19 @@ struct Taken {
 // 1; such a capsule stays as it was.
 Taken take_dlpack(const char* function, const char* name, const py::object& capsule);
 
+// Whether `object` speaks DLPack.
+bool exports(PyObject* object);
+
 // The memory of `object` as a capsule, by its type's table; a null object where there is none.
 py::object exchange(const py::object& object);
 
 // `object` as a tensor that stays its own, by its type's table: valid while nobody changes its
 // shape. False where there is no such table, or with a Python error where it refuses.
 bool borrow(PyObject* object, DLTensor* tensor);
+
+// The stream (cudaStream_t) that the library of `object` works on now, by its type's table; nothing
+// where it has none.
+std::optional<uintptr_t> current_stream(const py::object& object);
 
 void register_dlpack(py::module_& m);
 

@@ -9,7 +9,7 @@ namespace {
 
 class Looks {
  public:
-  explicit Looks(const py::tuple& plain) : plain_(plain) {}
+  explicit Looks(const py::tuple& plain) : plain_(plain) { text_.reserve(kUsual); }
 
   // False for what has no looks: its call takes the long way.
   bool add(PyObject* object, int depth = 0) {
@@ -36,7 +36,8 @@ class Looks {
   py::bytes bytes() const { return py::bytes(text_); }
 
  private:
-  static constexpr int kDeepest = 8;  // no option nests deeper
+  static constexpr int kDeepest = 8;     // no option nests deeper
+  static constexpr size_t kUsual = 600;  // bytes of a call with five arrays, with room to spare
 
   template <class T>
   bool put(T value) {
@@ -113,12 +114,16 @@ class Looks {
 void register_looks(py::module_& m) {
   m.def(
       "looks",
-      [](const py::tuple& arguments, const py::tuple& plain) -> py::object {
+      [](const py::tuple& arguments, const py::tuple& plain,
+         const py::tuple& switches) -> py::object {
         Looks looks(plain);
+        for (py::handle value : switches) {
+          if (!looks.add(value.ptr())) return py::none();
+        }
         if (!looks.add(arguments.ptr())) return py::none();
         return looks.bytes();
       },
-      py::arg("arguments"), py::arg("plain") = py::tuple());
+      py::arg("arguments"), py::arg("plain"), py::arg("switches"));
 }
 
 }  // namespace pyi_bind

@@ -11,11 +11,19 @@ namespace {
 
 constexpr size_t kAlignment = 64;
 
-// An uninitialised C-contiguous array; NumPy counts its memory as another's.
-py::array empty(const std::vector<py::ssize_t>& shape, const py::dtype& kind) {
+constexpr int kMostAxes = 8;
+
+// An uninitialised C-contiguous array; NumPy counts its memory as another's. By NumPy's own
+// functions: this is a tenth of what a small call costs.
+py::object empty(const py::tuple& shape, const py::dtype& kind) {
+  const auto axes = static_cast<int>(shape.size());
+  if (axes > kMostAxes) throw py::value_error("empty: shape has more than eight axes");
+  Py_intptr_t extents[kMostAxes];
   size_t bytes = static_cast<size_t>(kind.itemsize());
-  for (py::ssize_t extent : shape) {
-    if (extent < 0 || __builtin_mul_overflow(bytes, static_cast<size_t>(extent), &bytes)) {
+  for (int i = 0; i < axes; ++i) {
+    extents[i] = PyLong_AsSsize_t(PyTuple_GET_ITEM(shape.ptr(), i));
+    if (PyErr_Occurred()) throw py::error_already_set();
+    if (extents[i] < 0 || __builtin_mul_overflow(bytes, static_cast<size_t>(extents[i]), &bytes)) {
       throw py::value_error("empty: shape has an extent below 0 or too large");
     }
   }
@@ -23,8 +31,24 @@ py::array empty(const std::vector<py::ssize_t>& shape, const py::dtype& kind) {
   const size_t whole = bytes / kAlignment * kAlignment + kAlignment;
   void* memory = std::aligned_alloc(kAlignment, whole);
   if (memory == nullptr) throw std::bad_alloc();
-  py::capsule owner(memory, [](void* pointer) { std::free(pointer); });
-  return py::array(kind, shape, memory, owner);
+  PyObject* owner = PyCapsule_New(memory, nullptr, [](PyObject* capsule) {
+    std::free(PyCapsule_GetPointer(capsule, nullptr));
+  });
+  if (owner == nullptr) {
+    std::free(memory);
+    throw py::error_already_set();
+  }
+  auto keep = py::reinterpret_steal<py::object>(owner);
+  using Api = py::detail::npy_api;
+  const Api& numpy = Api::get();
+  auto array = py::reinterpret_steal<py::object>(numpy.PyArray_NewFromDescr_(
+      numpy.PyArray_Type_, kind.inc_ref().ptr(), axes, extents, nullptr, memory,
+      Api::NPY_ARRAY_WRITEABLE_ | Api::NPY_ARRAY_ALIGNED_, nullptr));
+  if (!array) throw py::error_already_set();
+  if (numpy.PyArray_SetBaseObject_(array.ptr(), keep.release().ptr()) != 0) {
+    throw py::error_already_set();
+  }
+  return array;
 }
 
 }  // namespace

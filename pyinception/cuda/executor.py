@@ -265,15 +265,59 @@ def check_place(array: Any) -> None:
         raise BackendError(f"{text}; choose one of that device")
 
 
-class Runtime:
-    """The current CUDA device: operands are the caller's memory, launches go on his stream."""
+class Library(Protocol):
+    """The library whose arrays a call was given: it allocates, and launches go on its stream."""
+
+    stream: int
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+        """An uninitialised contiguous array on the same device."""
+
+    def contiguous(self, array: Any) -> Any:
+        """A contiguous copy."""
+
+
+@dataclass(frozen=True)
+class Lent:
+    """An array of a library other than CuPy, as records read one; strides in bytes."""
+
+    address: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: np.dtype[Any]
+    library: Library
+    owner: Any  # kept alive
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+class _CuPy:
+    """CuPy on the device of one of its arrays."""
 
     def __init__(self, like: Any) -> None:
-        self.like, self.module = like, array_module(like)
+        self.like, module = like, array_module(like)
         check_place(like)
+        self.stream = int(module.cuda.get_current_stream().ptr)
+        self.contiguous = module.ascontiguousarray
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+        return workspace.empty(shape, self.like, dtype)
+
+
+class Runtime:
+    """The current CUDA device: operands are the caller's memory, launches go on his stream.
+
+    Nothing is allocated but by the caller's library and nobody waits, so that a call can be
+    captured into a CUDA graph.
+    """
+
+    def __init__(self, like: Any) -> None:
+        self.like = like
+        self.library: Library = like.library if isinstance(like, Lent) else _CuPy(like)
         self.shared_limit, self.multiprocessors = limits()
         self.sm = capability()
-        self.stream = int(self.module.cuda.get_current_stream().ptr)
         self.memory: list[Any] = []
 
     def put(
@@ -290,19 +334,19 @@ class Runtime:
                 wanted = f"steps of {unit} elements" if unit else "contiguous memory"
                 raise BackendError(f"{name} has strides {array.strides} bytes, expected {wanted}")
             workspace.count_copy("cuda", name, array.nbytes)
-            array = self.module.ascontiguousarray(array)
+            array = self.library.contiguous(array)
             strides, address = dense(array.shape), _address(array)
         self.memory.append(array)
         assert strides is not None
         return address, strides
 
     def scratch(self, name: str, shape: tuple[int, ...], dtype: Any) -> Scratch:
-        memory = workspace.empty(shape, self.like, dtype)
+        memory = self.library.empty(shape, np.dtype(dtype))
         return Scratch(_address(memory), shape, np.dtype(dtype), memory)
 
     def run(self, plan: str, record: np.ndarray) -> None:
         try:
-            core().cuda_run(plan, record.tobytes(), self.stream)
+            core().cuda_run(plan, record.tobytes(), self.library.stream)
         except NotImplementedError as error:
             raise Declined(str(error).partition(": ")[2]) from None
 
@@ -319,4 +363,6 @@ def _check_device(name: str, array: Any, like: Any) -> None:
 
 
 def _address(array: Any) -> int:
+    if isinstance(array, Lent):
+        return array.address
     return int(array.__cuda_array_interface__["data"][0])

@@ -212,7 +212,7 @@ def _plans(
         arrays = tuple(map(_array, tensors))
         spec, target = make(*arrays), target_of(_first(arrays))
         backend = "reference" if target.dtype == "float64" else None
-        seen = known.Known(spec, {"backend": backend})
+        seen = known.Known(spec, backend)
         for direction in directions:
             seen.plans[direction] = choose(*direction, spec, target, backend=backend)
         known.note(key, seen)
