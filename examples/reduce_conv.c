@@ -31,7 +31,8 @@ int main(void) {
   DLTensor tbr = tensor(br, 1, br_shape), tb = tensor(b, 1, b_shape), ty = tensor(y, 4, y_shape);
   ty.byte_offset = FIRST * sizeof(float); /* channels 64 .. 191 of 256: nothing is concatenated */
   ty.strides = y_strides;
-  pyi_options options = {.algorithm = "direct"}; /* "auto" may take Winograd, which rounds */
+  pyi_options options = {.algorithm = "direct", /* "auto" may take Winograd, which rounds */
+                         .stream = NULL};       /* of arrays in CUDA memory: a cudaStream_t */
   pyi_conv_params params = {1, 1, 1, 1, .kernel_h = 3, .kernel_w = 3, .relu = 1};
 
   /* Filters are packed once, for every later call. */

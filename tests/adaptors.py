@@ -279,12 +279,22 @@ class C(NumPy):
     """The C interface of libpyinception.so, called by address: no ``_C``, no `Border`."""
 
     name, backends, has_frozen = "c", ("cpu",), False
+    device = 1, 0  # host memory
+
+    def new(self, shape: Any, dtype: Any = np.float32) -> np.ndarray:
+        """An output."""
+        return np.full(shape, np.nan if dtype == np.float32 else 0, dtype)
+
+    def run(self, entry: Any, *arguments: Any) -> int:
+        """The status of one call; its options stand last."""
+        status: int = entry(*arguments, None)
+        return status
 
     def _tensor(self, array: np.ndarray) -> _Tensor:
         extents = (ctypes.c_int64 * 4)(*array.shape)
         strides = (ctypes.c_int64 * 4)(*(s // array.itemsize for s in array.strides))
         code = {"i": 0, "u": 1, "f": 2, "b": 6}[array.dtype.kind]
-        t = _Tensor(array.ctypes.data, (1, 0), array.ndim, code, array.itemsize * 8, 1)
+        t = _Tensor(array.ctypes.data, self.device, array.ndim, code, array.itemsize * 8, 1)
         t.shape, t.strides = ctypes.addressof(extents), ctypes.addressof(strides)
         t.keep = extents, strides, array
         return t
@@ -300,7 +310,7 @@ class C(NumPy):
             else:
                 made.append(None if a is None else ctypes.byref(self._tensor(a)))
         where = [ctypes.byref(_Params(1, 1, 1, 1, 0, 0, 1, 0, 0))] if params else []
-        status = getattr(core, f"pyi_{name}")(*made, *where, None)
+        status = self.run(getattr(core, f"pyi_{name}"), *made, *where)
         if status != 0:
             error = {1: ValueError, 2: TypeError}.get(status, RuntimeError)
             raise error(core.pyi_last_error().decode())
@@ -309,7 +319,7 @@ class C(NumPy):
         x, *w = arrays
         filters = w[-4] if op == "inception" else w[-2]
         k = filters.shape[0] if op != "inception" else sum(w[i].shape[0] for i in (0, 4, 8, 10))
-        y = np.full((*x.shape[:3], k), np.nan, np.float32) if out is None else out
+        y = self.new((*x.shape[:3], k)) if out is None else out
         if op == "conv2d":
             self._call("conv_fprop", x, *w, y)
         elif op == "reduce_conv2d":
@@ -320,19 +330,19 @@ class C(NumPy):
 
     def gradients(self, op: str, arrays: Any, gy: Any, where: str) -> list[Any]:
         x, *w = arrays
-        grads = [np.full(a.shape, np.nan, np.float32) for a in arrays]
+        grads = [self.new(a.shape) for a in arrays]
         if op == "conv2d":
             y = self.forward(op, arrays, where)
             self._call("conv_dgrad", gy, w[0], y, grads[0])
             self._call("conv_wgrad", x, gy, y, *grads[1:])
         elif op == "reduce_conv2d":
-            r = np.full((*x.shape[:3], w[0].shape[0]), np.nan, np.float32)
+            r = self.new((*x.shape[:3], w[0].shape[0]))
             y = self.forward(op, arrays, where, saved=r)
             self._call("reduce_conv_backward", gy, x, w[0], w[2], r, y, *grads)
         else:
             widths = w[2].shape[0], w[6].shape[0], x.shape[3]
-            maps = [np.full((*x.shape[:3], k), np.nan, np.float32) for k in widths]
-            saved = [*maps, np.zeros(x.shape, np.uint8)]
+            maps = [self.new((*x.shape[:3], k)) for k in widths]
+            saved = [*maps, self.new(x.shape, np.uint8)]
             y = self.forward(op, arrays, where, saved=saved)
             self._call("inception_backward", gy, x, w, y, saved, grads[0], grads[1:], params=False)
         return grads

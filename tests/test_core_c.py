@@ -44,7 +44,7 @@ def test_example(tmp_path: Path) -> None:
 
 @needs_compiler
 def test_every_refusal_has_a_status_and_words(tmp_path: Path) -> None:
-    """NULL where an array is needed, a wrong dtype, memory that is not the host's."""
+    """NULL where an array is needed, a wrong dtype, memory of two devices."""
     source = tmp_path / "refuse.c"
     source.write_text(r"""
 #include <stdio.h>
@@ -77,7 +77,7 @@ int main(void) {
         "fine",
         "x is missing",
         "x has dtype float16",
-        "x lives on device type 2",
+        "w lives on device (1, 0), expected (2, 0) as the first array",
         "y overlaps x",
         "params is NULL",
     )

@@ -33,12 +33,27 @@ int64_t stride_of(const DLTensor* t, int axis) {
   return stride;
 }
 
-void check_kind(const char* function, const DLTensor* t, const char* name, int code, int bits,
-                int ndim) {
+}  // namespace
+
+std::string shape_text(const int64_t* shape, int ndim) {
+  std::string out = "(";
+  for (int i = 0; i < ndim; ++i) out += text(i ? ", " : "", shape[i]);
+  return out + (ndim == 1 ? ",)" : ")");
+}
+
+void Check::kind(const DLTensor* t, const char* name, int code, int bits, int ndim) {
+  const char* function = function_;
   if (t == nullptr) fail(PYI_INVALID_TYPE, function, ": ", name, " is missing, expected an array");
-  if (t->device.device_type != 1) {
-    fail(PYI_INVALID_TYPE, function, ": ", name, " lives on device type ", t->device.device_type,
-         ", expected host memory");
+  const DLDevice& device = t->device;
+  if (device.device_type != kHostMemory && !(cuda_allowed_ && device.device_type == kCudaMemory)) {
+    fail(PYI_INVALID_TYPE, function, ": ", name, " lives on device type ", device.device_type,
+         ", expected host memory", cuda_allowed_ ? " or CUDA memory (2)" : "");
+  }
+  if (device_.device_type == 0) device_ = device;
+  if (device.device_type != device_.device_type || device.device_id != device_.device_id) {
+    fail(PYI_INVALID_TYPE, function, ": ", name, " lives on device (", device.device_type, ", ",
+         device.device_id, "), expected (", device_.device_type, ", ", device_.device_id,
+         ") as the first array");
   }
   DLDataType want = {static_cast<uint8_t>(code), static_cast<uint8_t>(bits), 1};
   if (t->dtype.code != want.code || t->dtype.bits != want.bits || t->dtype.lanes != 1) {
@@ -54,14 +69,6 @@ void check_kind(const char* function, const DLTensor* t, const char* name, int c
     fail(PYI_INVALID_VALUE, function, ": ", name, " is not aligned to its elements of ", bytes,
          " bytes");
   }
-}
-
-}  // namespace
-
-std::string shape_text(const int64_t* shape, int ndim) {
-  std::string out = "(";
-  for (int i = 0; i < ndim; ++i) out += text(i ? ", " : "", shape[i]);
-  return out + (ndim == 1 ? ",)" : ")");
 }
 
 void Check::remember(const DLTensor* t, const char* name, bool output) {
@@ -90,7 +97,7 @@ void Check::remember(const DLTensor* t, const char* name, bool output) {
 }
 
 Map Check::map(const DLTensor* t, const char* name, bool output) {
-  check_kind(function_, t, name, 2, 32, 4);
+  kind(t, name, 2, 32, 4);
   Map m;
   m.N = t->shape[0], m.H = t->shape[1], m.W = t->shape[2], m.C = t->shape[3];
   if (m.N < 0 || m.H < 1 || m.W < 1 || m.C < 1) {
@@ -136,7 +143,7 @@ Map Check::map(const DLTensor* t, const char* name, bool output) {
 }
 
 Map Check::matrix(const DLTensor* t, const char* name, bool output) {
-  check_kind(function_, t, name, 2, 32, 2);
+  kind(t, name, 2, 32, 2);
   int64_t shape[4] = {1, 1, t->shape[0], t->shape[1]};
   int64_t row = stride_of(t, 0);
   int64_t strides[4] = {row * t->shape[0], row * t->shape[0], row, stride_of(t, 1)};
@@ -155,7 +162,7 @@ Map Check::matrix(const DLTensor* t, const char* name, bool output) {
 Filter Check::filter(const DLTensor* t, const char* name, int64_t R, int64_t S) {
   Filter f;
   if (t != nullptr && t->ndim == 1) {
-    check_kind(function_, t, name, 2, 32, 1);
+    kind(t, name, 2, 32, 1);
     if (R < 1 || S < 1) {
       fail(PYI_INVALID_VALUE, function_, ": ", name,
            " is packed, so the kernel size must be given, got (", R, ", ", S, ")");
@@ -165,7 +172,7 @@ Filter Check::filter(const DLTensor* t, const char* name, int64_t R, int64_t S) 
     }
     f.packed = true, f.R = R, f.S = S, f.K = t->shape[0];
   } else {
-    check_kind(function_, t, name, 2, 32, 4);
+    kind(t, name, 2, 32, 4);
     f.K = t->shape[0], f.R = t->shape[1], f.S = t->shape[2], f.C = t->shape[3];
     f.k = stride_of(t, 0), f.r = stride_of(t, 1), f.s = stride_of(t, 2), f.c = stride_of(t, 3);
     if (f.K < 1 || f.R < 1 || f.S < 1 || f.C < 1) {
@@ -180,7 +187,7 @@ Filter Check::filter(const DLTensor* t, const char* name, int64_t R, int64_t S) 
 
 float* Check::vector(const DLTensor* t, const char* name, int64_t length, bool output) {
   if (t == nullptr) return nullptr;
-  check_kind(function_, t, name, 2, 32, 1);
+  kind(t, name, 2, 32, 1);
   if (t->shape[0] != length) {
     fail(PYI_INVALID_VALUE, function_, ": ", name, " has shape ", shape_text(t->shape, 1),
          ", expected (", length, ",)");
@@ -193,13 +200,13 @@ float* Check::vector(const DLTensor* t, const char* name, int64_t length, bool o
 }
 
 float* Check::needed(const DLTensor* t, const char* name, int64_t length, bool output) {
-  check_kind(function_, t, name, 2, 32, 1);
+  kind(t, name, 2, 32, 1);
   return vector(t, name, length, output);
 }
 
 float* Check::contiguous(const DLTensor* t, const char* name,
                          std::initializer_list<int64_t> shape) {
-  check_kind(function_, t, name, 2, 32, static_cast<int>(shape.size()));
+  kind(t, name, 2, 32, static_cast<int>(shape.size()));
   int64_t dense = 1;
   for (int i = t->ndim - 1; i >= 0; --i) {
     if (t->shape[i] != shape.begin()[i]) {
@@ -217,7 +224,7 @@ float* Check::contiguous(const DLTensor* t, const char* name,
 }
 
 Filter Check::filter_gradient(const DLTensor* t, const char* name) {
-  check_kind(function_, t, name, 2, 32, 4);
+  kind(t, name, 2, 32, 4);
   Filter f;
   f.K = t->shape[0], f.R = t->shape[1], f.S = t->shape[2], f.C = t->shape[3];
   if (f.K < 1 || f.R < 1 || f.S < 1 || f.C < 1) {
@@ -231,7 +238,7 @@ Filter Check::filter_gradient(const DLTensor* t, const char* name) {
 
 uint8_t* Check::bytes(const DLTensor* t, const char* name, const Map& like, bool output) {
   if (t == nullptr) return nullptr;
-  check_kind(function_, t, name, 1, 8, 4);
+  kind(t, name, 1, 8, 4);
   int64_t want[4] = {like.N, like.H, like.W, like.C}, dense = 1;
   for (int i = 3; i >= 0; --i) {
     if (t->shape[i] != want[i] || (like.N > 0 && t->shape[i] > 1 && stride_of(t, i) != dense)) {
@@ -245,7 +252,7 @@ uint8_t* Check::bytes(const DLTensor* t, const char* name, const Map& like, bool
 }
 
 const int64_t* Check::labels(const DLTensor* t, const char* name, int64_t N, int64_t K) {
-  check_kind(function_, t, name, 0, 64, 1);
+  kind(t, name, 0, 64, 1);
   if (t->shape[0] != N || (N > 1 && stride_of(t, 0) != 1)) {
     fail(PYI_INVALID_VALUE, function_, ": ", name, " has shape ", shape_text(t->shape, 1),
          ", expected contiguous (", N, ",)");

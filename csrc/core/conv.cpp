@@ -1,5 +1,5 @@
 // Entry points of convolution: fprop, dgrad, wgrad, and packing.
-#include "conv_plan.h"
+#include "cuda_call.h"
 
 using namespace pyi;
 
@@ -48,6 +48,7 @@ pyi_status pyi_conv_fprop(const DLTensor* x_, const DLTensor* w_, const DLTensor
                           const DLTensor* y_, const pyi_conv_params* params,
                           const pyi_options* options) {
   return entry("conv_fprop", options, [&](Call& call) {
+    call.check.allow_cuda();
     Geometry g = geometry(call.check, params);
     Map x = call.check.map(x_, "x");
     Filter w = call.check.filter(w_, "w", params->kernel_h, params->kernel_w);
@@ -58,6 +59,7 @@ pyi_status pyi_conv_fprop(const DLTensor* x_, const DLTensor* w_, const DLTensor
     w.winograd = choose_winograd(call, w, g);
     call.check.disjoint();
     if (x.empty()) return;
+    if (call.check.on_cuda()) return cuda_conv_fprop(call, x, w, b, y, g, params->relu != 0);
     const float* weights = call.plain ? nullptr : packed(call, w, false);
     call.list.barrier();
     add_fprop(call, x, w, weights, b, y, g, params->relu != 0);
@@ -68,6 +70,7 @@ pyi_status pyi_conv_dgrad(const DLTensor* gy_, const DLTensor* w_, const DLTenso
                           const DLTensor* gx_, const pyi_conv_params* params,
                           const pyi_options* options) {
   return entry("conv_dgrad", options, [&](Call& call) {
+    call.check.allow_cuda();
     Geometry g = geometry(call.check, params);
     Map gy = call.check.map(gy_, "gy");
     Filter w = call.check.filter(w_, "w", params->kernel_h, params->kernel_w);
@@ -85,6 +88,9 @@ pyi_status pyi_conv_dgrad(const DLTensor* gy_, const DLTensor* w_, const DLTenso
     w.winograd = choose_winograd(call, w, g);
     call.check.disjoint();
     if (gx.empty()) return;
+    if (call.check.on_cuda()) {
+      return cuda_conv_dgrad(call, gy, w, mask, gx, g, params->accumulate != 0);
+    }
     const float* weights = call.plain ? nullptr : packed(call, w, true);
     call.list.barrier();
     add_dgrad(call, gy, w, weights, mask, gx, g, params->accumulate != 0);
@@ -95,6 +101,7 @@ pyi_status pyi_conv_wgrad(const DLTensor* x_, const DLTensor* gy_, const DLTenso
                           const DLTensor* gw_, const DLTensor* gb_, const pyi_conv_params* params,
                           const pyi_options* options) {
   return entry("conv_wgrad", options, [&](Call& call) {
+    call.check.allow_cuda();
     Geometry g = geometry(call.check, params);
     Map x = call.check.map(x_, "x");
     Map gy = call.check.map(gy_, "gy");
@@ -107,6 +114,7 @@ pyi_status pyi_conv_wgrad(const DLTensor* x_, const DLTensor* gy_, const DLTenso
     check_conv(call.check, x, gw, gy, g);
     float* gb = call.check.vector(gb_, "gb", gw.K, true);
     call.check.disjoint();
+    if (call.check.on_cuda()) return cuda_conv_wgrad(call, x, gy, mask, gw, gb, g);
     add_wgrad(call, x, gy, mask, gw.data, gb, gw.R, gw.S, g);
   });
 }

@@ -82,6 +82,9 @@ class Check {
  public:
   explicit Check(const char* function) : function_(function) {}
   const char* function() const { return function_; }
+  // All operands may lie on one CUDA device instead; call before all operands.
+  void allow_cuda() { cuda_allowed_ = true; }
+  bool on_cuda() const { return device_.device_type == kCudaMemory; }
   Map map(const DLTensor* t, const char* name, bool output = false);
   Map matrix(const DLTensor* t, const char* name, bool output = false);  // (N, C) as (1, 1, N, C)
   Filter filter(const DLTensor* t, const char* name, int64_t R, int64_t S);
@@ -105,8 +108,12 @@ class Check {
     const char *first, *last;          // byte range, last exclusive
     int64_t pixel, offset, row_bytes;  // channel slices of one buffer may interleave
   };
+  static constexpr int kHostMemory = 1, kCudaMemory = 2;  // of DLPack
+  void kind(const DLTensor* t, const char* name, int code, int bits, int ndim);
   void remember(const DLTensor* t, const char* name, bool output);
   const char* function_;
+  bool cuda_allowed_ = false;
+  DLDevice device_ = {0, 0};  // of the first operand
   std::vector<Operand> operands_;
 };
 
@@ -184,6 +191,7 @@ struct Call {
   int threads;
   bool plain, winograd;        // winograd: asked for, or allowed by auto
   bool automatic, plain_twin;  // plain_twin: the plain programs of Winograd
+  const pyi_options& options;
 };
 
 int default_threads();

@@ -161,15 +161,21 @@ pyi_status enter(const char* function, const pyi_options* options, void (*body)(
     if (o.threads < 0) {
       fail(PYI_INVALID_VALUE, function, ": threads is ", o.threads, ", expected 0 or more");
     }
+    if (o.workspace_needed != nullptr) *o.workspace_needed = 0;
     std::unique_ptr<pyi_launches> nested;  // the thread's own list is being walked
     if (!o.launches && walking_here()) nested = std::make_unique<pyi_launches>();
     pyi_launches& list = o.launches ? *o.launches : nested ? *nested : thread_list();
     if (!o.launches) list.clear();
     int threads = o.threads ? o.threads : default_threads();
-    Call call{Check(function),        list,
-              pick_level(o.level),    threads,
-              is(algorithm, "plain"), !is(algorithm, "direct") && !is(algorithm, "plain"),
-              is(algorithm, "auto"),  is(algorithm, "winograd_plain")};
+    Call call{Check(function),
+              list,
+              pick_level(o.level),
+              threads,
+              is(algorithm, "plain"),
+              !is(algorithm, "direct") && !is(algorithm, "plain"),
+              is(algorithm, "auto"),
+              is(algorithm, "winograd_plain"),
+              o};
     // A call that fails half-way must leave a recorded list as it was.
     const size_t before = list.launches.size();
     try {

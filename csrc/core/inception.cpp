@@ -9,7 +9,7 @@
 // in registers; the filter gradients come last, side by side.
 #include <algorithm>
 
-#include "conv_plan.h"
+#include "cuda_call.h"
 #include "pool.h"
 
 namespace pyi {
@@ -100,6 +100,20 @@ Saved check_saved(Check& check, const DLTensor* const saved[4], const Map& x, co
   return s;
 }
 
+// The module in CUDA memory; with gy its backward.
+void on_cuda(Call& call, const Map& x, const Weights& m, const Map& y, const Saved& s,
+             const Map* gy = nullptr, const Map* gx = nullptr, float** gw = nullptr,
+             float** gb = nullptr) {
+  ModuleOperands o;
+  o.x = x, o.y = y, o.r3 = s.r3, o.r5 = s.r5, o.pooled = s.pooled, o.argmax = s.argmax;
+  for (int i = 0; i < 6; ++i) {
+    o.w[i] = m.w[i], o.b[i] = m.b[i];
+    if (gy != nullptr) o.gw[i] = gw[i], o.gb[i] = gb[i];
+  }
+  if (gy != nullptr) o.gy = *gy, o.gx = *gx;
+  cuda_inception(call, gy != nullptr, o);
+}
+
 int64_t group_size(const Call& call, const Map& x, const Weights& m) {
   int64_t bytes = x.H * x.W * (m.w[kReduce3].K + m.w[kReduce5].K + x.C) * 4;
   return std::clamp<int64_t>(kGroupBytes / bytes, std::min<int64_t>(call.threads, x.N), x.N);
@@ -139,6 +153,7 @@ pyi_status pyi_inception_fprop(const DLTensor* x_, const DLTensor* const weights
                                const DLTensor* y_, const DLTensor* const saved[4],
                                const pyi_options* options) {
   return entry("inception_fprop", options, [&](Call& call) {
+    call.check.allow_cuda();
     Map x = call.check.map(x_, "x");
     Weights m = check_weights(call, weights, x.C, true);
     Map y = call.check.map(y_, "y", true);
@@ -147,6 +162,7 @@ pyi_status pyi_inception_fprop(const DLTensor* x_, const DLTensor* const weights
     if (saved != nullptr) s = check_saved(call.check, saved, x, m, true);
     call.check.disjoint();
     if (x.empty()) return;
+    if (call.check.on_cuda()) return on_cuda(call, x, m, y, s);
     pack_all(call, m, false);
     call.list.barrier();
     const int64_t group = group_size(call, x, m);
@@ -169,6 +185,7 @@ pyi_status pyi_inception_backward(const DLTensor* gy_, const DLTensor* x_,
                                   const DLTensor* const saved[4], const DLTensor* gx_,
                                   const DLTensor* const grads[12], const pyi_options* options) {
   return entry("inception_backward", options, [&](Call& call) {
+    call.check.allow_cuda();
     Map gy = call.check.map(gy_, "gy"), x = call.check.map(x_, "x");
     Weights m = check_weights(call, weights, x.C, false);
     Map y = call.check.map(y_, "y"), gx;
@@ -187,6 +204,7 @@ pyi_status pyi_inception_backward(const DLTensor* gy_, const DLTensor* x_,
       gb[i] = call.check.vector(grads[2 * i + 1], kBiasNames[i], w.K, true);
     }
     call.check.disjoint();
+    if (call.check.on_cuda()) return on_cuda(call, x, m, y, s, &gy, &gx, gw, gb);
 
     // Each branch's gradient and output, the mask of its ReLU, are channel slices.
     Map g[6], mask[6];

@@ -4,6 +4,10 @@
  * strides of image, row and pixel are free, so a channel slice of a wider buffer is an ordinary
  * operand and concatenation is an address. Filters are (K, R, S, C), or a packed 1-D array.
  *
+ * conv, reduce_conv and inception also take arrays that all lie in the memory of the current CUDA
+ * device, filters contiguous: their launches go on options->stream, nothing is allocated and nobody
+ * waits, so the stream may be one that is being captured.
+ *
  * Every function checks all of its arguments before it writes anything, returns a pyi_status and
  * leaves a message that names function, argument, expected and actual (pyi_last_error, per thread).
  * NULL stands for an optional array. The functions are thread safe.
@@ -25,7 +29,7 @@ extern "C" {
 #ifndef PYI_DLPACK
 #define PYI_DLPACK
 typedef struct {
-  int32_t device_type; /* 1 = host memory */
+  int32_t device_type; /* 1 = host memory, 2 = CUDA memory */
   int32_t device_id;
 } DLDevice;
 typedef struct {
@@ -64,6 +68,11 @@ typedef struct {
   int threads;            /* 0: affinity, cgroup quota and OMP_NUM_THREADS decide */
   pyi_launches* launches; /* not NULL: append here, run nothing */
   int (*interrupt)(void); /* polled by the calling thread about every 100 ms; nonzero stops */
+  /* For arrays in CUDA memory: */
+  void* stream;              /* cudaStream_t; NULL: the default stream */
+  void* workspace;           /* CUDA memory, 16-byte aligned; in use until the stream is past it */
+  int64_t workspace_bytes;   /* of the workspace */
+  int64_t* workspace_needed; /* not NULL: write the bytes of workspace here, run nothing */
 } pyi_options;
 
 typedef struct {

@@ -5,7 +5,7 @@
 // reduced map tile by tile across images, so it is two launches too, over groups of images.
 #include <algorithm>
 
-#include "conv_plan.h"
+#include "cuda_call.h"
 
 namespace pyi {
 
@@ -52,6 +52,7 @@ pyi_status pyi_reduce_conv_fprop(const DLTensor* x_, const DLTensor* wr_, const 
                                  const DLTensor* r_, const pyi_conv_params* params,
                                  const pyi_options* options) {
   return entry("reduce_conv_fprop", options, [&](Call& call) {
+    call.check.allow_cuda();
     Geometry g = geometry(call.check, params);
     Map x = call.check.map(x_, "x");
     Filter wr = call.check.filter(wr_, "wr", 1, 1);
@@ -86,6 +87,11 @@ pyi_status pyi_reduce_conv_fprop(const DLTensor* x_, const DLTensor* wr_, const 
     if (r_ != nullptr) call.check.extents("r", r, x.N, x.H, x.W, wr.K, "(N, H, W, Cr)");
     call.check.disjoint();
     if (x.empty()) return;
+    if (call.check.on_cuda()) {
+      BranchOperands o;
+      o.x = x, o.wr = wr, o.br = br, o.w = w, o.b = b, o.y = y, o.r = r;
+      return cuda_reduce_conv(call, false, o, g, false);
+    }
     const float* packed_r = call.plain ? nullptr : packed(call, wr, false);
     const float* packed_w = call.plain ? nullptr : packed(call, w, false);
     call.list.barrier();
@@ -117,6 +123,7 @@ pyi_status pyi_reduce_conv_backward(const DLTensor* gy_, const DLTensor* x_, con
                                     const DLTensor* gw_, const DLTensor* gb_,
                                     const pyi_conv_params* params, const pyi_options* options) {
   return entry("reduce_conv_backward", options, [&](Call& call) {
+    call.check.allow_cuda();
     Geometry g = geometry(call.check, params);
     Map gy = call.check.map(gy_, "gy"), x = call.check.map(x_, "x");
     Filter wr = call.check.filter(wr_, "wr", 0, 0), w = call.check.filter(w_, "w", 0, 0);
@@ -138,6 +145,12 @@ pyi_status pyi_reduce_conv_backward(const DLTensor* gy_, const DLTensor* x_, con
     float* gbr = call.check.vector(gbr_, "gbr", wr.K, true);
     float* gb = call.check.vector(gb_, "gb", w.K, true);
     call.check.disjoint();
+    if (call.check.on_cuda()) {
+      BranchOperands o;
+      o.gy = gy, o.x = x, o.wr = wr, o.w = w, o.r = r, o.y = y;
+      o.gx = gx, o.gwr = gwr, o.gbr = gbr, o.gw = gw, o.gb = gb;
+      return cuda_reduce_conv(call, true, o, g, params->accumulate != 0);
+    }
     Map gr = new_map(call, x.N, x.H, x.W, wr.K);
     const bool empty = x.empty();
     const float* packed_w = call.plain || empty ? nullptr : packed(call, w, true);
