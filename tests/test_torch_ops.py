@@ -6,7 +6,6 @@ import sys
 import pytest
 
 from pyinception import backend, config, workspace
-from pyinception.backend import BackendError
 
 torch = pytest.importorskip("torch", reason="torch is not installed (extra `oracles`)")
 REASON = backend.why_not("cpu")
@@ -258,19 +257,6 @@ def test_second_derivatives_are_refused():
         (gx,) = torch.autograd.grad(function(leaf).square().sum(), leaf, create_graph=True)
         with pytest.raises(RuntimeError, match="once_differentiable"):
             gx.sum().backward()
-
-
-def test_cuda_is_refused():
-    """The CUDA key has a kernel of its own, which names the op, the device and the remedy."""
-    for name in ops.NAMES:
-        assert torch._C._dispatch_has_kernel_for_dispatch_key(f"pyinception::{name}", "CUDA")
-    from types import SimpleNamespace  # a stand-in: no tensor can be on a device that is not there
-
-    class Elsewhere(torch.Tensor):
-        device = property(lambda self: SimpleNamespace(type="cuda", __str__=lambda: "cuda:0"))
-
-    with pytest.raises(BackendError, match=r"^conv2d: x is on .*no CUDA kernel for PyTorch; move"):
-        ops._on_cuda("conv2d")(torch.ones(1).as_subclass(Elsewhere))
 
 
 def test_errors_name_argument_expected_and_actual():

@@ -3,12 +3,11 @@
 from typing import Any
 
 import torch
-from torch.autograd import forward_ad
 from torch.autograd.function import once_differentiable
 
 from pyinception import workspace
 from pyinception.extents import padding_pair, pair
-from pyinception.interop.torch import filters, kernels, operands
+from pyinception.interop.torch import filters, kernels, operands, watch
 from pyinception.interop.torch.ops import op
 from pyinception.ops.inception import check_count
 from pyinception.ops.weights import InceptionWeights
@@ -95,8 +94,8 @@ def reduce_conv2d(
     Raises
     ------
     TypeError
-        For what is no CPU tensor, for dtypes that differ or are neither float32 nor float64, for
-        packed filters where a gradient is asked for.
+        For what is no dense tensor on the CPU or one CUDA device, for dtypes that differ or are
+        neither float32 nor, on the CPU, float64, for packed filters where a gradient is asked for.
     ValueError
         For shapes that do not fit: argument, actual and expected are named.
 
@@ -252,7 +251,7 @@ def _window(function: str, w: Any, stride: Any, padding: Any) -> tuple[Window, W
 
 
 def is_direct(function: str, tensors: Any) -> bool:
-    """Whether a call goes to the kernels directly; what is no dense CPU tensor is refused."""
+    """Whether a call goes to the kernels directly; what is no dense tensor is refused."""
     return _kind(function, tensors) == "direct"
 
 
@@ -261,9 +260,9 @@ def _kind(function: str, tensors: Any) -> str:
 
     The dispatcher costs 6 us, so tensors with nothing of their own in how they are read go to the
     kernels directly where nobody watches; packed filters, which no op takes, do so always. What is
-    no dense CPU tensor is refused.
+    no dense tensor is refused.
     """
-    wanted, packed = in_forward_mode(), False  # a Function refuses tangents, an op loses them
+    wanted, packed = watch.in_forward_mode(), False  # a Function refuses tangents, an op loses them
     special, recording = torch.compiler.is_compiling(), torch.is_grad_enabled()
     for tensor in tensors:
         if type(tensor) in kernels.PLAIN:
@@ -283,31 +282,11 @@ def _kind(function: str, tensors: Any) -> str:
         raise TypeError(f"{function}: {name} is packed, expected a tensor {where}")
     if wanted:
         return "recorded"
-    return "direct" if packed or not (special or _watched()) else "registered"
-
-
-def in_forward_mode() -> bool:
-    """Whether tensors may carry tangents: forward-mode differentiation, `torch.func.jvp`."""
-    level: int = forward_ad._current_level
-    return level >= 0
-
-
-def _watched() -> bool:
-    """Whether anything wants to see ops: a trace, transform, mode or profiler."""
-    return (
-        torch._C._len_torch_dispatch_stack() > 0
-        or torch._C._len_torch_function_stack() > 0
-        or torch._C._functorch.peek_interpreter_stack() is not None
-        or torch._C._get_tracing_state() is not None
-        or torch.autograd._profiler_enabled()
-    )
+    return "direct" if packed or not (special or watch.watched()) else "registered"
 
 
 def _registered(op: Any, *arguments: Any) -> torch.Tensor:
     """The registered op where nothing is recorded."""
-    if torch.compiler.is_compiling():
-        result: torch.Tensor = op(*arguments)
-    else:
-        with torch._C._AutoDispatchBelowAutograd():  # one layer less
-            result = op(*arguments)
+    compiling = torch.compiler.is_compiling()
+    result: torch.Tensor = op(*arguments) if compiling else watch.below_autograd(op, *arguments)
     return result

@@ -1,4 +1,4 @@
-"""What the registered ops run on CPU tensors: find the plan, allocate the results, launch.
+"""What the registered ops run: find the plan, allocate the results, launch.
 
 Everything that is decided depends on shapes, strides, dtypes and switches: a call like one seen
 before (`known`) takes its plan at once. The core reads tensors through DLPack where they lie; the
@@ -13,7 +13,7 @@ import torch
 
 from pyinception import config, known
 from pyinception.dispatch import Plan, choose, target_of
-from pyinception.interop.torch import operands
+from pyinception.interop.torch import cuda, operands
 from pyinception.interop.torch.filters import packed_filter
 from pyinception.ops import conv as convs
 from pyinception.ops import inception as modules
@@ -209,8 +209,9 @@ def _plans(
         tensors = operands.lay(function, tensors)
         key, seen = known.find((function, *tensors, *options), PLAIN)
     if seen is None:
-        arrays = tuple(map(_array, tensors))
-        spec, target = make(*arrays), target_of(_first(arrays))
+        on_cuda = _first(tensors).is_cuda
+        arrays = tuple(map(cuda.shadow if on_cuda else _array, tensors))
+        spec, target = make(*arrays), cuda.TARGET if on_cuda else target_of(_first(arrays))
         backend = "reference" if target.dtype == "float64" else None
         seen = known.Known(spec, backend)
         for direction in directions:
@@ -233,6 +234,8 @@ def _kept(plan: Plan, *filters: Any) -> list[Any]:
 
 def _run(plan: Plan, operands: Tensors) -> None:
     """One launch on operands as `_nhwc` and `_turned` give them."""
+    if plan.row.backend == "cuda":
+        return cuda.run(plan, operands)
     if plan.row.backend != "cpu":
         operands = tuple(map(_array, operands))
     config.with_threads(torch.get_num_threads(), plan.row.run, plan.spec, *operands)
@@ -276,4 +279,4 @@ def _new(shape: Any, like: torch.Tensor, dtype: Any = None) -> torch.Tensor:
     strides = p * q * k, 1, q * k, k
     if dtype is None:
         return like.new_empty_strided((n, k, p, q), strides)
-    return torch.empty_strided((n, k, p, q), strides, dtype=dtype)
+    return like.new_empty_strided((n, k, p, q), strides, dtype=dtype)

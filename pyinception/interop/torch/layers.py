@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pyinception.interop.torch import kernels
-from pyinception.interop.torch.functions import convolve, in_forward_mode, is_direct
+from pyinception.interop.torch import kernels, watch
+from pyinception.interop.torch.functions import convolve, is_direct
 from pyinception.interop.torch.replace import BRANCHES
 
 
@@ -46,8 +46,8 @@ def _elsewhere() -> bool:
     return (
         torch.compiler.is_compiling()
         or torch.is_autocast_enabled("cpu")
-        or torch._C._functorch.peek_interpreter_stack() is not None
-        or in_forward_mode()
+        or watch.in_transform()
+        or watch.in_forward_mode()
     )
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from pyinception import workspace
+from pyinception import backend, workspace
 from pyinception.ops.weights import NAMES
 from pyinception.prepack import Packed
 
@@ -39,13 +39,15 @@ def check(function: str, tensors: Iterable[Any]) -> None:
     Works on fake tensors too; packed filters stand for filters of their shape.
     """
     given = list(zip(AXES[function].items(), tensors, strict=True))
-    dtype = None
+    dtype, first = None, None
     for (name, axes), tensor in given:
         if isinstance(tensor, Packed) or (tensor is None and name in _OPTIONAL):
             continue
         wanted = torch.uint8 if name == "argmax" else dtype
         check_tensor(function, name, tensor, axes, wanted)
-        dtype = dtype or tensor.dtype
+        dtype, first = dtype or tensor.dtype, tensor if first is None else first
+    if first is not None:
+        _check_devices(function, given, first.device)
     extents: dict[str, Any] = {}
     for (name, axes), tensor in given:
         if tensor is None:
@@ -60,8 +62,21 @@ def check(function: str, tensors: Iterable[Any]) -> None:
             raise ValueError(f"{function}: {text}")
 
 
+def _check_devices(function: str, given: Any, device: torch.device) -> None:
+    """Raise unless all is on ``device`` and kernels can run there."""
+    for (name, _), tensor in given:
+        where = tensor.device if isinstance(tensor, torch.Tensor) else device
+        if where != device:
+            raise TypeError(f"{function}: {name} is on {where}, expected {device}, as the first is")
+        if isinstance(tensor, Packed) and device.type == "cuda":
+            text = f"{name} is packed for kernels of the cpu, expected a tensor on {device}"
+            raise TypeError(f"{function}: {text}")
+    if device.type == "cuda" and (reason := backend.why_not("cuda")):
+        raise backend.BackendError(f"{function}: tensors are on {device}: {reason}")
+
+
 def check_kinds(function: str, tensors: Iterable[Any]) -> None:
-    """Raise for what is no dense CPU tensor and no packed filter, and where a tensor is missing."""
+    """Raise for what is neither a dense tensor nor a packed filter, and for missing tensors."""
     for name, tensor in zip(AXES[function], tensors, strict=True):
         absent = tensor is None and name in _OPTIONAL
         if not absent and not isinstance(tensor, Packed):
@@ -69,9 +84,10 @@ def check_kinds(function: str, tensors: Iterable[Any]) -> None:
 
 
 def check_tensor(function: str, name: str, tensor: Any, axes: str, dtype: Any = None) -> None:
-    """Raise unless ``tensor`` is a dense CPU tensor of ``dtype`` with these axes."""
+    """Raise unless ``tensor`` is a dense tensor of ``dtype`` with these axes, on CPU or CUDA."""
     _check_kind(function, name, tensor)
-    if tensor.dtype not in (torch.float32, torch.float64) and dtype != torch.uint8:
+    served = (torch.float32,) if tensor.is_cuda else (torch.float32, torch.float64)
+    if tensor.dtype not in served and dtype != torch.uint8:
         raise TypeError(f"{function}: {name} has dtype {tensor.dtype}, expected torch.float32")
     if dtype is not None and tensor.dtype != dtype:
         raise TypeError(f"{function}: {name} has dtype {tensor.dtype}, expected {dtype}")
@@ -85,9 +101,9 @@ def _check_kind(function: str, name: str, tensor: Any) -> None:
     if not isinstance(tensor, torch.Tensor):
         kind = type(tensor).__name__
         raise TypeError(f"{function}: {name} is a {kind}, expected a torch.Tensor")
-    if tensor.device.type != "cpu" or tensor.layout != torch.strided:
+    if tensor.device.type not in ("cpu", "cuda") or tensor.layout != torch.strided:
         text = f"is a {tensor.layout} tensor on {tensor.device}, expected a dense tensor on the cpu"
-        raise TypeError(f"{function}: {name} {text}")
+        raise TypeError(f"{function}: {name} {text} or a CUDA device")
 
 
 def kcrs(tensor: torch.Tensor | Packed) -> tuple[int, ...]:

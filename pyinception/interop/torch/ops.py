@@ -1,4 +1,4 @@
-"""The ops of ``torch.ops.pyinception``: schemas, CPU kernels, shapes for tracing, refusals.
+"""The ops of ``torch.ops.pyinception``: schemas, kernels, shapes for tracing, refusals.
 
 Each forward comes in two: one gives y, the other also the maps that the backward reads. Gradients
 are recorded outside, by the functions of `functions`: recording inside an op costs tens of
@@ -9,10 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.autograd import forward_ad
 
-from pyinception.backend import BackendError
-from pyinception.interop.torch import kernels, operands
+from pyinception.interop.torch import kernels, operands, watch
 
 _WINDOW = "int[2] stride, int[2] padding"
 _BRANCH = "Tensor x, Tensor w_reduce, Tensor? b_reduce, Tensor w, Tensor? b"
@@ -33,7 +31,7 @@ NAMES = tuple(schema.partition("(")[0] for schema in SCHEMAS)
 library = torch.library.Library("pyinception", "DEF")
 
 
-# ------------------------------------------------------------------------------------ on the CPU
+# ------------------------------------------------------------------------- on tensors with memory
 
 
 def _conv2d(
@@ -63,7 +61,7 @@ def _inception_saved(x: Any, weights: Any) -> Any:
     return y, *saved
 
 
-_CPU: dict[str, Callable[..., Any]] = {
+KERNELS: dict[str, Callable[..., Any]] = {
     "conv2d": _conv2d,
     "conv2d_backward": kernels.conv2d_backward,
     "reduce_conv2d": _reduce_conv2d,
@@ -148,28 +146,16 @@ def _trace_inception_backward(gy: Any, x: Any, weights: Any, y: Any, saved: Any)
 # -------------------------------------------------------------------------------------- refusals
 
 
-def _on_cuda(name: str) -> Callable[..., Any]:
-    """No row of the dispatch table takes CUDA tensors of PyTorch yet: say so."""
-
-    def refuse(*arguments: Any, **options: Any) -> Any:
-        device = next(t.device for t in _tensors(arguments))
-        text = f"x is on {device}, and this version has no CUDA kernel for PyTorch"
-        raise BackendError(f"{name}: {text}; move the tensors to the cpu")
-
-    return refuse
-
-
 def _recorded(name: str) -> Callable[..., Any]:
     """The op where gradients are recorded: they would be lost without a word."""
 
     def refuse(*arguments: Any, **options: Any) -> Any:
-        recording, forward_mode = torch.is_grad_enabled(), forward_ad._current_level >= 0
-        if any((recording and t.requires_grad) or forward_mode for t in _tensors(arguments)):
+        recording, tangents = torch.is_grad_enabled(), watch.in_forward_mode()
+        if any((recording and t.requires_grad) or tangents for t in _tensors(arguments)):
             text = "the op has no derivative and a tensor requires gradients or may have tangents"
             remedy = "call the functions of pyinception.interop.torch, or under torch.no_grad()"
             raise RuntimeError(f"torch.ops.pyinception.{name}: {text}; {remedy}")
-        with torch._C._AutoDispatchBelowAutograd():
-            return op(name)(*arguments, **options)
+        return watch.below_autograd(op(name), *arguments, **options)
 
     return refuse
 
@@ -191,8 +177,8 @@ def _register() -> None:
     traced = globals()
     for name, schema in zip(NAMES, SCHEMAS, strict=True):
         library.define(schema)
-        library.impl(name, _CPU[name], "CPU")
-        library.impl(name, _on_cuda(name), "CUDA")
+        for key in ("CPU", "CUDA"):
+            library.impl(name, KERNELS[name], key)
         library.impl(name, _recorded(name), "Autograd")
         qualified = f"pyinception::{name}"
         torch.library.register_fake(qualified, traced[f"_trace_{name}"], lib=library)

@@ -36,7 +36,7 @@ class _Stage:
         """(filter, bias), the batch norm folded in: w g / s and (b - mean) g / s + beta."""
         conv, norm = self.conv, self.norm
         w, b = conv.weight.detach(), conv.bias
-        bias = torch.zeros(len(w), dtype=w.dtype) if b is None else b.detach()
+        bias = w.new_zeros(len(w)) if b is None else b.detach()
         if norm is None:
             return w, bias
         mean, variance = norm.running_mean, norm.running_var
@@ -44,7 +44,7 @@ class _Stage:
             raise _Unlike("its batch norm has no running statistics")
         # In double precision: folding then costs one rounding of each weight.
         scale = (variance.double() + norm.eps).rsqrt()
-        beta = torch.zeros(len(w)).double()
+        beta = w.new_zeros(len(w), dtype=torch.float64)
         if norm.weight is not None:
             scale = scale * norm.weight.detach().double()
         if norm.bias is not None:
@@ -58,7 +58,7 @@ def replace_inception(model: nn.Module, *, strict: bool = True) -> int:
 
     Parameters
     ----------
-    model : changed in place; NCHW or channels_last, on the cpu, float32 or float64.
+    model : changed in place; NCHW or channels_last, float32, on the cpu also float64.
     strict : whether a block with four branches that does not fit raises; else it stays as it is.
 
     Raises
@@ -212,8 +212,9 @@ def _check_conv(conv: nn.Conv2d, branch: str) -> None:
     if actual != ((1, 1), same, (1, 1), 1) or conv.padding_mode != "zeros":
         raise _Unlike(f"{branch} has {conv}, expected stride 1, padding {same}, no groups")
     weight = conv.weight
-    if weight.device.type != "cpu" or weight.dtype not in (torch.float32, torch.float64):
-        text = f"on {weight.device} in {weight.dtype}, expected the cpu and torch.float32"
+    served = weight.device.type in ("cpu", "cuda")
+    if not served or weight.dtype not in (torch.float32, torch.float64):
+        text = f"on {weight.device} in {weight.dtype}, expected the cpu or CUDA, torch.float32"
         raise _Unlike(f"{branch} has its filters {text}")
 
 
