@@ -292,15 +292,30 @@ def test_plain_functions_inside_jit_point_to_the_adapter():
 
 
 def test_lowering_for_cuda_turns_the_filters(monkeypatch):
-    """No GPU is needed to see the program that one would get."""
-    if not set(jax_build.CUDA_TARGETS) <= jax_build.load():
-        pytest.skip("the handlers were compiled without cuda.h")
+    """No GPU is needed to see the programs that one would get."""
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    function = jax.jit(jax.grad(lambda *a: ours.reduce_conv2d(*a).sum(), argnums=(0, 1, 3)))
-    text = function.trace(*arrays(CASES[0])).lower(lowering_platforms=("cuda",)).as_text()
+    operands = arrays(CASES[0])
+    if reason := backend.why_not("cuda"):
+        with pytest.raises(backend.BackendError, match=r"interop\.jax: JAX runs on a GPU: ") as e:
+            ours.reduce_conv2d(*operands)
+        assert reason in str(e.value)
+    monkeypatch.setattr(backend, "_cuda_reason", lambda: None)
+
+    def lowered(function, *arguments):
+        wanted = tuple(range(len(arguments)))
+        function = jax.jit(jax.grad(function, argnums=wanted))
+        return function.trace(*arguments).lower(lowering_platforms=("cuda",)).as_text()
+
+    text = lowered(lambda *a: ours.reduce_conv2d(*a).sum(), *operands)
     assert "pyi_jax_cuda_reduce_conv_fprop" in text
     backward = next(line for line in text.splitlines() if "cuda_reduce_conv_backward" in line)
     assert "tensor<16x1x1x24xf32>" in backward and "tensor<20x3x3x16xf32>" in backward
+    x, w = operands[0], operands[1]
+    text = lowered(lambda x, w: ours.conv2d(x, w, relu=True).sum(), x, w)
+    text += lowered(lambda *a: ours.inception(a[0], a[1:]).sum(), X, *map(hwio, module()))
+    for op in jax_build.OPS:
+        if not op.startswith("reduce"):
+            assert f"pyi_jax_cuda_{op}" in text, op
 
 
 # ------------------------------------------------------------------------------------ the build

@@ -1,8 +1,8 @@
 """JAX: the kernels as functions of JAX arrays, under ``jit``, ``grad`` and ``vmap``.
 
 Maps are NHWC and filters HWIO (R, S, C, K), always, float32. The kernels run as XLA calls on the
-CPU; ``python -m pyinception.interop.jax build`` compiles their handlers once for the installed
-jaxlib (see `jax_build`). `reduce_conv2d` has a CUDA handler too: compiled, not run yet.
+CPU, and on a GPU where the core has its CUDA kernels; ``python -m pyinception.interop.jax build``
+compiles the handlers of both once for the installed jaxlib (see `jax_build`).
 
 Reverse mode only, first derivatives. ``vmap`` over maps folds the mapped axis into the batch, one
 call; where filters are mapped as well, or their gradients are asked for per element, calls follow
@@ -26,7 +26,7 @@ except ImportError as error:
 
 from jax import numpy as jnp
 
-from pyinception import config, dispatch
+from pyinception import backend, config, dispatch
 from pyinception.backend import Target
 from pyinception.extents import padding_pair, pair
 from pyinception.interop import jax_build
@@ -204,14 +204,18 @@ def _call(op: str, how: _How, kinds: str, results: Callable[..., Any], *arrays: 
     f: a filter, v: a vector; then M if every result is a map. A missing array has no elements.
     """
     present = [jnp.zeros((0,), jnp.float32) if a is None else jnp.asarray(a) for a in arrays]
-    target, known = f"pyi_jax_{op}", jax_build.load()
-    attributes: dict[str, Any] = {"window": np.array(how.window, np.int64)}
-    on_gpu = f"pyi_jax_cuda_{op}" in known and jax.default_backend() == "gpu"
-    if on_gpu:
-        target = f"pyi_jax_cuda_{op}"
-    else:
-        attributes |= {"relu": how.relu, "algorithm": how.algorithm, "level": how.level}
-        attributes["threads"] = np.int64(how.threads)
+    jax_build.load()
+    on_gpu = jax.default_backend() == "gpu"
+    if on_gpu and (reason := backend.why_not("cuda")):
+        raise backend.BackendError(f"interop.jax: JAX runs on a GPU: {reason}")
+    target = jax_build.PREFIXES["CUDA" if on_gpu else "cpu"] + op
+    attributes: dict[str, Any] = {
+        "window": np.array(how.window, np.int64),
+        "relu": how.relu,
+        "algorithm": "auto" if on_gpu else how.algorithm,
+        "level": how.level,
+        "threads": np.int64(how.threads),
+    }
 
     @jax.custom_batching.custom_vmap
     def call(*operands: Any) -> Any:
@@ -377,11 +381,11 @@ def main(arguments: list[str]) -> int:
     start = time.perf_counter()
     try:
         path = build(force="--force" in arguments)
-        known = jax_build.load()
+        jax_build.load()
     except jax_build.BackendError as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    where = "CPU and CUDA" if set(jax_build.CUDA_TARGETS) <= known else "CPU"
+    where = "CPU and CUDA" if backend.core().cuda_built() else "CPU"
     sys.stdout.write(f"{path}: handlers for {where}, {time.perf_counter() - start:.1f} s\n")
     return 0
 

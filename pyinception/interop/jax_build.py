@@ -8,7 +8,6 @@ another jaxlib or core never meets an old one.
 import ctypes
 import hashlib
 import importlib
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -20,16 +19,16 @@ from pyinception import backend
 from pyinception.backend import BackendError
 
 COMMAND = "python -m pyinception.interop.jax build"
-TARGETS = (
-    "pyi_jax_conv_fprop",
-    "pyi_jax_conv_dgrad",
-    "pyi_jax_conv_wgrad",
-    "pyi_jax_reduce_conv_fprop",
-    "pyi_jax_reduce_conv_backward",
-    "pyi_jax_inception_fprop",
-    "pyi_jax_inception_backward",
+OPS = (
+    "conv_fprop",
+    "conv_dgrad",
+    "conv_wgrad",
+    "reduce_conv_fprop",
+    "reduce_conv_backward",
+    "inception_fprop",
+    "inception_backward",
 )
-CUDA_TARGETS = ("pyi_jax_cuda_reduce_conv_fprop", "pyi_jax_cuda_reduce_conv_backward")
+PREFIXES = {"cpu": "pyi_jax_", "CUDA": "pyi_jax_cuda_"}  # of the targets, by platform
 _SOURCE = Path(__file__).with_name("jax_handlers.cpp")
 _FLAGS = ("-std=c++17", "-O2", "-Wall", "-Wextra", "-fPIC", "-shared", "-Wl,--no-undefined")
 
@@ -66,7 +65,7 @@ def build(force: bool = False) -> Path:
     compiler = _compiler()
     core, headers = _core(), importlib.import_module("jax").ffi.include_dir()
     # Headers of others as system headers: their warnings are not ours.
-    includes = [f"-I{core.parent / 'include'}", "-isystem", headers, *_cuda_flags(core)]
+    includes = [f"-I{core.parent / 'include'}", "-isystem", headers]
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         # A name of its own, then a rename: nobody ever loads half a library.
@@ -91,8 +90,8 @@ def build(force: bool = False) -> Path:
 
 
 @cache
-def load() -> frozenset[str]:
-    """Register the handlers with JAX; the names of the targets that are there.
+def load() -> None:
+    """Register the handlers with JAX, those for host memory and those for CUDA memory.
 
     Raises
     ------
@@ -110,14 +109,10 @@ def load() -> frozenset[str]:
             text = f"{place} belongs to or can be written by other users"
             raise BackendError(f"interop.jax: {text}; remove it, or set XDG_CACHE_HOME")
     handlers = ctypes.CDLL(str(path))
-    known = set()
-    for platform, targets in (("cpu", TARGETS), ("CUDA", CUDA_TARGETS)):
-        for target in targets:
-            if hasattr(handlers, target):
-                capsule = jax.ffi.pycapsule(getattr(handlers, target))
-                jax.ffi.register_ffi_target(target, capsule, platform=platform)
-                known.add(target)
-    return frozenset(known)
+    for platform, prefix in PREFIXES.items():
+        for op in OPS:
+            capsule = jax.ffi.pycapsule(getattr(handlers, prefix + op))
+            jax.ffi.register_ffi_target(prefix + op, capsule, platform=platform)
 
 
 def _core() -> Path:
@@ -137,18 +132,3 @@ def _compiler() -> str:
     cause = f"CXX={asked} is not there" if asked else "found no c++, g++ or clang++"
     remedy = "install a C++17 compiler (such as the package g++), or set CXX to one"
     raise BackendError(f"interop.jax: {cause}; {remedy}")
-
-
-def _cuda_flags(core: Path) -> list[str]:
-    """Flags of the handlers for CUDA memory, where the headers and the core's kernels are."""
-    if not backend.core().cuda_built():
-        return []
-    nvcc = shutil.which("nvcc")
-    roots = os.environ.get("CUDA_HOME"), "/usr/local/cuda", nvcc and Path(nvcc).parents[1]
-    kernels = importlib.util.find_spec("pyinception.kernels")
-    for root in roots:
-        include = Path(str(root)) / "include"
-        if (include / "cuda.h").exists() and kernels and kernels.submodule_search_locations:
-            own = kernels.submodule_search_locations[0]
-            return ["-DPYI_JAX_CUDA", "-isystem", str(include), f"-I{own}"]
-    return []
