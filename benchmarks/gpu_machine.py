@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import gpu_interop
 import gpu_probes as probes
 from gpu_device import Cuda, CudaError
 from gpu_timing import MODULES
@@ -77,6 +78,8 @@ class Machine:
         self._look_for_cudnn(plans)
         self._look_for_golden()
         self._look_for_ours()
+        if reason := gpu_interop.why_not(self.rehearsal):
+            self.reasons["interop"] = reason
 
     def _look_for_golden(self) -> None:
         """The driver and a compiler; in a rehearsal the emulator stands in for the driver."""
@@ -130,6 +133,7 @@ class Machine:
     def missing(self, stage: Stage) -> str | None:
         here = {"cuda": self.cuda, "cudnn": self.cudnn, "torch": self.rivals}
         here |= {"golden": self.golden, "ours": self.ours, "source": self.source}
+        here |= {"interop": "interop" not in self.reasons or None}
         for need in stage.needs:
             if here[need] is None:
                 return self.reasons[need]
@@ -140,6 +144,8 @@ class Machine:
         case = task.case
         if task.stage.name == "golden":
             return self._golden_row()
+        if task.stage.name == "interop":
+            return gpu_interop.row(case["what"], self.rehearsal)
         if task.stage.name == "bandwidth":
             return probes.bandwidth_row(_present(self.cuda), case["kind"], case["mib"])
         if task.stage.name == "launch_gap":

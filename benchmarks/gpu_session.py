@@ -4,9 +4,9 @@
     python benchmarks/gpu_session.py --list                    # what would run, what is done
     python benchmarks/gpu_session.py --dry-run                 # rehearse on the CPU, no GPU needed
 
-First the GPU's answers to every PTX form (golden, a minute), our kernels built and checked against
-the reference, then the machine's record, bandwidth and launch gap, ours and the rivals' times. A
-stage whose library is missing is skipped with the reason.
+First the GPU's answers to every PTX form (golden, a minute), our kernels built, checked against the
+reference and called from torch, CuPy and JAX (interop), then the machine's record, bandwidth and
+launch gap, ours and the rivals' times. A stage whose library is missing is skipped with the reason.
 A row whose result is wrong shows its error and no time; see docs/gpu_session.md.
 """
 
@@ -14,19 +14,18 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
+import gpu_interop
 import gpu_probes as probes
 from gpu_device import CudaError
 from gpu_machine import Machine, Stage, Task
 from gpu_store import Store, StoreError
-from gpu_timing import MODULES
+from gpu_timing import MODULES, RowTooLong, with_limit
 
 FORMS = ("stacked", "inplace", "chain")  # of gpu_modules, named here so that --list stays light
 CASES = ("net", *MODULES)
@@ -42,6 +41,7 @@ STAGES = {
         Stage("golden", -4, 20, ("golden",)),
         Stage("build", -3, 400, ("source",)),
         Stage("check", -2, 4, ("ours",)),
+        Stage("interop", -1, 30, ("ours", "interop")),
         Stage("bandwidth", 0, 3, ("cuda",)),
         Stage("launch_gap", 0, 3, ("cuda",)),
         Stage("sanitizer", 0, 60, ("ours",)),
@@ -86,6 +86,8 @@ def _cases(
 ) -> Iterator[dict[str, Any]]:
     if stage.name == "golden":
         yield {"what": "ptx"}
+    elif stage.name == "interop":
+        yield from ({"what": what} for what in gpu_interop.WHAT)
     elif stage.name == "bandwidth":
         for kind in ("read", "copy"):
             for mib in probes.BANDWIDTH_MIB:
@@ -126,23 +128,6 @@ def _cases(
                         for form in FORMS[:1] if few else FORMS:
                             names = {"form": form, "case": case}
                             yield names | {"batch": batch, "precision": precision}
-
-
-class RowTooLong(BaseException):
-    """A row ran past its limit. Not an `Exception`, so that no retry inside a row swallows it."""
-
-
-def _with_limit(seconds: float, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise RowTooLong(f"the row ran longer than --row-seconds {seconds:g}")
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        return work()
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -208,7 +193,7 @@ def _row(
     start = time.monotonic()
     row: dict[str, Any] = {"key": task.key, "stage": task.stage.name, "case": task.case}
     try:
-        row |= _with_limit(seconds, lambda: machine.measure(task))
+        row |= with_limit(seconds, lambda: machine.measure(task))
     except (Exception, RowTooLong) as error:  # a rival may fail in any way: the row says how
         reason = f"{type(error).__name__}: {str(error)[:600]}"
         row |= {"status": "failed", "reason": reason, "times": None}

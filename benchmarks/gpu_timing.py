@@ -5,9 +5,11 @@ Standard library and NumPy only. Times are seconds inside, microseconds in the J
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -217,3 +219,22 @@ def module_weights(
         b = rng.standard_normal(K, np.float32) * np.float32(0.1)
         weights[name] = (load(store(w, precision)), load(store(b, precision)))
     return weights
+
+
+class RowTooLong(BaseException):
+    """A row ran past its limit. Not an `Exception`, so that no retry inside a row swallows it."""
+
+
+def with_limit(seconds: float, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What ``work`` gives, or `RowTooLong` after ``seconds``."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise RowTooLong(f"the row ran longer than --row-seconds {seconds:g}")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        return work()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

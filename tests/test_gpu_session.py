@@ -37,6 +37,7 @@ def test_list_runs_nothing(tmp_path):
     assert keys[:3] == ["golden/ptx", "build/kernels", "check/conv/fprop/mma"]
     assert keys.index("check/dropout/dgrad/direct") < keys.index("bandwidth/read/mib1")
     assert "ours_net/net/b32/bf16" in keys and "fusion/3a/b32/bf16" in keys
+    assert keys.index("interop/torch") < keys.index("bandwidth/read/mib1")
     assert "torch_compile/3a/b32/fp32" not in keys and "torch_eager/3a/b32/fp32" in keys
     assert not out.exists()
 
@@ -55,6 +56,22 @@ def test_without_a_gpu_every_stage_is_skipped_with_a_reason(tmp_path):
     assert {row["key"] for row in rows} == {f"{name}/all" for name in gpu_session.STAGES}
     assert all(row["status"] == "skipped" and row["reason"] for row in rows)
     assert not any(row.get("times") for row in rows)
+
+
+def test_calls_from_frameworks_are_rehearsed_on_the_cpu(tmp_path):
+    """Bits and gradients from PyTorch and JAX; what needs a GPU is skipped in words."""
+    out = tmp_path / "r.json"
+    done = session("--dry-run", "--stages", "interop", "--out", out)
+    assert done.returncode == 0, done.stderr
+    rows = {row["key"]: row for row in json.loads(out.read_text())["rows"]}
+    assert rows["interop/cupy"]["status"] == "skipped" and rows["interop/cupy"]["reason"]
+    for what in ("torch", "jax"):
+        row = rows[f"interop/{what}"]
+        if row["status"] == "skipped":
+            assert "not installed" in row["reason"]
+            continue
+        assert row["status"] == "rehearsed" and row["times"] is None, row
+        assert len(row["error"]) == 6 and not any(row["error"].values())
 
 
 def test_rehearsal_runs_once_and_resumes(tmp_path):
