@@ -363,6 +363,18 @@ def test_bars_stack():
     assert chart.bars([], name="time") == ""
 
 
+def test_large_pictures_are_scaled_down():
+    """24 mistakes of noise, which no PNG can make smaller, leave room for the rest of a page."""
+    noise = np.random.default_rng(0).random((400, 300, 3), np.float32)
+    small = views.shrunk(noise)
+    assert small.shape == (128, 96, 3) and small.mean() == pytest.approx(0.5, abs=0.02)
+    assert views.shrunk(noise[:28, :28]).shape == (28, 28, 3)
+    assert views.shrunk(noise[:, :, :1]).shape == (128, 96, 1)
+    assert len(views.pictures([noise] * 24, ["noise"] * 24)) < MOST_BYTES / 2
+    broken = np.full((4, 4, 1), np.nan, np.float32)
+    assert "base64" in page.picture(broken, "broken")
+
+
 def test_shades_are_dark_to_bright():
     pixels = views.shades([0, 0.5, 1, None, 7], 0, 1)
     assert pixels.shape == (1, 5, 3)

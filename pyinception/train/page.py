@@ -38,7 +38,7 @@ h2{font-size:18px;margin:34px 0 2px}
 h3{font-size:14px;margin:0 0 6px;font-weight:600;overflow-wrap:anywhere}
 p{margin:2px 0 10px;color:var(--soft);max-width:80ch;overflow-wrap:anywhere}
 .grid{display:grid;gap:14px;grid-template-columns:repeat(auto-fit,minmax(min(330px,100%),1fr))}
-.medium{grid-template-columns:repeat(auto-fit,minmax(min(280px,100%),1fr))}
+.medium{grid-template-columns:repeat(auto-fill,minmax(min(280px,100%),1fr))}
 .wide{grid-template-columns:repeat(auto-fill,minmax(min(430px,100%),1fr))}
 .tiny{grid-template-columns:repeat(auto-fill,minmax(min(112px,29%),1fr))}.tiny .card{padding:7px}
 .card,.tile{background:var(--card);border:1px solid var(--edge);border-radius:10px;padding:12px;
@@ -48,7 +48,7 @@ min-width:0}
 .tile span,.legend,.note,figcaption{color:var(--soft);font-size:12.5px;line-height:1.4}
 .legend{display:flex;flex-wrap:wrap;gap:2px 12px;margin-top:4px}
 .legend i{display:inline-block;width:11px;height:11px;border-radius:3px;margin-right:5px}
-svg{display:block;width:100%;max-width:600px;margin:0 auto;height:auto}
+svg{display:block;width:100%;max-width:520px;margin:0 auto;height:auto}
 svg text{font:12px system-ui,sans-serif;fill:var(--soft)}
 svg text.on{fill:#fff}
 svg line.grid{stroke:var(--edge)}
