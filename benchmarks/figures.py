@@ -7,6 +7,9 @@
 logits      GoogLeNet's three classifiers against float64 torch
 gradients   every gradient, with our ReLU masks and argmaxes forced into float64, and free
 steps       20 training steps of GoogLeNet and of the small Inception against float64 torch
+family      googlenet_bn and inception_v3 through `convert` against float64 torch
+family_gradients
+            googlenet_bn's gradients, forced and free
 survive     200 kills -9 at random moments of a run: all states readable, all resumes equal
 recipes     every recipe of the papers, tiny: cut off and resumed with 0, 1, 2 workers, to the bit
 loader      2 worker processes against none, decoding JPEGs
@@ -35,6 +38,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
+from importlib import import_module
 from importlib.util import find_spec
 
 import figures_behaviour as behaviour
@@ -48,19 +52,18 @@ from pyinception import config
 from pyinception.bench.report import environment
 
 
-def _accuracy(name: str) -> Callable[[bool], Figure]:
-    """A figure of `figures_accuracy`, which imports torch."""
+def _accuracy(name: str, module: str = "figures_accuracy") -> Callable[[bool], Figure]:
+    """A figure of a module that imports torch."""
 
     def measure(quick: bool = False) -> Figure:
         if find_spec("torch") is None:
             raise Unavailable("torch is not installed (extra 'oracles')")
-        import figures_accuracy
         import torch
 
         before = torch.get_num_threads()
         torch.set_num_threads(1)  # beside other work a team of two took up to five times longer
         try:
-            figure: Figure = getattr(figures_accuracy, name)(quick)
+            figure: Figure = getattr(import_module(module), name)(quick)
         finally:
             torch.set_num_threads(before)
         return figure
@@ -89,6 +92,8 @@ FIGURES: dict[str, Callable[[bool], Figure]] = {
     "logits": _accuracy("logits"),
     "gradients": _accuracy("gradients"),
     "steps": _accuracy("steps"),
+    "family": _accuracy("family", "figures_family"),
+    "family_gradients": _accuracy("family_gradients", "figures_family"),
     "resume": behaviour.resume,
     "survive": figures_data.survive,
     "loader": figures_data.loader,

@@ -99,9 +99,9 @@ def gradients(quick: bool = False) -> Figure:
         net, x, labels = googlenet(seed)
         truth = Oracle("googlenet", net, torch.float64)
         for algorithm in ALGORITHMS:
-            got, forced = _ours(net, x, labels, algorithm)
+            got, forced = our_gradients(net, x, labels, algorithm)
             truth.loss(x, labels, forced)
-            _judge_forced(figure, f"{algorithm}, seed {seed}", got, truth.gradients())
+            judge_forced(figure, f"{algorithm}, seed {seed}", got, truth.gradients())
     if quick:
         return figure
     free: dict[str, list[dict[str, float]]] = {}
@@ -110,19 +110,21 @@ def gradients(quick: bool = False) -> Figure:
         truth = Oracle("googlenet", net, torch.float64)
         truth.loss(x, labels)
         exact = truth.gradients()
-        runs = {algorithm: _ours(net, x, labels, algorithm)[0] for algorithm in ALGORITHMS}
+        runs = {algorithm: our_gradients(net, x, labels, algorithm)[0] for algorithm in ALGORITHMS}
         for name, channels_last in RIVALS.items():
             rival = Oracle("googlenet", net, torch.float32, channels_last)
             rival.loss(x, labels)
             runs[name] = rival.gradients()
         for name, got in runs.items():
             errors = [ratio(got[n], exact[n]) for n in exact]
-            free.setdefault(name, []).append(_median_worst(errors))
-    _judge_free(figure, free)
+            free.setdefault(name, []).append(median_worst(errors))
+    judge_free(figure, free)
     return figure
 
 
-def _ours(net: Any, x: Any, labels: Any, algorithm: str) -> tuple[dict[str, Any], Decisions]:
+def our_gradients(
+    net: Any, x: Any, labels: Any, algorithm: str
+) -> tuple[dict[str, Any], Decisions]:
     """Our gradients by name, and what the forward pass decided."""
     for parameter in net.parameters():
         parameter.grad = None
@@ -133,17 +135,18 @@ def _ours(net: Any, x: Any, labels: Any, algorithm: str) -> tuple[dict[str, Any]
     return {name: p.grad for name, p in net.named_parameters()}, found
 
 
-def _judge_forced(figure: Figure, what: str, got: Mapping[str, Any], exact: Any) -> None:
+def judge_forced(figure: Figure, what: str, got: Mapping[str, Any], exact: Any) -> None:
     norms = {name: ratio(got[name], exact[name]) for name in exact}
     peaks = {name: largest(got[name], exact[name]) for name in exact}
     worst, peak = max(norms, key=norms.__getitem__), max(peaks, key=peaks.__getitem__)
-    cells = _median_worst(list(norms.values()))
+    cells = median_worst(list(norms.values()))
     figure.add(run="forced", what=what, **cells, where=worst, largest=peaks[peak])
     figure.at_most(f"forced, {what}: {worst}", norms[worst], GRADIENT_LIMIT)
     figure.at_most(f"forced, {what}: {peak}, largest", peaks[peak], GRADIENT_LIMIT)
 
 
-def _judge_free(figure: Figure, free: Mapping[str, list[dict[str, float]]]) -> None:
+def judge_free(figure: Figure, free: Mapping[str, list[dict[str, float]]]) -> None:
+    """Means over draws, each of ours at most twice each of torch's."""
     means: dict[str, dict[str, float]] = {}
     for name, draws in free.items():
         medians, worsts = ([draw[kind] for draw in draws] for kind in ("median", "worst"))
@@ -158,7 +161,7 @@ def _judge_free(figure: Figure, free: Mapping[str, list[dict[str, float]]]) -> N
                 figure.at_most(f"free: {kind} of {algorithm} over {rival}", times, TIMES_TORCH)
 
 
-def _median_worst(errors: list[float]) -> dict[str, float]:
+def median_worst(errors: list[float]) -> dict[str, float]:
     return {"median": float(np.median(errors)), "worst": float(np.max(errors))}
 
 

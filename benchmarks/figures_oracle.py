@@ -21,7 +21,10 @@ import torch
 import torch.nn.functional as F
 
 from pyinception import ops
+from pyinception.extents import padding_pair
+from pyinception.layers import MaxPool2d
 from pyinception.models.googlenet import HEADS, TRUNK
+from pyinception.models.rows import Mixed
 from pyinception.models.small_inception import BODY
 from pyinception.module import Module
 from pyinception.tensor import Tensor
@@ -60,7 +63,8 @@ def decisions(root: Tensor, net: Module) -> Decisions:
         if isinstance(op, ops.Inception):
             _module_decisions(op, names, found)
             continue
-        place = {ops.Conv: 2, ops.Linear: 2, ops.BatchNorm: 4}.get(type(op))
+        places = {ops.Conv: 2, ops.Linear: 2, ops.BatchNorm: 4, ops.FrozenBatchNorm: 2}
+        place = places.get(type(op))
         if place is not None and op.saved[place] is not None:
             layer = names[id(op.inputs[1])].rpartition(".")[0]
             found.positive[layer] = op.saved[place] > 0
@@ -113,7 +117,9 @@ class Oracle:
 
     Parameters
     ----------
-    kind : "googlenet" (with both heads, dropout off) or "small_inception" (batch statistics).
+    kind : "googlenet" (with both heads, dropout off), "small_inception" (batch statistics) or
+        "rows": a `models.rows.Network` of batch norm units and torchvision's heads, dropout off;
+        a norm in evaluation has its running statistics.
     net : whose parameters to start from; layouts turned, values exact.
     dtype : torch.float64 for the truth, torch.float32 for torch's own error.
     channels_last : torch's memory format, which decides the order of its sums.
@@ -126,7 +132,8 @@ class Oracle:
     def __init__(self, kind: str, net: Module, dtype: Any, channels_last: bool = False) -> None:
         self.dtype = dtype
         self.format = torch.channels_last if channels_last else torch.contiguous_format
-        self.forward = {"googlenet": self._googlenet, "small_inception": self._small}[kind]
+        kinds = {"googlenet": self._googlenet, "small_inception": self._small, "rows": self._rows}
+        self.net, self.forward = net, kinds[kind]
         self.weights = {n: self._take(p.data) for n, p in net.named_parameters()}
         self.factors = {n: (p.lr_mult, p.decay_mult) for n, p in net.named_parameters()}
         self.momenta = {name: torch.zeros_like(w) for name, w in self.weights.items()}
@@ -254,3 +261,47 @@ class Oracle:
                 halves = [self._conv_norm(x, f"{name}.conv3x3", 2), pooled]
             x = torch.cat(halves, 1)
         return (self._affine(F.linear, x.mean((2, 3)), "fc"),)
+
+    # ---- a network of rows: its layers say what stands where, the arithmetic is torch's
+
+    def _rows(self, x: Any) -> tuple[Any, ...]:
+        net: Any = self.net
+        auxiliary = []
+        for name in net.rows:
+            x = self._layer(x, name, getattr(net, name))
+            if name in net.heads:
+                auxiliary.append(self._family_head(x, net.heads[name]))
+        return self._affine(F.linear, x.mean((2, 3)), "fc"), *auxiliary
+
+    def _layer(self, x: Any, name: str, layer: Any) -> Any:
+        if isinstance(layer, MaxPool2d):
+            (size, _), stride, padding, ceil, _ = layer.window
+            side = padding_pair("oracle", padding, (size, size))[0]
+            return self._next_pool(x, size, stride, side, ceil)
+        if isinstance(layer, Mixed):
+            parts = []
+            for branch, chain in layer.children():
+                part = x
+                for step, inner in chain.children():
+                    part = self._layer(part, f"{name}.{branch}.{step}", inner)
+                parts.append(part)
+            return torch.cat(parts, 1)
+        return self._unit(x, name, layer)
+
+    def _unit(self, x: Any, name: str, unit: Any) -> Any:
+        w = self.weights[f"{name}.conv.weight"]
+        padding = padding_pair("oracle", unit.conv.padding, w.shape[2:])
+        x = F.conv2d(x, w, None, unit.conv.stride, padding)
+        gamma, beta = (self.weights[f"{name}.norm.{part}"] for part in ("gamma", "beta"))
+        batch = unit.norm.training
+        running = (None, None) if batch else (to_torch(b.data, self.dtype) for b in (
+            unit.norm.mean, unit.norm.var))  # fmt: skip
+        x = F.batch_norm(x, *running, gamma, beta, batch, eps=unit.norm.eps)
+        return self._relu(x, f"{name}.norm")
+
+    def _family_head(self, x: Any, name: str) -> Any:
+        head: Any = getattr(self.net, name)
+        x = self._unit(F.adaptive_avg_pool2d(x, 4), f"{name}.conv", head.conv)
+        x = x.permute(0, 2, 3, 1).flatten(1)
+        x = self._relu(self._affine(F.linear, x, f"{name}.fc1"), f"{name}.fc1")
+        return self._affine(F.linear, x, f"{name}.fc2")

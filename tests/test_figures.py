@@ -38,7 +38,7 @@ def oracle(test: Any) -> Any:
 
 
 @oracle
-@pytest.mark.parametrize("name", ["logits", "gradients", "steps"])
+@pytest.mark.parametrize("name", ["logits", "gradients", "steps", "family", "family_gradients"])
 def test_accuracy(name: str) -> None:
     figure = figures.FIGURES[name](True)
     assert figure.rows
@@ -135,6 +135,34 @@ def test_forced_decisions_are_ours() -> None:
     after = truth(x, found)
     assert np.array_equal(before[0][0], after[0][0])
     assert not np.array_equal(before[0][1], after[0][1])
+
+
+@oracle
+def test_the_family_in_float64_is_torchs_own() -> None:
+    """The network of rows that forced gradients come from, against torch's by its own names."""
+    import figures_family
+    import torch
+    from figures_oracle import Oracle, decisions
+
+    net, x, labels = figures_family.training(2, 64)
+    theirs = figures_family.converted("googlenet_bn", 2)[1].double().train()
+    with torch.no_grad():
+        expected = theirs(torch.tensor(x, dtype=torch.float64).permute(0, 3, 1, 2))
+    truth = Oracle("rows", net, torch.float64)
+    for ours, other in zip(truth(x), expected, strict=True):
+        assert figures_family.largest(ours, other.numpy()) < 1e-12
+    net, x, labels = figures_family.training(2, 64, running=True)
+    truth = Oracle("rows", net, torch.float64)
+    for ours, other in zip(net(x), truth(x), strict=True):
+        assert figures_family.largest(ours.data, other) < 1e-5
+    found = decisions(losses.cross_entropy(net(x), labels), net)
+    assert len(found.positive) == 59 + 2 and len(found.taps) == 4 + 9
+    before = truth(x, found)
+    mask = found.positive["inception_5b.branch2.1.norm"]
+    mask[0, 0, 0] = ~mask[0, 0, 0]
+    after = truth(x, found)
+    assert not np.array_equal(before[0][0], after[0][0])
+    assert np.array_equal(before[1], after[1])  # the heads stand before it
 
 
 @oracle
