@@ -17,7 +17,9 @@ resume      10 epochs = 5 + resume 5, to the bit, on any number of threads
 start       seconds of the import, and of a process up to its first logits
 invariance  the same bits for any number of threads, alone or in a batch
 emulated    20 training steps on the CUDA kernels, emulated, beside the CPU's
+cold        the same from a stored network, beside ONNX Runtime
 versus      GoogLeNet forward beside torch eager
+training    a training step of GoogLeNet beside torch, and its memory
 modules_cores, modules_tensor
             GoogLeNet's nine modules by the CUDA kernels on the emulator, in every storage
 depthwise   depthwise convolution on Xception's maps beside torch, a copy of its bytes, its 1x1
@@ -45,6 +47,7 @@ import figures_behaviour as behaviour
 import figures_data
 import figures_depthwise
 import figures_recipes
+import figures_rivals
 from figures_emulated import emulated
 from figures_record import RESULTS, Figure, Unavailable, store
 
@@ -86,7 +89,9 @@ def _modules(tensor_cores: bool) -> Callable[[bool], Figure]:
 # `start` first: its processes should meet a machine that our own torch does not load.
 FIGURES: dict[str, Callable[[bool], Figure]] = {
     "start": behaviour.start,
+    "cold": figures_rivals.cold,
     "versus": behaviour.versus,
+    "training": figures_rivals.training,
     "turns": behaviour.turns,
     "invariance": behaviour.invariance,
     "logits": _accuracy("logits"),
