@@ -53,11 +53,11 @@ def conv2d(
         return conv.conv_spec("conv2d", x, w, b, stride, padding, relu)
 
     with Border("conv2d", layout, x, w, stream) as border:
-        spec, arrays, target, how = border.call(
+        spec, (x, w, b), target, how = border.call(
             ("x", "w", "b"), (x, w, b), (stride, padding, relu), spec_of, out, "N P Q K",
             backend=backend, algorithm=algorithm,
         )  # fmt: skip
-        return border.back(conv.conv_fprop(spec, *arrays, target, **how), out)
+        return border.back(conv.conv_fprop(spec, x, w, b, target, **how), out)
 
 
 @documented

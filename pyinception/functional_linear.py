@@ -31,10 +31,10 @@ def linear(
         return dense.linear_spec("linear", x, w, b, relu)
 
     with Border("linear", "NHWC", x, stream=stream) as border:
-        spec, arrays, target, how = border.call(
+        spec, (x, w, b), target, how = border.call(
             ("x", "w", "b"), (x, w, b), (relu,), spec_of, out, "N K", backend=backend
         )
-        return border.back(dense.linear_fprop(spec, *arrays, target, **how), out)
+        return border.back(dense.linear_fprop(spec, x, w, b, target, **how), out)
 
 
 @documented

@@ -14,7 +14,10 @@ from pyinception.cuda.executor import Lent
 from pyinception.dispatch import Plan
 
 _NHWC = (0, 2, 3, 1)
-_DTYPES = {torch.float32: np.dtype(np.float32), torch.uint8: np.dtype(np.uint8)}
+_DTYPES: dict[torch.dtype, np.dtype[Any]] = {
+    torch.float32: np.dtype(np.float32),
+    torch.uint8: np.dtype(np.uint8),
+}
 _TORCH = {kind: dtype for dtype, kind in _DTYPES.items()}
 TARGET = Target("cuda", "float32")
 
