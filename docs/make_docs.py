@@ -132,8 +132,8 @@ def gains_table() -> str:
     for label, file, ends in (
         ("modules, batch 1, one thread", "module.json", ""),
         ("modules, batch 8, two threads", "module_batch8.json", ""),
-        ("3x3 branches, batch 1, one thread", "reduce_conv.json", "/3x3"),
-        ("5x5 branches, batch 1, one thread", "reduce_conv.json", "/5x5"),
+        ("3x3 branches, direct, batch 1, one thread", "reduce_conv.json", "/3x3"),
+        ("5x5 branches, direct, batch 1, one thread", "reduce_conv.json", "/5x5"),
     ):
         report = json.loads((draw.RESULTS / file).read_text(encoding="utf-8"))
         columns = [row["columns"] for row in report["rows"] if row["name"].endswith(ends)]

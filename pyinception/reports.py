@@ -13,7 +13,7 @@ from pyinception import backend, config, dispatch, workspace
 from pyinception.cuda import machine
 from pyinception.prepack import Format, packs
 from pyinception.spec import BranchSpec, ConvSpec, InceptionSpec, Spec
-from pyinception.table import ROWS
+from pyinception.table import ROWS, WINOGRAD_KERNELS
 
 EXTRAS = {
     "jit": ("numba",),
@@ -167,9 +167,8 @@ def kernel_of(plan: dispatch.Plan) -> str:
     if plan.direction == "wgrad":
         return f"direct, {tile['wgrad_MR']} x {tile['wgrad_NR']} sums, {level}"
     names = [
-        f"{conv.R}x{conv.S} {'Winograd F(4x4, 3x3)' if taken else 'direct'}"
+        f"{conv.R}x{conv.S} {'Winograd' if takes_winograd(conv, asked, level) else 'direct'}"
         for conv in convs
-        for taken in [takes_winograd(conv, asked, level)]
     ]
     return f"{', '.join(names)}; register tile {tile['MR']} x {tile['NR']}, {level}"
 
@@ -185,7 +184,7 @@ def convolutions(spec: Spec) -> list[ConvSpec]:
 
 def takes_winograd(conv: ConvSpec, algorithm: str, level: str) -> bool:
     """Whether the core runs ``conv`` by Winograd: asked by the length of its packed filter."""
-    if algorithm == "direct" or (conv.kernel, conv.stride) != ((3, 3), (1, 1)):
+    if algorithm == "direct" or conv.stride != (1, 1) or conv.kernel not in WINOGRAD_KERNELS:
         return False
     return (
         Format(*conv.w_shape, "fprop", algorithm, level).size

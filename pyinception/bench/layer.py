@@ -25,7 +25,7 @@ from pyinception.reports import Explanation, Time
 from pyinception.session import Session, specs
 from pyinception.spec import BranchSpec, ConvSpec, InceptionSpec, Spec
 
-WINOGRAD_TILE, WINOGRAD_PRODUCTS = 4, 36
+WINOGRAD_TILE = 4  # outputs along an axis
 
 
 class Explanations(list[Explanation]):
@@ -141,11 +141,17 @@ def macs_made(plan: Any) -> int:
     total = 0
     for conv in convs:
         if plan.row.backend == "cpu" and reports.takes_winograd(conv, plan.row.algorithm, level):
-            tiles = conv.N * ceil(conv.P / WINOGRAD_TILE) * ceil(conv.Q / WINOGRAD_TILE)
-            total += WINOGRAD_PRODUCTS * tiles * conv.C * conv.K
+            total += (
+                conv.N * conv.C * conv.K * _products(conv.P, conv.R) * _products(conv.Q, conv.S)
+            )
         else:
             total += problems.macs_inside(conv)
     return total
+
+
+def _products(extent: int, taps: int) -> int:
+    """Of Winograd along one axis: tiles of four outputs take taps + 3 each; without taps, none."""
+    return extent if taps == 1 else ceil(extent / WINOGRAD_TILE) * (WINOGRAD_TILE + taps - 1)
 
 
 def _copy(moved: int) -> Callable[[], Any]:
