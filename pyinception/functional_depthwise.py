@@ -43,11 +43,11 @@ def depthwise_conv2d(
         return depthwise.depthwise_conv_spec("depthwise_conv2d", x, w, b, *window)
 
     with Border("depthwise_conv2d", layout, x, stream=stream) as border:
-        spec, arrays, target, how = border.call(
+        spec, (x, w, b), target, how = border.call(
             ("x", "w", "b"), (x, w, b), window, spec_of, out, "N P Q K",
             backend=backend, algorithm=algorithm,
         )  # fmt: skip
-        return border.back(depthwise.depthwise_conv_fprop(spec, *arrays, target, **how), out)
+        return border.back(depthwise.depthwise_conv_fprop(spec, x, w, b, target, **how), out)
 
 
 @documented

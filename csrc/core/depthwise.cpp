@@ -60,7 +60,8 @@ void add_tiled(Call& call, const char* program, DepthwiseArgs* a, int64_t rows, 
       ceil_div(kTilesPerThread * call.threads, std::max<int64_t>(a->N, 1));  // of one image
   a->tile_rows = std::clamp<int64_t>(kRowBytes / bytes, 1, rows);
   a->row_tiles = ceil_div(rows, a->tile_rows);
-  const int64_t cut = call.threads > 1 ? std::min<int64_t>(a->panels, ceil_div(want, a->row_tiles)) : 1;
+  const int64_t cut =
+      call.threads > 1 ? std::min<int64_t>(a->panels, ceil_div(want, a->row_tiles)) : 1;
   a->tile_panels = ceil_div(a->panels, cut);
   a->panel_tiles = ceil_div(a->panels, a->tile_panels);
   call.list.add(call.level.program(program), a, a->N * a->row_tiles * a->panel_tiles,

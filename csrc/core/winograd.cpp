@@ -73,10 +73,11 @@ const char* why_not_winograd(int64_t R, int64_t S, const Geometry& g) {
   return nullptr;
 }
 
-// Measured with packed filters, one image, one thread, from 16 channels on both sides and on maps of
-// 7x7 to 56x56, how many times as fast as direct: 3x3 1.6 to 3.3 (Zen 5); 5x5 3.0 to 5.0, lines of 7
-// taps 1.5 to 2.6, of 3 taps 1.2 to 2.0 (Zen 4). On a single 4x4: 3x3 0.8 to 1.2, the others 1.4 to
-// 3.2. With 8 channels a vector is half empty and the transforms cost what the products save.
+// Measured with packed filters, one image, one thread, from 16 channels on both sides and on maps
+// of 7x7 to 56x56, how many times as fast as direct: 3x3 1.6 to 3.3 (Zen 5); 5x5 3.0 to 5.0, lines
+// of 7 taps 1.5 to 2.6, of 3 taps 1.2 to 2.0 (Zen 4). On a single 4x4: 3x3 0.8 to 1.2, the
+// others 1.4 to 3.2. With 8 channels a vector is half empty and the transforms cost what the
+// products save.
 bool winograd_pays(int64_t K, int64_t R, int64_t S, int64_t C) {
   return winograd_points(R, S) > 0 && K >= 16 && C >= 16;
 }
