@@ -178,6 +178,7 @@ def _find_lr(recipe: Recipe, picture: Path, as_json: bool) -> int:
     images = load_split(recipe, "train", report)
     shape = recipe.augment().shape(images.shape)
     net = networks.build(recipe.model, len(images.classes), shape, recipe.seed, aux=recipe.aux)
+    networks.store(net, recipe.precision)
     found = search.find_lr(net, recipe, images, report=report)
     search.draw_find_lr(picture, found)
     if found.suggested is None:
