@@ -27,8 +27,11 @@ class Events:
 
     def __init__(self, folder: Path, step: int) -> None:
         writer = require("tensorboardX", "train", "TensorBoard events")
+        # Names have seconds: without the step, a second start within one would replace the file.
         # No purge at 0: a new run has nothing to take back.
-        self._writer = writer.SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+        self._writer = writer.SummaryWriter(
+            str(folder), purge_step=step + 1 if step else None, filename_suffix=f".{step}"
+        )
 
     def add(self, line: Mapping[str, Any]) -> None:
         """One line of metrics."""
