@@ -103,16 +103,17 @@ def row(name: str, accuracies: list[float], macs: int) -> dict:
 @pytest.mark.parametrize(
     ("accuracies", "words"),
     [
-        ([0.63, 0.64, 0.65], "64.0% (+3.0, higher from every seed)"),
-        ([0.55, 0.56, 0.57], "56.0% (-5.0, lower from every seed)"),
-        ([0.56, 0.57, 0.61], "58.0% (-3.0, within the spread)"),
-        ([0.62, 0.63, 0.64], "63.0% (+2.0, within the spread)"),  # they touch
+        ([0.63, 0.64, 0.65], ("64.0%", "+3.0 points, higher from every seed")),
+        ([0.55, 0.56, 0.57], ("56.0%", "-5.0 points, lower from every seed")),
+        ([0.56, 0.57, 0.61], ("58.0%", "-3.0 points, within the spread")),
+        ([0.62, 0.63, 0.64], ("63.0%", "+2.0 points, within the spread")),  # they touch
     ],
 )
 def test_the_sentence_follows_the_figures(accuracies, words):
     first = row("one", [0.60, 0.61, 0.62], 100)
     told = experiment.sentence([first, row("two", accuracies, 150)])
-    assert told == f"One reaches 61.0%; two, at 1.50 times the multiply-adds, {words}."
+    share, rest = words
+    assert told == f"One: 61.0%; two: {share} at 1.50 times the multiply-adds ({rest})."
 
 
 def test_one_seed_says_so():
@@ -136,13 +137,13 @@ def test_every_study_trains(name):
 
 def test_the_same_figures_again_and_learning():
     """Results are functions of rows, recipe and seed; enough steps beat guessing on digits."""
-    given = {"data": "digits", "count": 320, "test_count": 200, "epochs": 4, "batch_size": 32}
+    given = {"data": "digits", "count": 256, "test_count": 100, "epochs": 3, "batch_size": 32}
     first = study.run("all3x3", given, seeds=2)
     experiment._trained.cache_clear()
     again = study.run("all3x3", given, seeds=2)
     accuracies = [r["accuracies"] for r in first.rows]
     assert accuracies == [r["accuracies"] for r in again.rows]
-    assert min(map(min, accuracies)) > 0.5
+    assert min(map(min, accuracies)) > 0.25
     assert accuracies[0][0] != accuracies[0][1]
     mean, spread = first.rows[0]["mean"], first.rows[0]["spread"]
     assert mean == pytest.approx(sum(accuracies[0]) / 2)
@@ -211,6 +212,10 @@ def test_the_page_has_the_stored_figures():
         import make_studies
     finally:
         sys.path.pop(0)
+    for path in make_studies.RESULTS.glob("study_*.json"):
+        stored = study.load(path)
+        made = experiment.sentence if stored.seeds else cost.sentence
+        assert stored.sentence == made(stored.rows), path
     page = make_studies.PAGE.read_text(encoding="utf-8")
     assert make_studies.written(page) == page
-    assert re.search(r"study_cost\.svg", page)
+    assert re.search(r"study_all3x3_shapes\.svg", page)

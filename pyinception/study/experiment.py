@@ -171,12 +171,13 @@ def verdict(first: list[float], other: list[float]) -> str:
 def sentence(rows: list[dict[str, Any]]) -> str:
     """Each network beside the first: accuracy, cost, and whether seeds tell them apart."""
     first, *others = rows
-    parts = [f"{first['network']} reaches {first['mean']:.1%}"]
+    parts = [f"{first['network']}: {first['mean']:.1%}"]
     for row in others:
         times = row["multiply_adds"] / first["multiply_adds"]
         cost_text = "the same cost" if times == 1 else f"{times:.2f} times the multiply-adds"
         points = 100 * (row["mean"] - first["mean"])
         told = verdict(first["accuracies"], row["accuracies"])
-        parts.append(f"{row['network']}, at {cost_text}, {row['mean']:.1%} ({points:+.1f}, {told})")
+        reached = f"{row['mean']:.1%} at {cost_text}"
+        parts.append(f"{row['network']}: {reached} ({points:+.1f} points, {told})")
     text = "; ".join(parts)
     return text[0].upper() + text[1:] + "."

@@ -1,4 +1,4 @@
-"""A picture of a study: accuracy over multiply-adds, or parameters over multiply-adds."""
+"""A picture of a study: every seed's accuracy, or bars of parameters and multiply-adds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ COLOURS = ("#1b6ca8", "#c8553d", "#588157", "#8d6a9f")
 
 
 def draw(path: str | Path, outcome: Outcome) -> None:
-    """Write an SVG: a dot a seed and a line at the mean, or a dot a network where none was trained.
+    """Write an SVG: a dot a seed and a line at the mean, or bars where none was trained.
 
     The same outcome gives the same bytes. Needs matplotlib (extra ``train``).
     """
@@ -23,15 +23,14 @@ def draw(path: str | Path, outcome: Outcome) -> None:
     settings = {"svg.hashsalt": outcome.study, "svg.fonttype": "none", "font.size": 9}
     with matplotlib.rc_context(settings):
         figure = module.Figure(figsize=(5.6, 3.2), layout="constrained")
-        axes = figure.subplots()
-        (_draw_accuracies if outcome.seeds else _draw_counts)(axes, outcome.rows)
-        axes.grid(alpha=0.3)
+        (_draw_accuracies if outcome.seeds else _draw_counts)(figure, outcome.rows)
         memory = io.BytesIO()
         figure.savefig(memory, format="svg", metadata={"Date": None, "Creator": None})
     write_whole(Path(path), memory.getvalue())
 
 
-def _draw_accuracies(axes: Any, rows: list[dict[str, Any]]) -> None:
+def _draw_accuracies(figure: Any, rows: list[dict[str, Any]]) -> None:
+    axes = figure.subplots()
     labels = []
     for place, row in enumerate(rows):
         shares = [100 * a for a in row["accuracies"]]
@@ -42,14 +41,18 @@ def _draw_accuracies(axes: Any, rows: list[dict[str, Any]]) -> None:
     axes.set_xticks(range(len(rows)), labels)
     axes.set_xlim(-0.6, len(rows) - 0.4)
     axes.set_ylabel("test accuracy (%), a dot a seed")
+    axes.grid(alpha=0.3, axis="y")
 
 
-def _draw_counts(axes: Any, rows: list[dict[str, Any]]) -> None:
-    for place, row in enumerate(rows):
-        x, y = row["multiply_adds"] / 1e9, row["parameters"] / 1e6
-        axes.plot([x], [y], "o", color=COLOURS[place > 0])
-        axes.annotate(row["network"], (x, y), (4, 4), textcoords="offset points", fontsize=7)
-    axes.set_xlabel("multiply-adds of one image (G)")
-    axes.set_ylabel("parameters (M)")
-    axes.set_xlim(left=0)
-    axes.set_ylim(bottom=0)
+def _draw_counts(figure: Any, rows: list[dict[str, Any]]) -> None:
+    left, right = figure.subplots(1, 2, sharey=True)
+    names = [row["network"] for row in rows]
+    colours = [COLOURS[place > 0] for place in range(len(rows))]
+    for axes, kind, unit, label in (
+        (left, "parameters", 1e6, "parameters (M)"),
+        (right, "multiply_adds", 1e9, "multiply-adds (G)"),
+    ):
+        axes.barh(names, [row[kind] / unit for row in rows], color=colours)
+        axes.set_xlabel(label)
+        axes.grid(alpha=0.3, axis="x")
+    left.invert_yaxis()

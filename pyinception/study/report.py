@@ -41,8 +41,13 @@ def how(outcome: Outcome) -> str:
     said = outcome.recipe
     count = f", the first {said['count']} images" if said["count"] else ""
     rate = f"lr {said['lr']:g} ({said['schedule']}), batches of {said['batch_size']}"
-    seeds = f"{outcome.seeds} seed{'s' if outcome.seeds > 1 else ''}"
-    return f"{said['data']}{count}: {seeds}, {said['epochs']} epochs, {rate}"
+    rate += f", clipped at {said['clip']:g}" if said["clip"] else ""
+    numbers = _some(outcome.seeds, "seed"), _some(said["epochs"], "epoch")
+    return f"{said['data']}{count}: {', '.join(numbers)}, {rate}"
+
+
+def _some(number: int, word: str) -> str:
+    return f"{number} {word}{'s' * (number != 1)}"
 
 
 def text(outcome: Outcome) -> str:
@@ -63,7 +68,9 @@ def markdown(outcome: Outcome) -> str:
     ruled = [heads, ["---"] + ["---:"] * (len(heads) - 1), *lines]
     body = "\n".join(f"| {' | '.join(line)} |" for line in ruled)
     about = outcome.environment
-    where = f"{about['cpu']}, {about['threads']} threads, commit {str(about['commit'])[:10]}"
+    where = (
+        f"{about['cpu']}, {_some(about['threads'], 'thread')}, commit {str(about['commit'])[:10]}"
+    )
     made = f"{how(outcome)}; {where}" if outcome.seeds else ""
     return "\n\n".join(part for part in (body, outcome.sentence, made) if part)
 
