@@ -22,7 +22,7 @@ class Module:
     """
 
     def __init__(self) -> None:
-        self.training = True
+        self.training, self.frozen = True, False
         self._parent: weakref.ref[Module] | None = None
         self._name = ""
 
@@ -105,14 +105,27 @@ class Module:
         return sum(parameter.data.size for parameter in self.parameters())
 
     def train(self, mode: bool = True) -> "Module":
-        """Switch to training (dropout on, batch statistics); returns the module."""
+        """Switch to training (dropout on, batch statistics), but for frozen parts; returns it."""
         for module in self.modules():
-            module.training = mode
+            module.training = mode and not module.frozen
         return self
 
     def eval(self) -> "Module":
         """Switch to evaluation (dropout off, running statistics); returns the module."""
         return self.train(False)
+
+    def freeze(self, mode: bool = True) -> "Module":
+        """Keep what is below as it is, for fine-tuning what stands above; returns the module.
+
+        Its parameters get no gradient, so optimisers leave them alone, and it stays in evaluation
+        whatever `train` says, so running statistics keep too. ``freeze(False)`` undoes it.
+        """
+        for module in self.modules():
+            module.frozen, module.training = mode, not mode
+        for parameter in self.parameters():
+            parameter.requires_grad = not mode
+            parameter.grad = None
+        return self
 
     def state_dict(self) -> dict[str, Array]:
         """Dotted name -> array (no copy) of every parameter and buffer; the float32 values of what

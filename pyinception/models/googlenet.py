@@ -4,6 +4,7 @@ As Caffe's bvlc_googlenet has it: LRN, ceil-mode pools, two auxiliary heads, dro
 parameters (13,378,280 with the heads) and 1,582,671,872 multiply-adds at 224x224.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 from pyinception import init
@@ -17,6 +18,7 @@ from pyinception.layers import (
     MaxPool2d,
     SeparableConv2d,
 )
+from pyinception.models.rows import endpoints
 from pyinception.module import Module
 from pyinception.tensor import Tensor
 
@@ -119,6 +121,10 @@ class GoogLeNet(Module):
                 auxiliary.append(getattr(self, HEADS[name])(x))
         logits = self.fc(x)
         return (logits, *auxiliary) if auxiliary else logits
+
+    def endpoints(self, x: Any, names: Iterable[str]) -> dict[str, Tensor]:
+        """The maps after the layers ``names`` of `TRUNK`, up to the last of them."""
+        return endpoints(self, [name for name, *_ in TRUNK], x, names)
 
 
 def googlenet(

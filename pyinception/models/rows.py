@@ -272,15 +272,20 @@ class Network(Module):
 
     def endpoints(self, x: Any, names: Iterable[str]) -> dict[str, Tensor]:
         """The maps after the rows ``names``, up to the last of them: features for other tasks."""
-        wanted = set(names)
-        if unknown := wanted.difference(self.rows):
-            text = f"names has {sorted(unknown)}, expected some of {', '.join(self.rows)}"
-            raise ValueError(f"endpoints: {text}")
-        found: dict[str, Tensor] = {}
-        for name in self.rows:
-            if len(found) == len(wanted):
-                break
-            x = getattr(self, name)(x)
-            if name in wanted:
-                found[name] = x
-        return found
+        return endpoints(self, self.rows, x, names)
+
+
+def endpoints(net: Module, rows: Sequence[str], x: Any, names: Iterable[str]) -> dict[str, Tensor]:
+    """Row -> its map, for a network whose layers ``rows`` run one after another."""
+    wanted = set(names)
+    if unknown := wanted.difference(rows):
+        text = f"names has {sorted(unknown)}, expected some of {', '.join(rows)}"
+        raise ValueError(f"endpoints: {text}")
+    found: dict[str, Tensor] = {}
+    for name in rows:
+        if len(found) == len(wanted):
+            break
+        x = getattr(net, name)(x)
+        if name in wanted:
+            found[name] = x
+    return found

@@ -4,9 +4,13 @@ Inc(a, b) = [1x1 a | 3x3 b]; Down(b) = [3x3/2 b | max 3x3/2]; every convolution 
 + ReLU. 1,649,402 parameters with conv biases and without those of the batch norms.
 """
 
+from collections.abc import Iterable
+from typing import Any
+
 from pyinception import init, workspace
 from pyinception.backend import Array
 from pyinception.layers import ConvBatchNorm, GlobalAvgPool, Linear, MaxPool2d
+from pyinception.models.rows import endpoints
 from pyinception.module import Module
 from pyinception.ops import concat
 from pyinception.tensor import Tensor
@@ -84,6 +88,10 @@ class SmallInception(Module):
             x = getattr(self, name)(x)
         logits: Tensor = self.fc(self.pool(x))
         return logits
+
+    def endpoints(self, x: Any, names: Iterable[str]) -> dict[str, Tensor]:
+        """The maps after conv1 and the modules ``names``, up to the last of them."""
+        return endpoints(self, ["conv1", *(name for name, _ in BODY)], x, names)
 
 
 def small_inception(
