@@ -234,7 +234,10 @@ def test_the_command(runs, tmp_path, monkeypatch, capsys):
     assert set(value["accuracy_by_class"]) and 0 <= value["accuracy"] <= value["top5"] <= 1
     assert Image.open(picture).size[0] > 300
     assert main.run(["evaluate", "a", *where]) == 0
-    assert "top 5" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "top 5" in told and "crop" not in told  # as in training
+    assert main.run(["evaluate", "--ensemble", "a", "b", *where]) == 0
+    assert ", 1 crop, 2 networks" in capsys.readouterr().out  # and it says so
     assert main.run(["evaluate", "a", "b", *where]) == 1
     assert "2 runs are given, add --ensemble" in capsys.readouterr().err
     assert main.run(["evaluate", "a", "--crops", "7", *where]) == 1

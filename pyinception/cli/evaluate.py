@@ -97,11 +97,19 @@ def _file(run: str | None, runs: str, checkpoint: str) -> str:
     return output.checkpoint_path(run, runs, checkpoint)
 
 
+def _how(value: dict[str, Any]) -> str:
+    """Crops and networks in words, "" where images were prepared as in training."""
+    if "crops" not in value:
+        return ""
+    counts = [(value["crops"], "crop"), (value["networks"], "network")]
+    return ", " + ", ".join(f"{count} {word}{'s' * (count > 1)}" for count, word in counts)
+
+
 def _text(value: dict[str, Any], classes: list[str]) -> str:
     parts = [
         f"{value['data']}/{value['split']}, {value['images']} images: "
         f"accuracy {value['accuracy']:.2%}, top 5 {value['top5']:.2%}, loss {value['loss']:.4f}"
-        f"  ({value['checkpoint']})"
+        f"{_how(value)}  ({value['checkpoint']})"
     ]
     rows = []
     for k, name in enumerate(classes):
