@@ -109,7 +109,7 @@ def fuzz(target: Target, seconds: float, seed: int, folder: Path) -> dict[str, A
         attempt(target, path)
     largest = max(len(target.encode(form)) for form in forms)
     limit = address_space() + int(1.1 * max(largest, LARGEST)) + SPARE
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     outcomes: Counter[str] = Counter()
@@ -140,7 +140,7 @@ def fuzz(target: Target, seconds: float, seed: int, folder: Path) -> dict[str, A
         (folder / "failed").write_bytes(path.read_bytes())
         raise
     finally:
-        resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     return {"seed": seed, **outcomes, "kinds": len(seen), "grown_kib": grown}
 
