@@ -40,9 +40,9 @@ def mma_type(on: Executor, array: Any) -> int:
     code = storage_of(array)
     if on.sm >= 80:
         return code
-    if np.dtype(array.dtype) != np.float16:
-        text = f"tensor cores of sm_{on.sm} multiply float16 only"
-        raise Declined(f"{text}, not {np.dtype(array.dtype).name}")
+    if code != STORAGES["float16"]:
+        name = np.dtype(array.dtype).name
+        raise Declined(f"tensor cores of sm_{on.sm} multiply float16 only, not {name}")
     return SM75_FLOAT16
 
 
@@ -381,8 +381,7 @@ def reduce_conv_mma_fields(
     """The record of the fused branch, alone or within a module's."""
     reduce, last = spec.stages
     assert isinstance(reduce, ConvSpec) and isinstance(last, ConvSpec)
-    on = call.on
-    more = {"Cr": reduce.K, "K": last.K, "type": mma_type(on, x)}
+    on, more = call.on, {"Cr": reduce.K, "K": last.K, "type": mma_type(call.on, x)}
     limits = {"shared_limit": on.shared_limit, "multiprocessors": on.multiprocessors}
     for name, value in {**extents(reduce.x_shape), **window(last), **more, **limits}.items():
         into[name] = value
