@@ -192,22 +192,24 @@ class Border:
     stream : for arrays in CUDA memory, as `stream.handle_of` takes it.
     """
 
+    foreign: tuple[str, str] | None = None  # the argument and library seen first
+    as_given = True  # whether every input was taken as it is
+    _inside: ExitStack | None = None  # device and stream of the call
+
     def __init__(
         self, function: str, layout: str | None, x: Any, w: Any = None, stream: Any = None
     ) -> None:
         if layout not in (None, "NHWC", "NCHW"):
             raise ValueError(f'{function}: layout is {layout!r}, expected "NHWC" or "NCHW"')
-        self.function, self.caller = function, x
+        self.function, self.caller, self.stream = function, x, stream
         self.channels_first = layout == "NCHW"
-        self.foreign: tuple[str, str] | None = None  # the argument and library seen first
-        self.as_given = True  # whether every input was taken as it is
-        self.stream = stream
-        self._inside: ExitStack | None = None
         if layout is None and type(x) is not np.ndarray and _is_foreign(x):
             self._refuse_ambiguous(tuple(x.shape), tuple(w.shape) if hasattr(w, "shape") else None)
 
     def __enter__(self) -> "Border":
-        if type(self.caller) is not np.ndarray and streams.on_cuda(self.caller):
+        if type(self.caller) is np.ndarray and self.stream is None:
+            return self
+        if streams.on_cuda(self.caller):
             self._inside = streams.surroundings(self.function, self.caller, self.stream)
         elif self.stream is not None:
             text = "stream is given, expected None for arrays in host memory"
@@ -268,7 +270,6 @@ class Border:
         spec_of: Callable[..., Any],
         out: Any = None,
         letters: str = "",
-        *,
         backend: str | None = None,
         algorithm: str | None = None,
     ) -> tuple[Any, Any, Array | None, dict[str, Any]]:

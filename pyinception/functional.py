@@ -55,7 +55,7 @@ def conv2d(
     with Border("conv2d", layout, x, w, stream) as border:
         spec, (x, w, b), target, how = border.call(
             ("x", "w", "b"), (x, w, b), (stride, padding, relu), spec_of, out, "N P Q K",
-            backend=backend, algorithm=algorithm,
+            backend, algorithm,
         )  # fmt: skip
         return border.back(conv.conv_fprop(spec, x, w, b, target, **how), out)
 
@@ -151,7 +151,7 @@ def reduce_conv2d(
     with Border("reduce_conv2d", layout, x, w_reduce, stream) as border:
         spec, arrays, target, how = border.call(
             ("x", "w_reduce", "b_reduce", "w", "b"), (x, w_reduce, b_reduce, w, b),
-            (stride, padding), spec_of, out, "N P Q K", backend=backend, algorithm=algorithm,
+            (stride, padding), spec_of, out, "N P Q K", backend, algorithm,
         )  # fmt: skip
         y, r = reduce_conv.reduce_conv_fprop(
             spec, *arrays, save=return_reduced, out=target, **how
