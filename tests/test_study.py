@@ -137,13 +137,14 @@ def test_every_study_trains(name):
 
 def test_the_same_figures_again_and_learning():
     """Results are functions of rows, recipe and seed; enough steps beat guessing on digits."""
-    given = {"data": "digits", "count": 256, "test_count": 100, "epochs": 3, "batch_size": 32}
+    given = {"data": "digits", "count": 320, "test_count": 200, "epochs": 4, "batch_size": 32}
+    given |= {"lr": 0.1, "clip": 0.0}
     first = study.run("all3x3", given, seeds=2)
     experiment._trained.cache_clear()
     again = study.run("all3x3", given, seeds=2)
     accuracies = [r["accuracies"] for r in first.rows]
     assert accuracies == [r["accuracies"] for r in again.rows]
-    assert min(map(min, accuracies)) > 0.25
+    assert min(map(min, accuracies)) > 0.5
     assert accuracies[0][0] != accuracies[0][1]
     mean, spread = first.rows[0]["mean"], first.rows[0]["spread"]
     assert mean == pytest.approx(sum(accuracies[0]) / 2)
