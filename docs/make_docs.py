@@ -130,7 +130,7 @@ def gains_table() -> str:
     """Unfused over fused as stored: bytes and time of modules and of branches."""
     rows = []
     for label, file, ends in (
-        ("modules, batch 1, one thread", "module.json", ""),
+        ("modules, batch 1, two threads", "module.json", ""),
         ("modules, batch 8, two threads", "module_batch8.json", ""),
         ("3x3 branches, direct, batch 1, one thread", "reduce_conv.json", "/3x3"),
         ("5x5 branches, direct, batch 1, one thread", "reduce_conv.json", "/5x5"),
@@ -152,10 +152,10 @@ def times_table() -> str:
         report = json.loads((draw.RESULTS / file).read_text(encoding="utf-8"))
         columns, about = report["rows"][0]["columns"], report["environment"]
         times = [f"{columns[name]['median_us'] / 1e3:.1f}" if name in columns else "-"
-                 for name in ("fused", "torch", "openvino")]  # fmt: skip
+                 for name in ("fused", "openvino", "onnxruntime")]  # fmt: skip
         rows.append([str(report["settings"]["batch"]), *times])
     words = f"{about['cpu']}, {about['threads']} threads, {about['date'][:10]}; rest in the README."
-    return f"{table(['images', 'ours, ms', 'PyTorch', 'OpenVINO'], rows)}\n\n{words}"
+    return f"{table(['images', 'ours, ms', 'OpenVINO', 'ONNX Runtime'], rows)}\n\n{words}"
 
 
 def recipe_table() -> str:

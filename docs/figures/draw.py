@@ -290,7 +290,7 @@ def fusion() -> Drawing:
                 ratio = row["unfused"][key] / row["fused"][key]
                 tall = high * ratio / 5
                 d.rect(x + 28 * k + 12 * m, bottom - tall, 11, tall, colour)
-    d.legend(left, 312, {"grey": "bytes, batch 1 and 8", "orange": "time, batch 1, one thread",
+    d.legend(left, 312, {"grey": "bytes, batch 1 and 8", "orange": "time, batch 1, two threads",
                          "blue": "time, batch 8, two threads"})  # fmt: skip
     return d
 
