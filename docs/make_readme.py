@@ -25,8 +25,10 @@ from pyinception.bench import Report, shapes
 from pyinception.cuda import runs
 from pyinception.extents import FLOAT_BYTES, numbers
 from pyinception.spec import (
+    AddScaledSpec,
     BatchNormSpec,
     ConvSpec,
+    DepthwiseConvSpec,
     DropoutSpec,
     InceptionSpec,
     LinearSpec,
@@ -155,12 +157,14 @@ def features() -> dict[str, list[Spec]]:
         "`reduce_conv2d`": [shapes.reduce_conv(n, h, w, c, 4, 8, 3)],
         "`inception`": [InceptionSpec.of_widths((n, h, w, c), (4, 4, 8, 2, 4, 4))],
         "`conv2d`": [ConvSpec(n, h, w, c, 8, 3, 3, (2, 2), (1, 1), True)],
+        "`depthwise_conv2d`": [DepthwiseConvSpec(n, h, w, c, c, 3, 3, (1, 1), (1, 1))],
         "`max_pool2d`": [PoolSpec("max", n, h, w, c, (3, 3), (2, 2), ceil_mode=True)],
         "`avg_pool2d`": [PoolSpec("avg", n, h, w, c, (3, 3), (2, 2))],
         "`lrn`": [LrnSpec(n, h, w, c)],
         "`linear`": [LinearSpec(n, c, 8)],
         "softmax cross-entropy": [SoftmaxCrossEntropySpec(n, 8)],
         "batch normalisation": [BatchNormSpec((n, h, w, c))],
+        "residual sum": [AddScaledSpec((n, h, w, c), relu=True)],
         "dropout": [DropoutSpec((n, c), 0.4)],
     }
     for name, net, shape in zip(
