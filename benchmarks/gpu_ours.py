@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from gpu_checks import CHECKS
+from gpu_predicted import predicted
 from gpu_timing import (
     MODULES,
     NET_MACS,
@@ -249,7 +250,7 @@ class Ours:
             "status": "ok" if error["max_rel"] <= limit else "wrong", "error": error,
             "error_limit": limit, "times": times, "rates": rates(times, flops, 0), "flops": flops,
             "launches": 0 if made._launches is None else len(made._launches),
-            "memory_bytes": int(memory), "captured": made.captured,
+            "memory_bytes": int(memory), "captured": made.captured, "predicted": predicted(made),
         }  # fmt: skip
 
     def _backward(self, net: Layer, x: Any, precision: str) -> Callable[[], None]:

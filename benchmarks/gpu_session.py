@@ -214,6 +214,8 @@ def _line(row: dict[str, Any]) -> str:
         for mode, entry in times.items()
         if entry.get("median_us") is not None
     ]
+    if row.get("predicted"):
+        shown.append(f"predicted {row['predicted']['us']:.2f} us")
     error = row.get("error") or {}
     worst = error.get("max_rel") if error.get("max_rel") is not None else error.get("l2_rel")
     tail = row.get("reason") or ", ".join(shown)
