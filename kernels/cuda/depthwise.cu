@@ -17,7 +17,7 @@
 #include "depthwise.cuh"
 
 #define PYI_ENTRY(NAME, ...)                              \
-  extern "C" __global__ void __launch_bounds__(256, 4)    \
+  extern "C" __global__ void __launch_bounds__(256, 3)    \
       NAME(const __grid_constant__ DepthwiseCudaArgs a) { \
     await_launches_before();                              \
     __VA_ARGS__(a);                                       \
