@@ -6,6 +6,7 @@ are the answer. In a rehearsal PyTorch and JAX run on the CPU, where there is no
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
@@ -31,12 +32,22 @@ def row(what: str, rehearsal: bool) -> dict[str, Any]:
     if find_spec(what) is None or (rehearsal and what == "cupy"):
         reason = "CuPy has no CPU" if find_spec(what) else f"{what} is not installed"
         return {"status": "skipped", "reason": reason, "times": None, "rates": None}
+    if what == "jax" and not rehearsal and (reason := _jax_without_gpu()):
+        return {"status": "skipped", "reason": reason, "times": None, "rates": None}
     from pyinception import using
 
     with using(algorithm="direct"):  # Winograd, which the CPU would take, rounds
         checks = {"torch": _torch, "cupy": _cupy, "jax": _jax}[what](rehearsal)
     status = "wrong" if any(checks.values()) else "ok"
     return {"status": status, "error": checks, "times": None, "rates": None}
+
+
+def _jax_without_gpu() -> str | None:
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    import jax
+
+    found = jax.default_backend()
+    return None if found == "gpu" else f"this jaxlib runs on {found}"
 
 
 def problem(op: str, seed: int = 0) -> list[Any]:

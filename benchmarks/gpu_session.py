@@ -44,7 +44,6 @@ STAGES = {
         Stage("interop", -1, 30, ("ours", "interop")),
         Stage("bandwidth", 0, 3, ("cuda",)),
         Stage("launch_gap", 0, 3, ("cuda",)),
-        Stage("sanitizer", 0, 60, ("ours",)),
         Stage("ours_net", 1, 20, ("ours",)),
         Stage("ours_module", 1, 4, ("ours",)),
         Stage("cudnn", 1, 10, ("cuda", "cudnn")),
@@ -55,6 +54,7 @@ STAGES = {
         Stage("fusion", 2, 8, ("ours",)),
         Stage("torch_train_eager", 2, 15, ("torch",), None, True),
         Stage("torch_train_compile", 2, 60, ("torch",), "default", True),
+        Stage("sanitizer", 3, 250, ("ours",)),
         Stage("torch_max_autotune", 3, 120, ("torch",), "max_autotune"),
         Stage("torch_train_max_autotune", 3, 150, ("torch",), "max_autotune", True),
     )

@@ -372,12 +372,14 @@ class ConvBatchNorm(Module):
         conv, norm = self.conv, self.norm
         k, r, s, c = conv.weight.shape
         one = Conv2d(c, k, (r, s), conv.stride, conv.padding, relu=norm.relu, bias=0.0)
-        one.astype(conv.weight.dtype).to(memory_of(conv.weight.data))
+        one.astype(conv.weight.values.dtype).to(memory_of(conv.weight.data))
         scale = norm.gamma.data / (norm.var.data.astype(np.float64) + norm.eps) ** 0.5
         bias = -norm.mean.data if conv.bias is None else conv.bias.data - norm.mean.data
-        one.weight.data[...] = conv.weight.data * scale[:, None, None, None]
+        one.weight.data[...] = conv.weight.values * scale[:, None, None, None]
         assert one.bias is not None
         one.bias.data[...] = norm.beta.data + bias * scale
+        if conv.weight.master is not None:  # folded in float32, rounded once
+            one.store_as(conv.weight.dtype.name)
         return one
 
 

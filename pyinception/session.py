@@ -259,7 +259,9 @@ class Session:
 
     def _pack(self, plan: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
         """The arguments of one call with its weights packed, if its row reads packed ones."""
-        if not isinstance(plan, Plan) or plan.row.backend != "cpu":
+        if not isinstance(plan, Plan) or plan.row.name in ("cpu/plain", "reference"):
+            return arguments  # these read the filters themselves
+        if plan.row.backend != "cpu":
             return arguments
         parts = list(arguments)
         sites = SITES.get((plan.op, plan.direction), ())
@@ -310,8 +312,8 @@ class Session:
         """
         border = Border("Session", "NHWC" if layout is None else layout, x)
         given = border.take("x", x)
-        check("Session", "x", given, _AXES[len(self.input_shape)], self.input_shape, like=self._x)
         self._refresh()
+        check("Session", "x", given, _AXES[len(self.input_shape)], self.input_shape, like=self._x)
         if _device_of(given) != self._home:
             text = f"x is on CUDA device {_device_of(given)}, expected {self._home}"
             raise BackendError(f"Session: {text}, where the session was made")

@@ -54,7 +54,10 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
 cudaError_t cudaFuncSetAttribute(const void* f, cudaFuncAttribute attribute, int value) {
   return note("set_shared", f, attribute == cudaFuncAttributeMaxDynamicSharedMemorySize, value);
 }
-cudaError_t cudaFuncGetAttributes(cudaFuncAttributes*, const void* f) { return note("load", f); }
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* a, const void* f) {
+  a->ptxVersion = 90;
+  return note("load", f);
+}
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags) {
   *stream = reinterpret_cast<cudaStream_t>(static_cast<uintptr_t>(next_stream++));
   return note("create_stream", flags == cudaStreamNonBlocking);

@@ -91,7 +91,7 @@ class ndarray:
     def __len__(self) -> int:
         return len(self.host)
 
-    def copy(self) -> "ndarray":
+    def copy(self, order: str = "C") -> "ndarray":
         return _made(self.host)
 
     def astype(self, dtype: Any, order: str = "K") -> "ndarray":
@@ -250,7 +250,7 @@ class Runtime:
         self.module.ones_like = lambda a: _made(np.ones_like(a.host))
         self.module.arange = lambda count: _made(np.arange(count))
         self.module.sqrt = np.sqrt
-        self.module.shares_memory = lambda a, b: np.shares_memory(a.host, b.host)
+        self.module.may_share_memory = lambda a, b: np.may_share_memory(a.host, b.host)
         self.module.cuda = SimpleNamespace(
             get_current_stream=self.current_stream,
             ExternalStream=Stream,

@@ -22,7 +22,7 @@ def test_found_before(path):
     target = fuzz_targets.caffe_target()
     tracemalloc.start()
     try:
-        assert fuzzing.attempt(target, path) is not None
+        assert fuzzing.attempt(target, path)[0] == "refused"
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -79,6 +79,8 @@ extern "C" int pyi_cuda_capture(const CudaLaunch* launches, int count, int depen
     cudaFuncAttributes loaded;
     error = prepare(launches[i], &address);
     if (error == cudaSuccess) error = cudaFuncGetAttributes(&loaded, address);
+    // Code compiled for older devices does not wait for the launch before it.
+    if (error == cudaSuccess && loaded.ptxVersion < 90) dependent = 0;
   }
   cudaStream_t stream = nullptr;
   if (error == cudaSuccess) error = cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);

@@ -143,7 +143,7 @@ def train(
         name = f"{recipe or f'{resolved.data}-{model_name}'}-seed{resolved.seed}"
     if find_lr:
         with pyi.using(threads=threads or None):
-            return _find_lr(resolve(given), Path(f"{name}-lr.png"), json)
+            return _find_lr(resolve(given), Path(f"{Path(name).name}-lr.png"), json)
     with pyi.using(threads=threads or None):
         outcome = fit(
             given,

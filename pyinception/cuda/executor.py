@@ -300,7 +300,7 @@ class _CuPy:
         self.like, module = like, array_module(like)
         check_place(like)
         self.stream = int(module.cuda.get_current_stream().ptr)
-        self.contiguous = module.ascontiguousarray
+        self.contiguous = lambda array: array.copy(order="C")  # never the array itself
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
         return workspace.empty(shape, self.like, dtype)

@@ -78,10 +78,11 @@ class FrozenBatchNorm(Op):
         x, gamma, y = self.saved
         if y is not None:
             gy = gy * (y > 0)
+        gy = gy.astype(self.var.dtype)  # sums of 16-bit maps are float32
         axes = tuple(range(gy.ndim - 1))
         scale = (self.var + self.var.dtype.type(self.eps)) ** -0.5
         ggamma = (gy * ((x - self.mean) * scale)).sum(axis=axes)
-        return gy * (gamma * scale), ggamma, gy.sum(axis=axes)
+        return (gy * (gamma * scale)).astype(x.dtype), ggamma, gy.sum(axis=axes)
 
 
 def _output(spec: BatchNormSpec, x: Array, out: Any) -> Array:

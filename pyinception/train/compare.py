@@ -59,7 +59,7 @@ def compare_runs(folders: Sequence[RunFolder | str | Path]) -> Comparison:
     for run in runs:
         if not run.config.is_file():
             raise RunError(f"compare: {run.path} is no run folder (it has no config.toml)")
-    recipes = [resolve(read_toml(run.config)).as_dict() for run in runs]
+    recipes = [resolve(read_toml(run.config)).located(run.path).as_dict() for run in runs]
     differing = [
         name for name in recipes[0] if any(each[name] != recipes[0][name] for each in recipes)
     ]

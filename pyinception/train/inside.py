@@ -82,6 +82,8 @@ def rectified(plan: Plan, arguments: tuple[Any, ...]) -> Iterator[tuple[Array, A
         yield w, y
         if r is not None:
             yield wr, r
+    elif plan.op == "add_scaled":
+        return  # a sum has no weights
     elif getattr(plan.spec, "relu", False):
         yield arguments[1], arguments[3]
 

@@ -269,6 +269,9 @@ def _epoch(job: Job, checkpoint_steps: int, stop: Stop, report: Reporter) -> Non
             workers=job.workers,
             report=report,
         )
+    if not math.isfinite(scores.loss):
+        text = f"loss on test is {scores.loss} after epoch {epoch + 1}: try a lower --lr"
+        raise TrainingError(f"train: {text}; the last checkpoint is from before the evaluation")
     line = {
         "kind": "epoch",
         "epoch": epoch,

@@ -91,9 +91,7 @@ def build(
         For an unknown name, rows that cannot be read, or images that the network cannot take.
     """
     if is_table(name):
-        own = _from_rows(name, num_classes, shape[2], seed)
-        _probe("the network", own, shape, False)
-        return own
+        return _ready("the network", _from_rows(name, num_classes, shape[2], seed), shape, False)
     if name not in MODELS:
         close = difflib.get_close_matches(name, MODELS, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
@@ -107,9 +105,14 @@ def build(
     heads = "aux" in inspect.signature(MODELS[name]).parameters
     options = {"aux": aux} if heads else {}
     net = MODELS[name](num_classes, in_channels=channels, seed=seed, **options)
+    return _ready(name, net, shape, heads and aux)
+
+
+def _ready(name: str, net: Module, shape: tuple[int, int, int], heads: bool) -> Module:
+    """The network, probed, in the memory of the backend in force."""
     chosen = config.get("backend")
     with config.using(backend="auto" if chosen in ("cuda", "emulated") else chosen):
-        _probe(name, net, shape, heads and aux)  # extents are the same on every backend
+        _probe(name, net, shape, heads)  # extents are the same on every backend
     return net.to("cuda") if chosen == "cuda" else net
 
 
@@ -147,6 +150,9 @@ def is_table(model: str) -> bool:
     return len(model.split()) > 1
 
 
+_TAKEN = set(vars(Network([("stem", "1x1 1")], 1, 1, batch_norm_unit()))) - {"stem"}
+
+
 def read_rows(text: str) -> list[tuple[str, str]]:
     """(name, stages) of each row: "stem 3x3 32; pool1 max 3x3/2", or a row to a line.
 
@@ -160,7 +166,7 @@ def read_rows(text: str) -> list[tuple[str, str]]:
         name, _, stages = line.partition(" ")
         if not stages.strip():
             raise RecipeError(f"build: row {line!r} has no stages, expected such as 'stem 3x3 32'")
-        if not name.isidentifier() or name in ("pool", "drop", "fc") or hasattr(Network, name):
+        if not name.isidentifier() or name in _TAKEN or hasattr(Network, name):
             raise RecipeError(f"build: row {line!r}: {name!r} cannot be the name of a row")
         if name in dict(rows):
             raise RecipeError(f"build: two rows are called {name!r}")

@@ -86,7 +86,7 @@ def page(title: str, html: str) -> bytes:
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>{escape(title)}</title><style>{style}</style></head>"
         f"<body><main>{html}</main></body></html>\n"
-    ).encode()
+    ).encode("utf-8", "backslashreplace")  # names of files need not be text
 
 
 def section(title: str, about: str, html: str) -> str:

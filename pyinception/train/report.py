@@ -263,7 +263,7 @@ def _parts(clock: Mapping[str, Any]) -> dict[str, float | None]:
 def layer_table(looks: Lines) -> str:
     """Gradient / weight and dead ReLUs of every layer over time."""
     names = list(dict.fromkeys(name for line in looks for name in line["layers"]))
-    looks = looks[:: -(-len(looks) // 80)] if looks else looks
+    looks = looks[::-1][:: -(-len(looks) // 80)][::-1] if looks else looks  # with the newest
     ratios = {name: [_ratio(line["layers"].get(name, {})) for line in looks] for name in names}
     known = [v for row in ratios.values() for v in row if v]
     if not known:

@@ -33,7 +33,7 @@ class _Library:
         return self.lend(self.like.new_empty(shape, dtype=_TORCH[dtype]))
 
     def contiguous(self, array: Lent) -> Lent:
-        return self.lend(array.owner.contiguous())
+        return self.lend(array.owner.clone(memory_format=torch.contiguous_format))
 
     def lend(self, tensor: torch.Tensor) -> Lent:
         dtype = _DTYPES[tensor.dtype]

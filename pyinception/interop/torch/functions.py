@@ -1,5 +1,6 @@
 """The differentiable functions: what a user calls on tensors, in PyTorch's shapes."""
 
+from contextvars import copy_context
 from typing import Any
 
 import torch
@@ -168,6 +169,13 @@ def prepack(w: torch.Tensor, algorithm: str = "auto") -> Packed:
 # ----------------------------------------------------------------------------------- on the tape
 
 
+def _inside(ctx: Any, call: Any, *arguments: Any) -> Any:
+    """``call`` under the forward's switches: CUDA's backward runs in a thread of PyTorch's."""
+    if ctx.switches is None:
+        return call(*arguments)
+    return ctx.switches.copy().run(call, *arguments)
+
+
 class _Conv2d(torch.autograd.Function):
     """Convolution on the tape of PyTorch."""
 
@@ -176,13 +184,14 @@ class _Conv2d(torch.autograd.Function):
         x, w, b, ctx.window, relu = arguments
         x = _channels_last("conv2d", x)
         y: torch.Tensor = _conv2d(x, w, b, *ctx.window, relu)
+        ctx.switches = copy_context() if x.is_cuda else None
         ctx.save_for_backward(x, w, y if relu else None)
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        grads = _conv2d_backward(gy, *ctx.saved_tensors, *ctx.window)
+        grads = _inside(ctx, _conv2d_backward, gy, *ctx.saved_tensors, *ctx.window)
         return *_needed(ctx, grads), None, None
 
 
@@ -194,13 +203,14 @@ class _ReduceConv2d(torch.autograd.Function):
         x, w_reduce, b_reduce, w, b, ctx.window = arguments
         x = _channels_last("reduce_conv2d", x)  # once for both directions
         y, r = _reduce_conv2d_saved(x, w_reduce, b_reduce, w, b, *ctx.window)
+        ctx.switches = copy_context() if x.is_cuda else None
         ctx.save_for_backward(x, w_reduce, w, r, y)
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        grads = _reduce_conv2d_backward(gy, *ctx.saved_tensors, *ctx.window)
+        grads = _inside(ctx, _reduce_conv2d_backward, gy, *ctx.saved_tensors, *ctx.window)
         return *_needed(ctx, grads), None
 
 
@@ -211,6 +221,7 @@ class _Inception(torch.autograd.Function):
     def forward(ctx: Any, x: torch.Tensor, *weights: torch.Tensor) -> torch.Tensor:
         x = _channels_last("inception", x)
         y, *saved = _inception_saved(x, weights)
+        ctx.switches = copy_context() if x.is_cuda else None
         ctx.save_for_backward(x, *weights, y, *saved)
         return y
 
@@ -219,7 +230,7 @@ class _Inception(torch.autograd.Function):
     def backward(ctx: Any, gy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, *weights = ctx.saved_tensors[:13]
         y, *saved = ctx.saved_tensors[13:]
-        gx, grads = _inception_backward(gy, x, weights, y, saved)
+        gx, grads = _inside(ctx, _inception_backward, gy, x, weights, y, saved)
         return _needed(ctx, (gx, *grads))
 
 
