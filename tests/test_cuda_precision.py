@@ -9,9 +9,9 @@ import pytest
 from cuda_standin import standing_in
 
 import pyinception as pyi
-from pyinception import backend, emulator, losses, optim, train
+from pyinception import backend, emulator, losses, ops, optim, train
 from pyinception.cuda import steps
-from pyinception.layers import Conv2d, GlobalAvgPool, Linear
+from pyinception.layers import Conv2d, ConvBatchNorm, GlobalAvgPool, Linear
 from pyinception.module import Sequential
 from pyinception.precision import LossScale
 from pyinception.train import loop
@@ -189,3 +189,21 @@ def test_what_is_refused(tmp_path: Path) -> None:
     next(net.parameters()).grad = np.full((8, 3, 3, 8), np.nan, np.float32)
     with pytest.raises(FloatingPointError, match="1 overflows have brought it to"):
         scale.unscale(net)
+
+
+def test_a_frozen_norm_keeps_16_bit_gradients_and_folds_from_the_masters() -> None:
+    frozen = ops.FrozenBatchNorm(np.zeros(3, np.float32), np.ones(3, np.float32))
+    frozen.recording = True
+    x = np.ones((2, 4, 4, 3), np.float16)
+    frozen.saved = x, np.full(3, 2, np.float32), None
+    gx, ggamma, gbeta = frozen.backward(np.full_like(x, 3000))
+    assert gx.dtype == np.float16 and (gx == 6000).all()
+    assert ggamma.dtype == gbeta.dtype == np.float32 and (gbeta == 96000).all()
+
+    unit = ConvBatchNorm(3, 4, 1)
+    unit.conv.weight.data[...] = 1 + 2.0**-20  # what fp16 would round away
+    unit.norm.gamma.data[...] = 1024
+    folded = unit.store_as("float16").folded()
+    assert folded.weight.dtype == np.float16 and folded.bias.dtype == np.float32
+    np.testing.assert_allclose(folded.weight.values, 1024 * (1 + 2.0**-20), rtol=2e-5)
+    assert (folded.weight.values != 1024 / np.float32(1 + 1e-5) ** 0.5).all()

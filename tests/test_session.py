@@ -197,3 +197,25 @@ def test_strided_3x3_under_auto() -> None:
     session = Session(net, (2, 9, 9, 16), algorithm="auto")
     with pyi.using(algorithm="auto"):
         assert bits(session(x)) == bits(eager(net, x))
+
+
+@pytest.mark.skipif("cpu" not in BACKENDS, reason="needs the compiled core")
+def test_plain_kernels_read_filters_themselves() -> None:
+    net = Small().eval()
+    init.initialise(net, seed=3)
+    x = DRAW.standard_normal(SHAPE).astype(np.float32)
+    session = Session(net, SHAPE, backend="cpu", algorithm="plain")
+    with pyi.using(backend="cpu", algorithm="plain"):
+        assert bits(session(x)) == bits(eager(net, x))
+
+
+def test_x_is_judged_by_the_weights_as_they_are_now() -> None:
+    net = Sequential(fc=layers.Linear(5, 3))
+    init.initialise(net, seed=3)
+    session = Session(net, (2, 5), backend="reference")
+    x = DRAW.standard_normal((2, 5))
+    session(x.astype(np.float32))
+    net.astype(np.float64)
+    assert session(x).dtype == np.float64
+    with pytest.raises(TypeError, match="float32"):
+        session(x.astype(np.float32))

@@ -1,5 +1,6 @@
 """Training: the run folder, resume to the bit, stops, refusals and faults."""
 
+import dataclasses
 import errno
 import json
 import math
@@ -333,3 +334,16 @@ def test_find_run(tmp_path):
     assert find_run(str(tmp_path / "a"), "nowhere").path == tmp_path / "a"
     with pytest.raises(RunError, match="runs there: a, b"):
         find_run("c", tmp_path)
+
+
+def test_a_test_loss_that_is_no_number_ends_the_run_and_spoils_no_file(tmp_path, monkeypatch):
+    scores = judging.evaluate
+
+    def lost(*given, **how):
+        return dataclasses.replace(scores(*given, **how), loss=math.nan)
+
+    monkeypatch.setattr(loop, "evaluate", lost)
+    with pytest.raises(loop.TrainingError, match="loss on test is nan after epoch 1"):
+        loop.train(QUICK, tmp_path / "run", with_baselines=False)
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert lines and all("NaN" not in line for line in lines)

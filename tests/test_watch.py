@@ -202,3 +202,12 @@ def test_layers_of_networks_have_names(name):
     found = dict(inside.weights(net))
     many = [p for p in net.parameters() if len(p.shape) > 1]
     assert len(found) == len(many) and not any(".conv.weight" in layer for layer in found)
+
+
+@pytest.mark.parametrize("row", ["act relu", "sum x + 3x3 8 linear", "half res 0.1 3x3 8"])
+def test_sums_and_bare_relus_are_looked_into_too(tmp_path, row):
+    entries = QUICK | {"model": f"stem 3x3 8; {row}; last 1x1 8", "epochs": 1}
+    loop.train(entries, tmp_path / "run", watch=1, with_baselines=False)
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    kinds = [json.loads(line)["kind"] for line in lines]
+    assert kinds.count("watch") == kinds.count("step") == 5
