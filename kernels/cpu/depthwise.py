@@ -39,12 +39,12 @@ def panels_of(target: Target):
 
     @njit(**OPTIONS)
     def panel_of(a, panel):
-        M = a.K // a.C
-        if M == 1:
+        if a.K == a.C:
             k = panel * NR
             lanes = min(NR, a.K - k)
             step = (VL if lanes <= VL else NR) * 4
             return k, k, lanes, a.w + k * a.R * a.S * 4, step
+        M = a.K // a.C
         panels = (M + NR - 1) // NR
         c, m = panel // panels, panel % panels * NR
         lanes = min(NR, M - m)
@@ -56,39 +56,50 @@ def panels_of(target: Target):
 
 
 def row_of(target: Target, *, broadcast=False, gated=False):
-    """row(taps, count, pixels, step, mask_step, out, out_step, bias, lanes, floor, accumulate)."""
+    """row(a, taps, count, pixels, step, mask_step, out, out_step, floor, start, end).
+
+    Neighbouring outputs of one list, for panels start..end of their channels.
+    """
     NR, VL = target.nr, target.vl
+    panel_of = panels_of(target)
     how = {"broadcast": broadcast, "gated": gated}
     whole = fprop_tile(PIXELS, target.nv, VL, whole=not broadcast, **how)
     part, narrow = fprop_tile(PIXELS, target.nv, VL, **how), fprop_tile(PIXELS, 1, VL, **how)
     one, one_narrow = fprop_tile(1, target.nv, VL, **how), fprop_tile(1, 1, VL, **how)
+    one_whole = fprop_tile(1, target.nv, VL, whole=not broadcast, **how)
 
     @njit(**OPTIONS)
-    def row(taps, count, pixels, step, mask_step, out, out_step, bias, lanes, floor, accumulate):
-        """Neighbouring outputs of one list. The last tile is moved back onto its neighbour's
-        pixels, which get the same bits again, unless they would be added twice."""
+    def row(a, taps, count, pixels, step, mask_step, out, out_step, floor, start, end):
+        """The last tile is moved back onto its neighbour's pixels, which get the same bits again,
+        unless they would be added twice."""
         i = 0
         while i < pixels:
-            if i + PIXELS > pixels and pixels >= PIXELS and accumulate == 0:
+            if i + PIXELS > pixels and pixels >= PIXELS and a.accumulate == 0:
                 i = pixels - PIXELS
-            x, m, y = i * step, i * mask_step, out + i * out_step
-            if i + PIXELS <= pixels:
-                if lanes == NR:
-                    whole(taps, count, x, step, m, mask_step, y, out_step, bias, lanes, floor,
-                          accumulate)  # fmt: skip
+            four = i + PIXELS <= pixels
+            for panel in range(start, end):
+                k, c, lanes, w, w_step = panel_of(a, panel)
+                # fprop reads x at channel c and writes k; the gradient of x, k being c, both at k
+                x, m, y = i * step + c * 4, i * mask_step + k * 4, out + i * out_step + k * 4
+                bias = a.bias + k * 4 if a.bias != 0 else a.zero
+                if four and lanes == NR:
+                    whole(taps, count, x, step, m, mask_step, w, w_step, y, out_step, bias, lanes,
+                          floor, a.accumulate)  # fmt: skip
+                elif four and lanes > VL:
+                    part(taps, count, x, step, m, mask_step, w, w_step, y, out_step, bias, lanes,
+                         floor, a.accumulate)  # fmt: skip
+                elif four:
+                    narrow(taps, count, x, step, m, mask_step, w, w_step, y, out_step, bias, lanes,
+                           floor, a.accumulate)  # fmt: skip
+                elif lanes == NR:
+                    one_whole(taps, count, x, 0, m, 0, w, w_step, y, 0, bias, lanes, floor,
+                              a.accumulate)  # fmt: skip
                 elif lanes > VL:
-                    part(taps, count, x, step, m, mask_step, y, out_step, bias, lanes, floor,
-                         accumulate)  # fmt: skip
+                    one(taps, count, x, 0, m, 0, w, w_step, y, 0, bias, lanes, floor, a.accumulate)
                 else:
-                    narrow(taps, count, x, step, m, mask_step, y, out_step, bias, lanes, floor,
-                           accumulate)  # fmt: skip
-                i += PIXELS
-            else:
-                if lanes > VL:
-                    one(taps, count, x, 0, m, 0, y, 0, bias, lanes, floor, accumulate)
-                else:
-                    one_narrow(taps, count, x, 0, m, 0, y, 0, bias, lanes, floor, accumulate)
-                i += 1
+                    one_narrow(taps, count, x, 0, m, 0, w, w_step, y, 0, bias, lanes, floor,
+                               a.accumulate)  # fmt: skip
+            i += PIXELS if four else 1
 
     return row
 
@@ -113,28 +124,26 @@ def between(value, low, high):
 
 def depthwise_fprop(target: Target):
     """Tile program; tile = (tile_panels panels, tile_rows output rows of one image)."""
-    panel_of = panels_of(target)
     row, broadcast_row = row_of(target), row_of(target, broadcast=True)
 
     @njit(**OPTIONS)
-    def list_taps(a, n, h, w, c, r0, r1, s0, s1, weights, step, taps):
+    def list_taps(a, n, h, w, r0, r1, s0, s1, taps):
         """List the taps inside the image of the output whose window starts at (h, w)."""
         count = 0
         for r in range(r0, r1):
-            x = map_pixel(a.x, a.x_n, a.x_h, a.x_w, n, h + r, w + s0) + c * 4
+            x = map_pixel(a.x, a.x_n, a.x_h, a.x_w, n, h + r, w + s0)
             for s in range(s0, s1):
                 taps[ENTRY * count] = x
-                taps[ENTRY * count + 1] = weights + (r * a.S + s) * step
+                taps[ENTRY * count + 1] = r * a.S + s
                 x += a.x_w * 4
                 count += 1
         return count
 
     @njit(**OPTIONS)
-    def output_row(a, n, p, k, c, lanes, weights, step, taps, scratch):
+    def output_row(a, n, p, start, end, taps, scratch):
         floor = ZERO if a.relu != 0 else MINUS_INFINITY
-        bias = a.bias + k * 4 if a.bias != 0 else a.zero
         x_step, y_step = a.stride_w * a.x_w * 4, a.y_w * 4
-        y = map_pixel(a.y, a.y_n, a.y_h, a.y_w, n, p, 0) + k * 4
+        y = map_pixel(a.y, a.y_n, a.y_h, a.y_w, n, p, 0)
         h = p * a.stride_h - a.pad_h
         r0, r1 = clipped(h, a.R, a.H)
         room = a.W + a.pad_w - a.S
@@ -145,13 +154,12 @@ def depthwise_fprop(target: Target):
             w = q * a.stride_w - a.pad_w
             pixels = outer - inner if q == inner and outer > inner else 1
             s0, s1 = clipped(w, a.S, a.W)
-            count = list_taps(a, n, h, w, c, r0, r1, s0, s1, weights, step, taps)
+            count = list_taps(a, n, h, w, r0, r1, s0, s1, taps)
+            at = y + q * y_step
             if a.K == a.C:
-                row(scratch, count, pixels, x_step, 0, y + q * y_step, y_step, bias, lanes, floor,
-                    0)  # fmt: skip
+                row(a, scratch, count, pixels, x_step, 0, at, y_step, floor, start, end)
             else:
-                broadcast_row(scratch, count, pixels, x_step, 0, y + q * y_step, y_step, bias,
-                              lanes, floor, 0)  # fmt: skip
+                broadcast_row(a, scratch, count, pixels, x_step, 0, at, y_step, floor, start, end)
             q += pixels
 
     @cfunc(PROGRAM, **OPTIONS)
@@ -159,20 +167,18 @@ def depthwise_fprop(target: Target):
         a = carray(pointer(args), (1,), DEPTHWISE)[0]
         taps = integers(scratch, ENTRY * a.R * a.S)
         n, first, last, start, end = tile_ranges(a, tile, a.P)
-        for panel in range(start, end):
-            k, c, lanes, weights, step = panel_of(a, panel)
-            for p in range(first, last):
-                output_row(a, n, p, k, c, lanes, weights, step, taps, scratch)
+        for p in range(first, last):
+            output_row(a, n, p, start, end, taps, scratch)
 
     return program
 
 
 def depthwise_dgrad(target: Target):
     """Tile program, M = 1; tile = (tile_panels panels, tile_rows input rows of one image)."""
-    panel_of, row, gated_row = panels_of(target), row_of(target), row_of(target, gated=True)
+    row, gated_row = row_of(target), row_of(target, gated=True)
 
     @njit(**OPTIONS)
-    def list_outputs(a, n, h, phase, j, i0, i1, k, weights, step, taps):
+    def list_outputs(a, n, h, phase, j, i0, i1, taps):
         """List the outputs that saw pixel (h, phase + j sw), rising, taps i0..i1 of the phase."""
         first_s = (phase + a.pad_w) % a.stride_w
         base = (phase + a.pad_w) // a.stride_w + j
@@ -184,17 +190,15 @@ def depthwise_dgrad(target: Target):
             if 0 <= p < a.P:
                 for i in range(i1 - 1, i0 - 1, -1):
                     r, s = first_r + i_r * a.stride_h, first_s + i * a.stride_w
-                    q = base - i
-                    taps[ENTRY * count] = map_pixel(a.y, a.y_n, a.y_h, a.y_w, n, p, q) + k * 4
-                    taps[ENTRY * count + 1] = weights + (r * a.S + s) * step
-                    taps[ENTRY * count + 2] = (
-                        map_pixel(a.mask, a.m_n, a.m_h, a.m_w, n, p, q) + k * 4
-                    )
+                    taps[ENTRY * count] = map_pixel(a.y, a.y_n, a.y_h, a.y_w, n, p, base - i)
+                    taps[ENTRY * count + 1] = r * a.S + s
+                    mask = map_pixel(a.mask, a.m_n, a.m_h, a.m_w, n, p, base - i)
+                    taps[ENTRY * count + 2] = mask
                     count += 1
         return count
 
     @njit(**OPTIONS)
-    def input_row(a, n, h, k, lanes, weights, step, taps, scratch):
+    def input_row(a, n, h, start, end, taps, scratch):
         y_step, m_step, x_step = a.y_w * 4, a.m_w * 4, a.stride_w * a.x_w * 4
         for phase in range(min(a.stride_w, a.W)):
             first_s = (phase + a.pad_w) % a.stride_w
@@ -203,18 +207,18 @@ def depthwise_dgrad(target: Target):
             J = (a.W - phase + a.stride_w - 1) // a.stride_w
             inner = between(S - 1 - base, 0, J)
             outer = between(a.Q - base, inner, J)
-            gx = map_pixel(a.x, a.x_n, a.x_h, a.x_w, n, h, phase) + k * 4
+            gx = map_pixel(a.x, a.x_n, a.x_h, a.x_w, n, h, phase)
             j = 0
             while j < J:
                 pixels = outer - inner if j == inner and outer > inner else 1
                 i0, i1 = max(0, base + j - a.Q + 1), min(S, base + j + 1)
-                count = list_outputs(a, n, h, phase, j, i0, i1, k, weights, step, taps)
+                count = list_outputs(a, n, h, phase, j, i0, i1, taps)
+                at, none = gx + j * x_step, MINUS_INFINITY
                 if a.mask == 0:
-                    row(scratch, count, pixels, y_step, 0, gx + j * x_step, x_step, a.zero, lanes,
-                        MINUS_INFINITY, a.accumulate)  # fmt: skip
+                    row(a, scratch, count, pixels, y_step, 0, at, x_step, none, start, end)
                 else:
-                    gated_row(scratch, count, pixels, y_step, m_step, gx + j * x_step, x_step,
-                              a.zero, lanes, MINUS_INFINITY, a.accumulate)  # fmt: skip
+                    gated_row(a, scratch, count, pixels, y_step, m_step, at, x_step, none, start,
+                              end)  # fmt: skip
                 j += pixels
 
     @cfunc(PROGRAM, **OPTIONS)
@@ -222,10 +226,8 @@ def depthwise_dgrad(target: Target):
         a = carray(pointer(args), (1,), DEPTHWISE)[0]
         taps = integers(scratch, ENTRY * a.R * a.S)
         n, first, last, start, end = tile_ranges(a, tile, a.H)
-        for panel in range(start, end):
-            k, _, lanes, weights, step = panel_of(a, panel)
-            for h in range(first, last):
-                input_row(a, n, h, k, lanes, weights, step, taps, scratch)
+        for h in range(first, last):
+            input_row(a, n, h, start, end, taps, scratch)
 
     return program
 

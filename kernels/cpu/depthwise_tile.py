@@ -19,32 +19,32 @@ from .register_tile import I64, _Emit
 
 PIXELS = 4  # neighbouring outputs of a tile: eight accumulators hide the latency of an FMA
 TAPS = 3  # neighbouring taps of a filter gradient's tile
-ENTRY = 3  # a tap: addresses of x, of its weights, of the mask
+ENTRY = 3  # a tap: address of x, its number, address of the mask
 
 
 def fprop_tile(pixels: int, NV: int, VL: int, *, whole=False, broadcast=False, gated=False):
-    """Intrinsic tile(taps, count, shift, step, mask_shift, mask_step, out, out_step, bias, lanes,
-    floor, accumulate).
+    """Intrinsic tile(taps, count, shift, step, mask_shift, mask_step, weights, weight_step, out,
+    out_step, bias, lanes, floor, accumulate).
 
     out[i][0:lanes] = max(init + sum over taps t of x[t][i] weights[t], floor), i < pixels
 
-    taps: address of `count` entries (x, weights, mask) of addresses, int64. x[t][i] lies at
-    x + shift + i step bytes, the mask likewise; out[i] at out + i out_step. init: bias, or with
-    accumulate what out holds. whole: lanes is NV VL. broadcast: x is one float for all lanes.
-    gated: x counts where its mask is positive.
+    taps: address of `count` entries (x, tap, mask), int64. x[t][i] lies at x + shift + i step
+    bytes, the mask likewise, a tap's weights at weights + tap weight_step, out[i] at out + i
+    out_step. init: bias, or with accumulate what out holds. whole: lanes is NV VL. broadcast: x is
+    one float for all lanes. gated: x counts where its mask is positive.
     """
 
     @intrinsic
     def tile(
-        typingctx, taps, count, shift, step, mask_shift, mask_step, out, out_step, bias, lanes,
-        floor, accumulate,
+        typingctx, taps, count, shift, step, mask_shift, mask_step, weights, weight_step, out,
+        out_step, bias, lanes, floor, accumulate,
     ):  # fmt: skip
         i64 = types.int64
-        signature = types.void(*[i64] * 10, types.float32, i64)
+        signature = types.void(*[i64] * 12, types.float32, i64)
 
         def codegen(context, b, sig, values):
-            taps, count, shift, step, mask_shift, mask_step, out, out_step = values[:8]
-            bias, lanes, floor, accumulate = values[8:]
+            taps, count, shift, step, mask_shift, mask_step, filters, weight_step = values[:8]
+            out, out_step, bias, lanes, floor, accumulate = values[8:]
             e, grid = _Emit(b, VL), [(i, j) for i in range(pixels) for j in range(NV)]
             zero = ir.Constant(e.vector, [0.0] * VL)
             masks = [e.lane_mask(lanes, j) for j in range(NV)]
@@ -71,7 +71,8 @@ def fprop_tile(pixels: int, NV: int, VL: int, *, whole=False, broadcast=False, g
 
             b.position_at_end(body)
             at = b.add(taps, b.mul(t, e.const(8 * ENTRY)))
-            x, w, mask = (e.scalar(b.add(at, e.const(8 * i)), I64) for i in range(ENTRY))
+            x, tap, mask = (e.scalar(b.add(at, e.const(8 * i)), I64) for i in range(ENTRY))
+            w = b.add(filters, b.mul(tap, weight_step))
             weights = [e.load(b.add(w, e.const(4 * VL * j))) for j in range(NV)]
             new = {}
             for i in range(pixels):
