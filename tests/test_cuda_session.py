@@ -21,11 +21,11 @@ from pyinception.layers import (
     Linear,
     Lrn,
     MaxPool2d,
-    Relu,
 )
 from pyinception.models.small_inception import SmallModule
 from pyinception.module import Module, Sequential
 from pyinception.session import Session
+from pyinception.tensor import Tensor
 
 if reason := backend.why_not("emulated"):
     pytest.skip(reason, allow_module_level=True)
@@ -91,8 +91,8 @@ def test_captured_once_and_replayed_on_the_caller_s_stream(
         assert type(y) is ndarray
         np.testing.assert_array_equal(y.host, wanted)
         assert launches.did[1:] == [("replay", STREAM)]
-        monkeypatch.setattr(runtime.stream, "ptr", 99)  # another one is current now
-        again = session(runtime.asarray(x))
+        with runtime.module.cuda.ExternalStream(99):  # another one is current now
+            again = session(runtime.asarray(x))
         assert launches.did[2:] == [("replay", 99)] and again is not y
         np.testing.assert_array_equal(again.host, wanted)
         assert len(runtime.ran) == 2 * count  # nothing ran beside the graph
@@ -109,7 +109,11 @@ def test_captured_once_and_replayed_on_the_caller_s_stream(
 
 
 def test_what_cannot_be_captured_runs_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    net = init.initialise(Sequential(ConvBatchNorm(3, 8, 3, relu=False), Relu()), 1)
+    class Twice(Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x * 2
+
+    net = init.initialise(Sequential(ConvBatchNorm(3, 8, 3), Twice()), 1)
     x = images()
     wanted = eager(net, x)
     with standing_in(monkeypatch, checked=False) as runtime:

@@ -30,6 +30,12 @@ SHAPES = [
 SCHEDULES = [("fair", 0), ("random", 1), ("greedy", 1), ("greedy", 2)]
 
 
+@pytest.fixture
+def emulated():
+    with pyi.using(backend="emulated"):
+        yield
+
+
 def integers(seed: int, *shape: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(-3, 4, shape).astype(np.float32)
 
@@ -80,6 +86,7 @@ def spec_of(shape: tuple[int, ...]) -> BranchSpec:
     return BranchSpec((reduce, conv))
 
 
+@pytest.mark.usefixtures("emulated")
 def test_channel_slices_and_accumulation() -> None:
     """Operands with row and pixel strides of their own; gx is added to."""
     shape = SHAPES[1]
@@ -100,7 +107,6 @@ def test_channel_slices_and_accumulation() -> None:
         b,
         y[..., 4 : 4 + k],
         r,
-        backend="emulated",
     )
     y_expected, r_expected = reference.reduce_conv_fprop(
         x, wr, br, w, b, stride=(1, 1), padding=(1, 1)
@@ -125,7 +131,6 @@ def test_channel_slices_and_accumulation() -> None:
         gx,
         *none,
         True,
-        backend="emulated",
     )
     expected, *_ = reference.reduce_conv_backward(
         gy, x, wr, w, r_expected, y_expected, stride=(1, 1), padding=(1, 1)
