@@ -2,15 +2,17 @@
 
     python benchmarks/kills.py KILLS SEED FOLDER
 
-This process trains nothing itself: every run is a fork of it, so no start-up is waited for. From
-the making of the folder to the end of the run every moment is as likely to be hit as any other; a
-run that ends before its moment is no kill, and is drawn again. Pictures and the report are left
-out: they take longer than the training here.
+This process trains nothing itself: every run is a fork of it, so no start-up is waited for. A
+moment is drawn by progress, so that a busy machine does not move it: a step out of all, its start
+being the first, and a random while after its line is in metrics.jsonl. A run that ends before its
+moment is no kill, and is drawn again. Pictures and the report are left out: they take longer than
+the training here.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -37,6 +39,7 @@ RECIPE = {
     "batch_size": 16,
     "epochs": 4,
 }
+STEPS = 20
 KEPT = ("kind", "epoch", "step", "loss", "accuracy", "lr", "test_loss", "test_accuracy")
 
 
@@ -73,14 +76,25 @@ def begun(folder: Path) -> float:
     return time.monotonic()
 
 
-def killed(child: int, moment: float) -> bool:
-    """Whether ``child`` was still running at ``moment``, and so was killed."""
-    while (left := moment - time.monotonic()) > 0:
+def killed(child: int, folder: Path, steps: int, after: float) -> bool:
+    """Whether ``child`` was killed ``after`` seconds past ``steps`` steps; False: it had ended."""
+    moment = math.inf
+    while time.monotonic() < moment:
         if os.waitpid(child, os.WNOHANG)[0]:
             return False
-        time.sleep(min(left, 0.002))
+        if moment == math.inf and reached(folder) >= steps:
+            moment = time.monotonic() + after
+        time.sleep(0.001)
     os.kill(child, signal.SIGKILL)  # of one that has just ended this does nothing
     return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+
+
+def reached(folder: Path) -> int:
+    """Steps whose lines are on disk; -1 before the run has a folder."""
+    if not folder.exists():
+        return -1
+    metrics = folder / "metrics.jsonl"
+    return metrics.read_bytes().count(b'"kind": "step"') if metrics.exists() else 0
 
 
 def result(folder: Path) -> dict[str, Any]:
@@ -134,14 +148,19 @@ def main(kills: int, seed: int, root: Path) -> None:
     for n in range(kills):
         folder = root / f"run{n}"
         while True:
-            after = duration * draw.random()
+            steps, after = int(draw.integers(0, STEPS)), 2 * duration / STEPS * draw.random()
             child = forked(lambda folder=folder, n=n: run(folder, 1 + n % 2))
-            start = begun(folder)
-            if killed(child, start + after):
+            if killed(child, folder, steps, after):
                 break
-            duration = min(duration, after)  # the machine is faster than it was
             shutil.rmtree(folder)
-        line = {"kill": n, "after": after, "state": "", "readable": True, "equal": False}
+        line = {
+            "kill": n,
+            "steps": steps,
+            "after": after,
+            "state": "",
+            "readable": True,
+            "equal": False,
+        }
         try:
             line["state"] = state(folder)
         except Exception as error:

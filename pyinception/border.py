@@ -18,6 +18,7 @@ from pyinception.backend import Array, array_module
 from pyinception.cuda import stream as streams
 from pyinception.dispatch import Known, check
 from pyinception.known import find, note
+from pyinception.overlap import overlaps_itself, share
 from pyinception.prepack import Packed
 from pyinception.tensor import Tensor
 
@@ -153,42 +154,6 @@ def _natural(array: Array) -> tuple[int, ...] | None:
         strides.insert(0, stride)
         inner = max(inner, stride * extent)
     return tuple(strides)
-
-
-def _overlaps_itself(array: Array) -> bool:
-    """Whether two elements may share memory: each stride must clear all the smaller axes."""
-    reach = array.itemsize
-    pairs = zip(array.strides, array.shape, strict=True)
-    for stride, extent in sorted((stride, extent) for stride, extent in pairs if extent > 1):
-        if stride < reach:
-            return True
-        reach += stride * (extent - 1)
-    return False
-
-
-def _interleaved(a: Array, b: Array) -> bool:
-    """Whether two maps of one buffer are slices of other channels: equal strides, pixels apart."""
-    if a.strides != b.strides or a.ndim < 2 or a.itemsize != b.itemsize:
-        return False
-    pixel, item = a.strides[-2], a.itemsize
-    if a.strides[-1] != item or b.strides[-1] != item or any(s % pixel for s in a.strides[:-1]):
-        return False
-    first, second = (x.__cuda_array_interface__["data"][0] for x in (a, b))
-    apart = (second - first) % pixel
-    return bool(a.shape[-1] * item <= apart <= pixel - b.shape[-1] * item)
-
-
-def _share(a: Array, b: Array) -> bool:
-    module = array_module(a)
-    if module is not array_module(b):
-        return False
-    if module is not np:
-        # Bounds alone: CuPy's exact test sorts every address and waits for the GPU.
-        return bool(module.may_share_memory(a, b)) and not _interleaved(a, b)
-    try:
-        return np.shares_memory(a, b, max_work=10_000)  # type: ignore[arg-type]
-    except np.exceptions.TooHardError:
-        return True  # not proved apart
 
 
 class Border:
@@ -336,7 +301,7 @@ class Border:
         if streams.read_only(value) or not getattr(array.flags, "writeable", True):
             raise ValueError(f"{self.function}: out is read-only, expected a writable array")
         strides = _natural(array) if array.size else tuple(array.strides)
-        if strides is None or _overlaps_itself(array):
+        if strides is None or overlaps_itself(array):
             text = f"out has strides {tuple(array.strides)} bytes for shape {tuple(array.shape)}"
             wanted = "expected unit channel stride, positive others and no element twice"
             raise ValueError(f"{self.function}: {text}, {wanted}")
@@ -345,7 +310,7 @@ class Border:
     def _apart(self, out: Array, operands: tuple[Any, ...]) -> Array:
         """``out``, if it shares no memory with what is read."""
         for given in operands if out.size else ():
-            if given is not None and type(given) is not Packed and _share(out, given):
+            if given is not None and type(given) is not Packed and share(out, given):
                 raise ValueError(f"{self.function}: out overlaps an input, expected memory apart")
         return out
 
