@@ -59,7 +59,7 @@ lint: $(STAMPS)/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run -Werror $(wildcard csrc/*/*.cpp csrc/*/*.h kernels/*.h kernels/cuda/* \
+	$(BIN)/clang-format --dry-run -Werror $(wildcard csrc/*/*.cpp csrc/*/*.h kernels/*.h kernels/cuda/*.cu* kernels/cuda/*.h \
 	    pyinception/interop/*.cpp benchmarks/*.cu examples/*.cu)
 
 docs: $(STAMPS)/dev
