@@ -330,6 +330,7 @@ def _megabytes(cell: dict[str, Any]) -> str:
 
 def _caption(report: Report) -> str:
     about, settings = report.environment, report.settings
+    command = re.sub(r" --save \S+", "", about["command"])  # the file may have moved since
     versions = ", ".join(f"{name} {value}" for name, value in about["versions"].items())
     commit = f"commit {about['commit'][:10]}" if about.get("commit") else "no commit"
     dirty = " with changes" if about.get("dirty") else ""
@@ -337,7 +338,7 @@ def _caption(report: Report) -> str:
         f"{about['cpu']}, {about['cores']} cores, {about['level']}; threads {about['threads']}, "
         f"batch {settings.get('batch')}, algorithm {settings.get('algorithm')}; FMA peak "
         f"{settings.get('peak_gflops', 0):.0f} GFLOP/s in the same run",
-        f"{versions}; {commit}{dirty}; {about['date']}; `{about['command']}`",
+        f"{versions}; {commit}{dirty}; {about['date']}; `{command}`",
     ]
     lines += [f"{name} left out: {reason}" for name, reason in report.left_out.items()]
     lines += [note for note in report.notes if note.startswith("DISTURBED")]

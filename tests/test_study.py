@@ -220,3 +220,10 @@ def test_the_page_has_the_stored_figures():
     page = make_studies.PAGE.read_text(encoding="utf-8")
     assert make_studies.written(page) == page
     assert re.search(r"study_all3x3_shapes\.svg", page)
+
+
+@pytest.mark.parametrize("entries", [{"average": "ema"}, {"bad_images": "skip"}])
+def test_entries_that_a_study_does_not_follow_are_refused(entries):
+    (name,) = entries
+    with pytest.raises(study.StudyError, match=f"study: {name} is '.*', a study knows"):
+        study.run("pool_proj", {"count": 32, "test_count": 16} | entries, seeds=1)

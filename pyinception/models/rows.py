@@ -190,6 +190,8 @@ def _sum(
 def _mixed(name: str, text: str, in_channels: int, unit: Unit, include_pad: bool) -> Mixed:
     branches = []
     for chain_text in text.split("|"):
+        if "relu" in re.split(r"\s*[>&]\s*", chain_text.strip()):
+            raise ValueError(f"row {name}: relu stands by itself, not within a branch")
         *before, last = chain_text.split(">")
         chain, c = [], in_channels
         for stage in before:

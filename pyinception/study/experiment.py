@@ -39,6 +39,7 @@ RECIPE: dict[str, Any] = {
     "weight_decay": 5e-4,
     "aux_weight": 0.3,
 }
+_FIXED = {"average": "none", "precision": "fp32", "bad_images": "stop"}
 _NOT_SAID = ("model", "aux", "root", "seed")  # entries that do not tell of a study
 
 
@@ -108,6 +109,9 @@ def run(
         if given and entry in given and entry != "root":
             raise StudyError(f"study: {entry} is given, but the study decides it")
     recipe = resolve(RECIPE | (given or {}))
+    for entry, expected in _FIXED.items():
+        if (found := getattr(recipe, entry)) != expected:
+            raise StudyError(f"study: {entry} is {found!r}, a study knows {expected!r} only")
     train, _ = _splits(recipe)
     shape = recipe.augment().shape(train.shape)
     rows = []
