@@ -83,7 +83,6 @@ void run(Call call) {
 }
 
 void register_conv(py::module_& m);
-void register_depthwise(py::module_& m);
 void register_ops(py::module_& m);
 void register_cuda_plan(py::module_& m);
 void register_looks(py::module_& m);

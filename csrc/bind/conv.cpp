@@ -34,6 +34,56 @@ struct Arrays {
   }
 };
 
+// The three directions of one convolution; names are literals, since errors keep them.
+template <class Fprop, class Dgrad, class Wgrad>
+void register_window(py::module_& m, const char* fprop_name, Fprop fprop, const char* dgrad_name,
+                     Dgrad dgrad, const char* wgrad_name, Wgrad wgrad) {
+  const auto algorithm_arg = py::arg("algorithm") = "auto";
+  const auto level_arg = py::arg("level") = "";
+  const auto threads_arg = py::arg("threads") = 0;
+
+  m.def(
+      fprop_name,
+      [=](Object x_, Object w_, Object b_, Object y_, Pair kernel, Pair stride, Pair padding,
+          bool relu, std::string algorithm, std::string level, int threads) {
+        const char* f = fprop_name;
+        Array x(f, "x", x_), w(f, "w", w_), b(f, "b", b_), y(f, "y", y_, true);
+        Options o(algorithm, level, threads);
+        auto p = conv_params(kernel, stride, padding, relu, false);
+        run([&] { return fprop(x, w, b, y, &p, &o.c); });
+      },
+      py::arg("x"), py::arg("w"), py::arg("b"), py::arg("y"), py::arg("kernel"), py::arg("stride"),
+      py::arg("padding"), py::arg("relu"), algorithm_arg, level_arg, threads_arg);
+
+  m.def(
+      dgrad_name,
+      [=](Object gy_, Object w_, Object y_, Object gx_, Pair kernel, Pair stride, Pair padding,
+          bool accumulate, std::string algorithm, std::string level, int threads) {
+        const char* f = dgrad_name;
+        Array gy(f, "gy", gy_), w(f, "w", w_), y(f, "y", y_), gx(f, "gx", gx_, true);
+        Options o(algorithm, level, threads);
+        auto p = conv_params(kernel, stride, padding, false, accumulate);
+        run([&] { return dgrad(gy, w, y, gx, &p, &o.c); });
+      },
+      py::arg("gy"), py::arg("w"), py::arg("y"), py::arg("gx"), py::arg("kernel"),
+      py::arg("stride"), py::arg("padding"), py::arg("accumulate"), algorithm_arg, level_arg,
+      threads_arg);
+
+  m.def(
+      wgrad_name,
+      [=](Object x_, Object gy_, Object y_, Object gw_, Object gb_, Pair kernel, Pair stride,
+          Pair padding, std::string algorithm, std::string level, int threads) {
+        const char* f = wgrad_name;
+        Array x(f, "x", x_), gy(f, "gy", gy_), y(f, "y", y_), gw(f, "gw", gw_, true);
+        Array gb(f, "gb", gb_, true);
+        Options o(algorithm, level, threads);
+        auto p = conv_params(kernel, stride, padding, false, false);
+        run([&] { return wgrad(x, gy, y, gw, gb, &p, &o.c); });
+      },
+      py::arg("x"), py::arg("gy"), py::arg("y"), py::arg("gw"), py::arg("gb"), py::arg("kernel"),
+      py::arg("stride"), py::arg("padding"), algorithm_arg, level_arg, threads_arg);
+}
+
 }  // namespace
 
 void register_conv(py::module_& m) {
@@ -41,46 +91,10 @@ void register_conv(py::module_& m) {
   const auto level_arg = py::arg("level") = "";
   const auto threads_arg = py::arg("threads") = 0;
 
-  m.def(
-      "conv_fprop",
-      [](Object x_, Object w_, Object b_, Object y_, Pair kernel, Pair stride, Pair padding,
-         bool relu, std::string algorithm, std::string level, int threads) {
-        const char* f = "conv_fprop";
-        Array x(f, "x", x_), w(f, "w", w_), b(f, "b", b_), y(f, "y", y_, true);
-        Options o(algorithm, level, threads);
-        auto p = conv_params(kernel, stride, padding, relu, false);
-        run([&] { return pyi_conv_fprop(x, w, b, y, &p, &o.c); });
-      },
-      py::arg("x"), py::arg("w"), py::arg("b"), py::arg("y"), py::arg("kernel"), py::arg("stride"),
-      py::arg("padding"), py::arg("relu"), algorithm_arg, level_arg, threads_arg);
-
-  m.def(
-      "conv_dgrad",
-      [](Object gy_, Object w_, Object y_, Object gx_, Pair kernel, Pair stride, Pair padding,
-         bool accumulate, std::string algorithm, std::string level, int threads) {
-        const char* f = "conv_dgrad";
-        Array gy(f, "gy", gy_), w(f, "w", w_), y(f, "y", y_), gx(f, "gx", gx_, true);
-        Options o(algorithm, level, threads);
-        auto p = conv_params(kernel, stride, padding, false, accumulate);
-        run([&] { return pyi_conv_dgrad(gy, w, y, gx, &p, &o.c); });
-      },
-      py::arg("gy"), py::arg("w"), py::arg("y"), py::arg("gx"), py::arg("kernel"),
-      py::arg("stride"), py::arg("padding"), py::arg("accumulate"), algorithm_arg, level_arg,
-      threads_arg);
-
-  m.def(
-      "conv_wgrad",
-      [](Object x_, Object gy_, Object y_, Object gw_, Object gb_, Pair kernel, Pair stride,
-         Pair padding, std::string algorithm, std::string level, int threads) {
-        const char* f = "conv_wgrad";
-        Array x(f, "x", x_), gy(f, "gy", gy_), y(f, "y", y_), gw(f, "gw", gw_, true);
-        Array gb(f, "gb", gb_, true);
-        Options o(algorithm, level, threads);
-        auto p = conv_params(kernel, stride, padding, false, false);
-        run([&] { return pyi_conv_wgrad(x, gy, y, gw, gb, &p, &o.c); });
-      },
-      py::arg("x"), py::arg("gy"), py::arg("y"), py::arg("gw"), py::arg("gb"), py::arg("kernel"),
-      py::arg("stride"), py::arg("padding"), algorithm_arg, level_arg, threads_arg);
+  register_window(m, "conv_fprop", pyi_conv_fprop, "conv_dgrad", pyi_conv_dgrad, "conv_wgrad",
+                  pyi_conv_wgrad);
+  register_window(m, "depthwise_conv_fprop", pyi_depthwise_conv_fprop, "depthwise_conv_dgrad",
+                  pyi_depthwise_conv_dgrad, "depthwise_conv_wgrad", pyi_depthwise_conv_wgrad);
 
   m.def(
       "reduce_conv_fprop",

@@ -68,7 +68,6 @@ PYBIND11_MODULE(_C, m) {
   pyi_bind::remember_main_thread();
   pyi_bind::register_dlpack(m);
   pyi_bind::register_conv(m);
-  pyi_bind::register_depthwise(m);
   pyi_bind::register_ops(m);
   pyi_bind::register_cuda_plan(m);
   pyi_bind::register_looks(m);

@@ -1,4 +1,4 @@
-// Bindings of pools, normalisation, linear, loss and dropout: unpack, call, raise.
+// Bindings of pools, normalisation, residual sums, linear, loss and dropout: unpack, call, raise.
 #include "bind.h"
 
 namespace pyi_bind {
@@ -92,6 +92,30 @@ void register_maps(py::module_& m) {
       },
       py::arg("gy"), py::arg("x"), py::arg("gx"), py::arg("size"), py::arg("alpha"),
       py::arg("beta"), py::arg("k"), algorithm_arg, level_arg, threads_arg);
+
+  m.def(
+      "add_scaled_fprop",
+      [](Object a_, Object b_, Object y_, float scale, bool relu, std::string algorithm,
+         std::string level, int threads) {
+        const char* f = "add_scaled_fprop";
+        Array a(f, "a", a_), b(f, "b", b_), y(f, "y", y_, true);
+        Options o(algorithm, level, threads);
+        run([&] { return pyi_add_scaled_fprop(a, b, y, scale, relu, &o.c); });
+      },
+      py::arg("a"), py::arg("b"), py::arg("y"), py::arg("scale"), py::arg("relu"), algorithm_arg,
+      level_arg, threads_arg);
+
+  m.def(
+      "add_scaled_dgrad",
+      [](Object gy_, Object y_, Object ga_, Object gb_, float scale, std::string algorithm,
+         std::string level, int threads) {
+        const char* f = "add_scaled_dgrad";
+        Array gy(f, "gy", gy_), y(f, "y", y_), ga(f, "ga", ga_, true), gb(f, "gb", gb_, true);
+        Options o(algorithm, level, threads);
+        run([&] { return pyi_add_scaled_dgrad(gy, y, ga, gb, scale, &o.c); });
+      },
+      py::arg("gy"), py::arg("y"), py::arg("ga"), py::arg("gb"), py::arg("scale"), algorithm_arg,
+      level_arg, threads_arg);
 }
 
 void register_matrices(py::module_& m) {
