@@ -119,14 +119,19 @@ def give_back(array: Array, caller: Any) -> Any:
     return module.from_dlpack(array)  # type: ignore[union-attr]
 
 
+_BYTES = ("argmax", "saved[3]")  # byte maps, which the core reads as one run
+
+
 def operand(function: str, argument: str, array: Array) -> Array:
-    """``array`` with unit stride along its last axis and positive ones elsewhere.
+    """``array`` with unit stride along its last axis and positive ones elsewhere; argmax dense.
 
     One that is not so already is copied once; `workspace.copies` counts it.
     """
     if array.size == 0:
         return array_module(array).ascontiguousarray(array)
     strides = _natural(array)
+    if argument in _BYTES and not array.flags.c_contiguous:
+        strides = None
     if strides is None:
         workspace.count_copy(function, argument, array.nbytes)
         copy = workspace.empty(tuple(array.shape), array)

@@ -38,7 +38,7 @@ from pyinception.spec import (
     SoftmaxCrossEntropySpec,
     Spec,
 )
-from pyinception.table import ROWS, Row, formats, refuse_packed
+from pyinception.table import ROWS, SITES, Row, formats
 
 __all__ = ["Array", "Known", "Plan", "beside", "check", "choose", "launch", "operations", "wide"]
 
@@ -57,7 +57,7 @@ class Plan:
     @cached_property
     def formats(self) -> tuple[Format, ...]:
         """The packed format of every weight that this plan takes; empty for unpacked rows."""
-        if self.row.backend != "cpu":
+        if self.row.backend != "cpu" or self.row.algorithm == "plain":
             return ()
         level = self.target.level
         return formats(self.op, self.direction, self.spec, self.row.algorithm, level)
@@ -187,8 +187,8 @@ def launch(
     if plan is None:
         how = {} if known is None else {"backend": known.backend, "algorithm": known.algorithm}
         plan = choose(op, direction, spec, target_of(arguments[0]), **how)
-        if reason := refuse_packed(plan.row, arguments):
-            raise BackendError(f"{getattr(spec, 'function', op)}: {reason}")
+        if packed := _packed((op, direction), arguments):
+            plan = _reading(plan, packed, **how)
         if known is not None:
             known.plans[op, direction] = plan
     noted = workspace.recording()
@@ -196,6 +196,47 @@ def launch(
         plan.row.run(spec, *arguments)
     else:
         noted.call(plan, arguments)
+
+
+def _packed(key: tuple[str, str], arguments: tuple[Any, ...]) -> list[tuple[int | None, Packed]]:
+    """Every packed weight among a run's arguments, with its place in `SITES` (None: in none)."""
+    sites = SITES.get(key, ())
+    found: list[tuple[int | None, Packed]] = []
+    for at, argument in enumerate(arguments):
+        parts = enumerate(argument) if isinstance(argument, tuple) else ((None, argument),)
+        for inside, part in parts:
+            if isinstance(part, Packed):
+                site = (at,) if inside is None else (at, inside)
+                found.append((sites.index(site) if site in sites else None, part))
+    return found
+
+
+def _reading(
+    plan: Plan,
+    packed: list[tuple[int | None, Packed]],
+    backend: str | None = None,
+    algorithm: str | None = None,
+) -> Plan:
+    """``plan`` if it reads these weights, else the one of their algorithm; BackendError if none."""
+    reason = _unread(plan, packed)
+    if reason and algorithm in (None, "auto"):  # a switch is a wish, which packed weights outrank
+        how = {"backend": backend, "algorithm": packed[0][1].format.algorithm}
+        plan = choose(plan.op, plan.direction, plan.spec, plan.target, **how)
+        reason = _unread(plan, packed)
+    if reason:
+        raise BackendError(f"{getattr(plan.spec, 'function', plan.op)}: {reason}")
+    return plan
+
+
+def _unread(plan: Plan, packed: list[tuple[int | None, Packed]]) -> str | None:
+    """Why ``plan`` cannot read these packed weights."""
+    for place, weights in packed:
+        if not plan.formats or place is None:
+            return f"{plan.row.name} takes unpacked weights, not {weights.format}"
+        wanted = plan.formats[place]
+        if not weights.format.reads_like(wanted):
+            return f"weights are packed as {weights.format}, expected {wanted}"
+    return None
 
 
 def check(

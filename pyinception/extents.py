@@ -52,6 +52,14 @@ def padding_pair(function: str, value: Any, kernel: Pair) -> Pair:
     return kernel[0] // 2, kernel[1] // 2
 
 
+def flags(spec: Any, names: str) -> None:
+    """Check switches that are on or off: True, False, or what equals one of them."""
+    for name in names.split():
+        value = getattr(spec, name)
+        if value not in (False, True):
+            raise TypeError(f"{spec.function}: {name} is {value!r}, expected True or False")
+
+
 def extents(spec: Any, letters: str) -> None:
     """Check every extent: at least 1, the batch N at least 0."""
     for letter in letters.split():

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from pyinception.backend import Array
+from pyinception.overlap import share
 from pyinception.tensor import OPERATORS, Parameter, Tensor, grad_enabled
 
 __all__ = ["OPERATORS", "Op", "Tensor", "as_tensor"]  # all that ops need of the tape
@@ -25,6 +26,8 @@ class Op:
 
     # True where backward hands out gy itself or views of it, which nobody may write to.
     shares_gradient = False
+    # True where ``out`` may be the very buffer that the inputs lie in.
+    fills_out = False
 
     recording = False
     needs: tuple[bool, ...] = ()
@@ -46,7 +49,16 @@ class Op:
         tensors = tuple(None if value is None else as_tensor(value) for value in inputs)
         self.needs = tuple(t is not None and t.requires_grad for t in tensors)
         self.recording = grad_enabled() and any(self.needs)
-        result = self.forward(*(None if t is None else t.data for t in tensors))
+        arrays = tuple(None if t is None else t.data for t in tensors)
+        out = getattr(self, "out", None)
+        if (
+            out is not None
+            and not self.fills_out
+            and any(a is not None and share(out, a) for a in arrays)
+        ):
+            text = "out overlaps an input, expected memory apart"
+            raise ValueError(f"{type(self).__name__}: {text}")
+        result = self.forward(*arrays)
         tensor = Tensor(result, requires_grad=self.recording)
         if self.recording:
             self.inputs = tensors
@@ -54,13 +66,16 @@ class Op:
             tensor.node = self
         return tensor
 
-    def gradients(self, gy: Array) -> tuple[Array | None, ...]:
-        """Run backward once and free what forward saved."""
+    def ready(self) -> None:
+        """Raise unless backward can still be run."""
         name = type(self).__name__
         if self._freed:
             raise RuntimeError(f"backward: {name} was used already, its saved data is freed")
         if _versions(self.inputs) != self._versions:
             raise RuntimeError(f"backward: a parameter of {name} changed since forward")
+
+    def gradients(self, gy: Array) -> tuple[Array | None, ...]:
+        """Run backward once and free what forward saved."""
         result = self.backward(gy)
         self.saved, self.inputs, self._freed = (), (), True
         parts = result if isinstance(result, tuple) else (result,)

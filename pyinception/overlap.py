@@ -7,6 +7,8 @@ from pyinception.backend import Array, array_module
 
 def overlaps_itself(array: Array) -> bool:
     """Whether two elements may share memory: each stride must clear all the smaller axes."""
+    if not array.size:
+        return False
     reach = array.itemsize
     pairs = zip(array.strides, array.shape, strict=True)
     for stride, extent in sorted((stride, extent) for stride, extent in pairs if extent > 1):

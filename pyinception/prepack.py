@@ -39,6 +39,13 @@ class Format:
             )
         )
 
+    def reads_like(self, other: "Format") -> bool:
+        """Whether both name one order: "" is the host's level; "auto" shows by the size."""
+        names = [
+            (f.K, f.R, f.S, f.C, f.direction, f.level or core().host_level()) for f in (self, other)
+        ]
+        return names[0] == names[1] and self.size == other.size
+
 
 @dataclass(frozen=True, eq=False)
 class Packed:

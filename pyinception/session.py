@@ -8,6 +8,7 @@ is the same list. Where a call is none of these the noted rows are replayed.
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from functools import partial
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -36,13 +37,14 @@ def trace(net: Module, x: Array) -> tuple[Any, workspace.Recording]:
     """Run ``net`` on ``x`` in evaluation without computing: its outputs and the calls it makes.
 
     A call is (plan, arguments) or (function of the host, arrays); arrays that the calls hand each
-    other are the recording's ``arrays``, or views of them.
+    other are the recording's ``arrays``, or views of them. A forward that computes with NumPy by
+    itself is refused: its results would stay those of the trace.
     """
     modes = [(module, module.training) for module in net.modules()]
     net.eval()
     try:
         with no_grad(), workspace.record() as noted:
-            return net(Tensor(x)), noted
+            return net(Tensor(workspace.traced(x))), noted
     finally:
         for module, training in modes:
             module.training = training
@@ -87,7 +89,7 @@ class Session:
 
     The session sees later changes of the weights: live arrays are read directly, packed ones are
     packed again when a parameter's version has changed. Folding batch norms is left to the caller.
-    One session serves one thread at a time.
+    One session serves one thread at a time: a second call meanwhile is refused.
     """
 
     def __init__(
@@ -109,6 +111,7 @@ class Session:
         if len(self.input_shape) not in _AXES:
             text = f"input_shape is {self.input_shape}, expected (N, H, W, C) or (N, C)"
             raise ValueError(f"Session: {text}")
+        self._free = Lock()
         self._on = self._memory()
         self._build(self._group() if self._on is None else self.input_shape[0])
 
@@ -204,7 +207,7 @@ class Session:
                 return tuple(move(part) for part in value)
             place = block_of(value) if _is_array(value) else None
             if place is None:
-                return value
+                return value.view(np.ndarray) if isinstance(value, workspace.Traced) else value
             offset = moved[place] + address_of(value) - starts[place]
             return self._view(arena, offset, value.shape, value.dtype, value.strides)
 
@@ -259,9 +262,7 @@ class Session:
 
     def _pack(self, plan: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
         """The arguments of one call with its weights packed, if its row reads packed ones."""
-        if not isinstance(plan, Plan) or plan.row.name in ("cpu/plain", "reference"):
-            return arguments  # these read the filters themselves
-        if plan.row.backend != "cpu":
+        if not isinstance(plan, Plan) or not plan.formats:
             return arguments
         parts = list(arguments)
         sites = SITES.get((plan.op, plan.direction), ())
@@ -310,6 +311,14 @@ class Session:
         ``x`` is an array of ``input_shape`` and the weights' dtype, or with ``layout="NCHW"`` the
         same axes in that order.
         """
+        if not self._free.acquire(blocking=False):
+            raise RuntimeError("Session: another thread is inside this session; make one a thread")
+        try:
+            return self._call(x, layout)
+        finally:
+            self._free.release()
+
+    def _call(self, x: Any, layout: str | None) -> Any:
         border = Border("Session", "NHWC" if layout is None else layout, x)
         given = border.take("x", x)
         self._refresh()
@@ -353,11 +362,7 @@ class Session:
             else:
                 self._launches.run(0)
             return
-        for call, arguments in self._calls:
-            if isinstance(call, Plan):
-                call.row.run(call.spec, *arguments)
-            else:
-                call(*arguments)
+        self._replay()
 
 
 def _walk(launches: Any) -> None:

@@ -19,6 +19,7 @@ from pyinception.extents import (
     Work,
     caller,
     extents,
+    flags,
     integer,
     numbers,
     pair,
@@ -46,6 +47,7 @@ class ConvSpec(Map):
 
     def __post_init__(self) -> None:
         extents(self, "N H W C K R S")
+        flags(self, "relu")
         window(self, self.kernel)
 
     @cached_property
@@ -98,6 +100,7 @@ class PoolSpec(Map):
         if self.kind not in ("max", "avg"):
             raise ValueError(f'{self.function}: kind is {self.kind!r}, expected "max" or "avg"')
         extents(self, "N H W C")
+        flags(self, "ceil_mode count_include_pad")
         pair(self.function, "kernel", self.kernel, 1)
         window(self, self.kernel)
         if self.padding[0] >= self.kernel[0] or self.padding[1] >= self.kernel[1]:
@@ -169,6 +172,7 @@ class LinearSpec(Work):
 
     def __post_init__(self) -> None:
         extents(self, "N C K")
+        flags(self, "relu")
 
     @property
     def y_shape(self) -> tuple[int, int]:
@@ -195,6 +199,7 @@ class BatchNormSpec(Same):
     def __post_init__(self) -> None:
         for axis, extent in enumerate(self.shape):
             integer(self.function, f"extent {axis}", extent, int(axis > 0))
+        flags(self, "relu")
         if not self.eps > 0:
             raise ValueError(f"{self.function}: eps is {self.eps}, expected more than 0")
 

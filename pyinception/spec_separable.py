@@ -11,6 +11,7 @@ from pyinception.extents import (
     Shape,
     caller,
     extents,
+    flags,
     integer,
     numbers,
     window,
@@ -36,6 +37,7 @@ class DepthwiseConvSpec(Map):
 
     def __post_init__(self) -> None:
         extents(self, "N H W C K R S")
+        flags(self, "relu")
         window(self, self.kernel)
         if self.K % self.C:
             text = f"K is {self.K}, expected a multiple of C = {self.C}"
@@ -83,3 +85,4 @@ class AddScaledSpec(Same):
     def __post_init__(self) -> None:
         for axis, extent in enumerate(self.shape):
             integer(self.function, f"extent {axis}", extent, 0)
+        flags(self, "relu")

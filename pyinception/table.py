@@ -17,7 +17,7 @@ from typing import Any
 from pyinception import config, table_separable
 from pyinception.backend import Target, core, level_reason, reference, why_not
 from pyinception.cuda import executor, runs
-from pyinception.prepack import Format, Packed, raw
+from pyinception.prepack import Format, raw
 from pyinception.spec import BranchSpec, ConvSpec, InceptionSpec, LinearSpec, Spec
 
 Key = tuple[str, str]  # (op, direction)
@@ -386,10 +386,3 @@ def _rows() -> dict[Key, tuple[Row, ...]]:
 
 
 ROWS: dict[Key, tuple[Row, ...]] = _rows()
-
-
-def refuse_packed(row: Row, arguments: tuple[Any, ...]) -> str | None:
-    """Why ``row`` cannot take these weights: only the CPU rows read packed formats."""
-    if row.backend == "cpu" or not any(isinstance(argument, Packed) for argument in arguments):
-        return None
-    return f"{row.name} takes unpacked weights; packed ones belong to the compiled core"

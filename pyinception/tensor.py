@@ -21,6 +21,9 @@ class Node(Protocol):
     inputs: tuple["Tensor | None", ...]
     shares_gradient: bool
 
+    def ready(self) -> None:
+        """Raise unless `gradients` can be run."""
+
     def gradients(self, gy: Array) -> tuple[Array | None, ...]:
         """One gradient per input, None where none is wanted; saved data is freed."""
 
@@ -106,6 +109,9 @@ class Tensor:
         # id -> (gradient so far, whether it is ours to add to in place)
         sums: dict[int, tuple[Array, bool]] = {id(self): (gradient, False)}
         order = _sorted(self)
+        for tensor in order:  # all of them before the first gradient is stored
+            if tensor.node is not None:
+                tensor.node.ready()
         while order:  # popped, so that activations go as soon as they are used
             tensor = order.pop()
             if id(tensor) not in sums:  # an op had no gradient for it

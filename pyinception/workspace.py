@@ -36,6 +36,19 @@ class Recording:
         self.calls.append((call, arguments))
 
 
+class Traced(np.ndarray):
+    """A map of a module that is being traced: it has a place and a shape, and no values."""
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        text = "which a trace cannot follow; use `pyinception.ops` or `workspace.host`"
+        raise TypeError(f"forward calls numpy.{ufunc.__name__} on a tensor's array, {text}")
+
+    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        if function is np.shares_memory:  # reads places, no values
+            return super().__array_function__(function, types, args, kwargs)
+        return self.__array_ufunc__(function, "__call__")
+
+
 _RECORDING: ContextVar[Recording | None] = ContextVar("pyinception_recording", default=None)
 
 copies: Counter[str] = Counter()  # "function: argument" -> copies made since the start
@@ -81,8 +94,14 @@ def empty(shape: tuple[int, ...], like: Array, dtype: Any = None) -> Array:
         array = _device_empty(shape, like, kind)
     noted = _RECORDING.get()
     if noted is not None:
+        array = traced(array)
         noted.array(array)
     return array
+
+
+def traced(array: Array) -> Array:
+    """The same memory as an array that NumPy's functions refuse to read."""
+    return array.view(Traced) if isinstance(array, np.ndarray) else array
 
 
 def _device_empty(shape: tuple[int, ...], like: Array, kind: np.dtype[Any]) -> Array:

@@ -11,8 +11,9 @@ from op_cases import Case, arrays, cases
 
 import pyinception as pyi
 from pyinception import backend, config, dispatch, table
-from pyinception.backend import BackendError, Target
-from pyinception.prepack import Packed, prepack
+from pyinception.backend import BackendError, Target, core
+from pyinception.ops.weights import weight_shapes
+from pyinception.prepack import Format, prepack
 from pyinception.spec import BranchSpec, ConvSpec, InceptionSpec, PoolSpec
 
 CASES = cases()
@@ -164,7 +165,64 @@ def test_packed_weights_are_accepted_wherever_weights_are(monkeypatch: pytest.Mo
             prepack(w[..., :2], format)
         with pytest.raises(TypeError, match="prepack: weights has dtype float64"):
             prepack(w.astype(np.float64), format)
-        assert isinstance(packed, Packed)
+
+
+REASON = backend.why_not("cpu")
+
+
+@pytest.mark.skipif(REASON is not None, reason=REASON or "")
+def test_weights_packed_for_something_else_are_refused() -> None:
+    """Sizes are equal: another direction, another level must not be read as if they were ours."""
+    draw = np.random.default_rng(1)
+    x, gy = (draw.standard_normal((1, 6, 6, 32)).astype(np.float32) for _ in range(2))
+    w = draw.standard_normal((32, 3, 3, 32)).astype(np.float32)
+    forward, backward = (prepack(w, Format(32, 3, 3, 32, d)) for d in ("fprop", "dgrad"))
+    y, gx = pyi.conv2d(x, w, padding=1), pyi.conv2d_backward(gy, x, w, padding=1)[0]
+    assert bits(pyi.conv2d_backward(gy, x, backward, padding=1)[0]) == bits(gx)
+    with pytest.raises(BackendError, match=r"conv2d: weights are packed as .*'dgrad'.*'fprop'"):
+        pyi.conv2d(x, backward, padding=1)
+    with pytest.raises(BackendError, match=r"conv2d_backward: weights are packed as .*'fprop'"):
+        pyi.conv2d_backward(gy, x, forward, padding=1)
+    flat = prepack(w[:, 0, 0], Format(32, 1, 1, 32))
+    with pytest.raises(BackendError, match="linear_backward: weights are packed as"):
+        pyi.linear_backward(gy[0, 0], x[0, 0], flat)
+    named = prepack(w, Format(32, 3, 3, 32, level=core().host_level()))
+    assert bits(pyi.conv2d(x, named, padding=1)) == bits(y)
+    others = [level for level in core().levels() if level != core().host_level()]
+    for level in others:
+        with pytest.raises(BackendError, match=f"packed as .*{level}"):
+            pyi.conv2d(x, prepack(w, Format(32, 3, 3, 32, level=level)), padding=1)
+        with (
+            config.using(cpu_level=level),
+            pytest.raises(BackendError, match=f"expected .*{level}"),
+        ):
+            pyi.conv2d(x, forward, padding=1)
+
+
+@pytest.mark.skipif(REASON is not None, reason=REASON or "")
+@pytest.mark.parametrize("wish", ["plain", "direct", "winograd"])
+def test_packed_weights_outrank_the_switch_but_not_the_argument(wish: str) -> None:
+    draw = np.random.default_rng(2)
+    x = draw.standard_normal((1, 6, 6, 32)).astype(np.float32)
+    w = draw.standard_normal((32, 3, 3, 32)).astype(np.float32)
+    for algorithm in ("direct", "winograd"):
+        packed = prepack(w, Format(32, 3, 3, 32, algorithm=algorithm))
+        y = pyi.conv2d(x, w, padding=1, algorithm=algorithm)
+        with config.using(algorithm=wish):
+            assert bits(pyi.conv2d(x, packed, padding=1)) == bits(y)
+        if algorithm != wish:
+            with pytest.raises(BackendError, match=r"weights are packed as|takes unpacked"):
+                pyi.conv2d(x, packed, padding=1, algorithm=wish)
+
+
+@pytest.mark.skipif(REASON is not None, reason=REASON or "")
+def test_packed_weights_within_a_module_are_found() -> None:
+    weights = [np.ones(shape, np.float32) for shape in weight_shapes(3, (2, 2, 3, 2, 2, 2))]
+    weights[4] = prepack(weights[4], Format(*weights[4].shape))
+    x = np.ones((1, 4, 4, 3), np.float32)
+    with pytest.raises(BackendError, match="inception: reference takes unpacked weights"):
+        pyi.inception(x, weights, backend="reference")
+    pyi.inception(x, weights)
 
 
 def test_chains_that_no_row_takes_are_refused_with_a_reason() -> None:

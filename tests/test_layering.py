@@ -41,7 +41,7 @@ NARROW = {
     "config": set(),
     "rng": set(),
     "tensor": {"backend"},
-    "op": {"backend", "tensor"},
+    "op": {"backend", "overlap", "tensor"},
     "ops": {"dispatch", "op", "ops", "spec", "extents", "workspace"},
 }
 

@@ -176,6 +176,8 @@ class TestForward:
         with pytest.raises(ValueError, match=f"{name}: out overlaps an input"):
             FORWARD[name](inside, out=out, backend=where)
         assert not memory.any()
+        none = np.empty((0, *shape[1:]), np.float32)
+        assert FORWARD[name](X[:0], out=none, backend=where) is none
         if shape[:3] == X.shape[:3]:  # neighbours in one buffer do not overlap
             whole[..., :3] = X
             same(
@@ -265,6 +267,15 @@ MESSAGES: list[Any] = [
     (lambda: pyi.conv2d(X, W.astype(np.float64)), "conv2d: w has dtype float64, expected float32"),
     (lambda: pyi.conv2d(X[:, :2], W), r"conv2d: kernel \(R, S\) = \(3, 3\) is larger"),
     (lambda: pyi.conv2d(X, W, stride=0), "conv2d: stride is 0"),
+    (lambda: pyi.conv2d(X, W, relu="no"), "conv2d: relu is 'no', expected True or False"),
+    (lambda: pyi.conv2d(X, W, relu=[]), r"conv2d: relu is \[\], expected True or False"),
+    (lambda: pyi.linear(X[0, 0], W[:, 0, 0], relu=2.5), "linear: relu is 2.5"),
+    (lambda: pyi.depthwise_conv2d(X, WD, relu=None), "depthwise_conv2d: relu is None"),
+    (lambda: pyi.max_pool2d(X, 2, ceil_mode="no"), "max_pool2d: ceil_mode is 'no'"),
+    (lambda: pyi.avg_pool2d(X, 2, count_include_pad="no"), "count_include_pad is 'no'"),
+    (lambda: ops.BatchNorm(relu="no")(X, B[:3], B[:3]), "batch_norm: relu is 'no'"),
+    (lambda: ops.AddScaled(1.0, "no")(X, X), "add_scaled: relu is 'no'"),
+    (lambda: ops.Conv(1, 1, out=X)(X, W[:3], None), "Conv: out overlaps an input"),
     (lambda: pyi.depthwise_conv2d(X, WD[:4]), "expected K to be a multiple of C = 3"),
     (lambda: pyi.depthwise_conv2d(X, W), r"w has shape .*, expected \(K, R, S, 1\) = \(4, 3, 3, 1"),
     (lambda: pyi.depthwise_conv2d(X, WD, BD[:3]), r"depthwise_conv2d: b has shape \(3,\)"),
@@ -353,9 +364,12 @@ def test_backward_functions(where: str) -> None:
         np.testing.assert_array_equal(a, b)
     y, argmax = pyi.max_pool2d(X, 3, 2, 1, return_argmax=True, backend=where)
     gy = ints(*y.shape)
-    gx = pyi.max_pool2d_backward(gy, argmax, X.shape, 3, 2, 1, backend=where)
     where_pool = (3, 3), (2, 2), (1, 1)
-    np.testing.assert_array_equal(gx, reference.max_pool_dgrad(gy, argmax, X.shape, *where_pool))
+    wanted = reference.max_pool_dgrad(gy, argmax, X.shape, *where_pool)
+    wide = np.concatenate([argmax, argmax], axis=3)
+    for taps in (argmax, wide[..., :3], np.asfortranarray(argmax)):
+        gx = pyi.max_pool2d_backward(gy, taps, X.shape, 3, 2, 1, backend=where)
+        np.testing.assert_array_equal(gx, wanted)
     gy = 4 * ints(2, 3, 2, 3)
     gx = pyi.avg_pool2d_backward(gy, X.shape, 2, backend=where)
     np.testing.assert_array_equal(gx, reference.avg_pool_dgrad(gy, X.shape, (2, 2), (2, 2)))

@@ -1,5 +1,6 @@
 """Sessions: the traced network gives the eager bits from one arena, and follows its weights."""
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,8 @@ import pytest
 from core_contract import bits, standing_in
 
 import pyinception as pyi
-from pyinception import backend, init, layers, workspace
+from pyinception import backend, init, layers, ops, workspace
+from pyinception.backend import core
 from pyinception.module import Module, Sequential
 from pyinception.session import Session, specs
 from pyinception.tensor import Tensor
@@ -102,6 +104,59 @@ def test_later_weights_are_followed(where: str) -> None:
         assert bits(session(x)) == bits(eager(net, x)) != bits(before)
         net.fc.weight.data = net.fc.weight.data * 2  # another array
         assert bits(session(x)) == bits(eager(net, x))
+
+
+class Aside(Module):
+    """A convolution behind a step that NumPy makes by itself."""
+
+    def __init__(self, step: Any) -> None:
+        super().__init__()
+        self.conv, self.step = layers.Conv2d(32, 64, 3), step
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.step(self.conv(x))
+
+
+def test_a_forward_that_computes_in_numpy_is_refused() -> None:
+    net = Aside(lambda x: Tensor(np.maximum(x.data, 0)))
+    with pytest.raises(TypeError, match=r"forward calls numpy\.maximum on a tensor's array"):
+        Session(net, (1, 6, 6, 32))
+
+
+@pytest.mark.skipif("cpu" not in BACKENDS, reason="no compiled core")
+def test_each_call_runs_at_the_level_whose_weights_were_packed() -> None:
+    """A host step keeps the calls from being one list: they run one by one."""
+    net = init.initialise(Aside(ops.AdaptiveAvgPool(3)), seed=2)
+    x = DRAW.standard_normal((1, 8, 8, 32)).astype(np.float32)
+    for level in core().levels():
+        with pyi.using(cpu_level=level):
+            session, expected = Session(net, x.shape), eager(net, x)
+        assert bits(session(x)) == bits(expected)
+
+
+def test_a_second_thread_is_refused_before_anything_is_written() -> None:
+    session = Session(network(), SHAPE, backend="reference")
+    x, other = inputs(), inputs()
+    expected, replay, refused = session(x), session._replay, []
+
+    def meanwhile() -> None:
+        with pytest.raises(RuntimeError, match="Session: another thread is inside this session"):
+            session(other)
+        refused.append(True)
+
+    def slow() -> None:
+        thread = threading.Thread(target=meanwhile)
+        thread.start()
+        thread.join()
+        replay()
+
+    session._replay = slow  # type: ignore[method-assign]
+    assert bits(session(x)) == bits(expected)
+    assert refused
+    session._replay = replay  # type: ignore[method-assign]
+    with pytest.raises(ValueError, match="x has shape"):
+        session(x[:1])
+    assert bits(session(x)) == bits(expected)  # a refusal leaves it open
 
 
 def test_on_the_core_it_is_one_run(monkeypatch: pytest.MonkeyPatch) -> None:

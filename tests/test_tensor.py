@@ -98,6 +98,26 @@ def test_a_parameter_changed_in_between_is_noticed() -> None:
         y.backward(np.ones(2, np.float32))
 
 
+@pytest.mark.parametrize("last", [False, True])
+def test_a_refused_backward_has_stored_nothing(last: bool) -> None:
+    a, b = Parameter((2,), constant=1.0), Parameter((2,), constant=2.0)
+    one = np.ones(2, np.float32)
+    inner = Tensor(one, True) * a
+    y = inner * b if last else b * inner
+    a.changed()
+    with pytest.raises(RuntimeError, match="a parameter of Mul changed"):
+        y.backward(one)
+    assert a.grad is None
+    assert b.grad is None
+    shared = Tensor(one, True) * a
+    first, second = b * shared, b * shared
+    first.backward(one)
+    before = b.grad.copy()
+    with pytest.raises(RuntimeError, match="Mul was used already"):
+        second.backward(one)
+    np.testing.assert_array_equal(b.grad, before)
+
+
 def test_nothing_is_recorded_without_need() -> None:
     a = leaf(1)
     with no_grad():

@@ -241,9 +241,13 @@ uint8_t* Check::bytes(const DLTensor* t, const char* name, const Map& like, bool
   kind(t, name, 1, 8, 4);
   int64_t want[4] = {like.N, like.H, like.W, like.C}, dense = 1;
   for (int i = 3; i >= 0; --i) {
-    if (t->shape[i] != want[i] || (like.N > 0 && t->shape[i] > 1 && stride_of(t, i) != dense)) {
+    if (t->shape[i] != want[i]) {
       fail(PYI_INVALID_VALUE, function_, ": ", name, " has shape ", shape_text(t->shape, 4),
-           ", expected contiguous ", shape_text(want, 4));
+           ", expected ", shape_text(want, 4));
+    }
+    if (like.N > 0 && t->shape[i] > 1 && stride_of(t, i) != dense) {
+      fail(PYI_INVALID_VALUE, function_, ": ", name, " has stride ", stride_of(t, i), " on axis ",
+           i, ", expected ", dense, " (contiguous)");
     }
     dense *= want[i];
   }

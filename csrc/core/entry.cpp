@@ -138,11 +138,11 @@ const float* zero_row(int64_t count) {
   static int64_t size = 0;
   std::lock_guard<std::mutex> lock(mutex);
   if (count > size) {
-    size = std::max<int64_t>(round_up(count, 64), 1 << 14);
-    void* data = aligned_alloc(64, static_cast<size_t>(size) * sizeof(float));
-    if (data == nullptr) fail(PYI_OUT_OF_MEMORY, "cannot allocate a row of ", size, " zeros");
-    std::memset(data, 0, static_cast<size_t>(size) * sizeof(float));
-    zeros = static_cast<const float*>(data);
+    int64_t wanted = std::max<int64_t>(round_up(count, 64), 1 << 14);
+    void* data = aligned_alloc(64, static_cast<size_t>(wanted) * sizeof(float));
+    if (data == nullptr) fail(PYI_OUT_OF_MEMORY, "cannot allocate a row of ", wanted, " zeros");
+    std::memset(data, 0, static_cast<size_t>(wanted) * sizeof(float));
+    zeros = static_cast<const float*>(data), size = wanted;
   }
   return zeros;
 }

@@ -55,11 +55,8 @@ def prepare(problem: Problem, algorithm: str, level: str, threads: int) -> Ours:
     op = {ConvSpec: "conv", BranchSpec: "reduce_conv", InceptionSpec: "inception"}[type(spec)]
     asked = None if algorithm == "auto" else algorithm
     plan = dispatch.choose(op, "fprop", spec, target, backend="cpu", algorithm=asked)
-    formats = plan.formats
     filters = problem.weights[::2]
-    if plan.row.algorithm == "plain":  # the plain twins read the filters themselves
-        formats = ()
-    packed = [prepack(w, f) for w, f in zip(filters, formats, strict=False)]
+    packed = [prepack(w, f) for w, f in zip(filters, plan.formats, strict=False)]
     parts: list[Any] = list(problem.weights)
     parts[::2] = packed or filters
     how = plan.row.algorithm, level, threads

@@ -21,7 +21,7 @@ def batch_norm_spec(
     check(function, "x", x, _AXES.get(getattr(x, "ndim", 4), "N H W C"))
     for name, vector in vectors.items():
         check(function, name, vector, "C", (x.shape[-1],), like=x, dtype=wide(x))
-    return BatchNormSpec(tuple(x.shape), float(eps), bool(relu), function)
+    return BatchNormSpec(tuple(x.shape), float(eps), relu, function)
 
 
 class BatchNorm(Op):
@@ -71,17 +71,18 @@ class FrozenBatchNorm(Op):
         arrays = x, gamma, beta, self.mean, self.var, y
         launch("batch_norm", "inference", self.spec, *arrays)
         if self.recording:
-            self.saved = (x, gamma, y if self.relu else None)
+            # Running statistics may move on before backward: these are the forward's.
+            self.saved = (x, gamma, self.mean.copy(), self.var.copy(), y if self.relu else None)
         return y
 
     def backward(self, gy: Array) -> tuple[Array, ...]:
-        x, gamma, y = self.saved
+        x, gamma, mean, var, y = self.saved
         if y is not None:
             gy = gy * (y > 0)
-        gy = gy.astype(self.var.dtype)  # sums of 16-bit maps are float32
+        gy = gy.astype(var.dtype)  # sums of 16-bit maps are float32
         axes = tuple(range(gy.ndim - 1))
-        scale = (self.var + self.var.dtype.type(self.eps)) ** -0.5
-        ggamma = (gy * ((x - self.mean) * scale)).sum(axis=axes)
+        scale = (var + var.dtype.type(self.eps)) ** -0.5
+        ggamma = (gy * ((x - mean) * scale)).sum(axis=axes)
         return (gy * (gamma * scale)).astype(x.dtype), ggamma, gy.sum(axis=axes)
 
 

@@ -19,7 +19,7 @@ def linear_spec(function: str, x: Array, w: Array, b: Array | None, relu: bool) 
         check(function, "w", w, "K C", (k, c), like=x)
     if b is not None:
         check(function, "b", b, "K", (k,), like=x, dtype=wide(x))
-    return LinearSpec(n, c, k, bool(relu), b is not None, function)
+    return LinearSpec(n, c, k, relu, b is not None, function)
 
 
 def linear_fprop(

@@ -34,7 +34,7 @@ def pool_spec(
     step = size if stride is None else pair(function, "stride", stride, 1)
     pads = padding_pair(function, padding, size)
     n, h, w, c = x_shape
-    modes = bool(ceil_mode), bool(count_include_pad)
+    modes = ceil_mode, count_include_pad
     return PoolSpec(kind, n, h, w, c, size, step, pads, *modes, function)
 
 

@@ -27,6 +27,7 @@ class Concat(Op):
     """
 
     shares_gradient = True
+    fills_out = True
 
     def __init__(self, out: Array | None = None) -> None:
         self.out = out

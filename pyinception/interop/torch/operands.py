@@ -134,6 +134,8 @@ def _channels_last(function: str, name: str, tensor: torch.Tensor | None) -> tor
 
 
 def _spread(tensor: Any) -> Any:
-    """A filter or bias; one whose elements share memory (expanded) becomes a tensor of its own."""
-    shared = isinstance(tensor, torch.Tensor) and 0 in tensor.stride()
-    return tensor.contiguous() if shared else tensor
+    """A filter or bias; one with shared elements (expanded) or a strided bias becomes its own."""
+    if not isinstance(tensor, torch.Tensor):
+        return tensor
+    strided = tensor.dim() == 1 and tensor.stride(0) != 1
+    return tensor.contiguous() if strided or 0 in tensor.stride() else tensor
