@@ -4,7 +4,7 @@ import copy
 
 import pytest
 
-from pyinception import backend
+from pyinception import backend, config
 from pyinception.prepack import packs as packed_so_far
 
 torch = pytest.importorskip("torch", reason="torch is not installed (extra `oracles`)")
@@ -182,3 +182,17 @@ def test_hooks_and_constants_that_are_not_ours_stay():
     assert seen == [1]
     for how in ({"k": 0.0}, {"alpha": -1e-4}, {"beta": -0.5}):
         assert replace_layers(nn.Sequential(nn.LocalResponseNorm(5, **how))) == 0
+
+
+def test_the_plain_switch_reads_filters_as_they_are():
+    layer, x = Conv2dReLU(16, 16, 3, padding=1), image(1, 16, 6, 6)
+    with torch.no_grad():
+        kept = layer(x)
+        with config.using(algorithm="plain"):
+            assert error(layer(x), kept) < 1e-5
+
+
+def test_a_strided_bias_is_copied():
+    x, w, b = image(1, 3, 5, 5), torch.randn(4, 3, 3, 3), torch.randn(8)[::2]
+    right = torch.nn.functional.conv2d(x, w, b)
+    assert error(functions.conv2d(x, w, b), right) < 1e-5
