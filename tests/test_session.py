@@ -11,6 +11,7 @@ import pyinception as pyi
 from pyinception import backend, init, layers, ops, workspace
 from pyinception.backend import core
 from pyinception.module import Module, Sequential
+from pyinception.prepack import packs
 from pyinception.session import Session, specs
 from pyinception.tensor import Tensor
 
@@ -102,6 +103,9 @@ def test_later_weights_are_followed(where: str) -> None:
     with pyi.using(backend=where):
         init.initialise(net, seed=4)  # written in place
         assert bits(session(x)) == bits(eager(net, x)) != bits(before)
+        packed = sum(packs.values())
+        session(x)
+        assert sum(packs.values()) == packed  # packed again once, not in every call
         net.fc.weight.data = net.fc.weight.data * 2  # another array
         assert bits(session(x)) == bits(eager(net, x))
 

@@ -3,6 +3,7 @@
 Tensors lie in the emulator's buffers and say that they are on a CUDA device; the kernels run there.
 """
 
+import threading
 from contextlib import nullcontext
 from types import SimpleNamespace
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from adaptors import problem, slopes, truth
 
-from pyinception import backend, dispatch, workspace
+from pyinception import backend, config, dispatch, workspace
 
 torch = pytest.importorskip("torch", reason="torch is not installed (extra `oracles`)")
 if REASON := backend.why_not("cpu") or backend.why_not("emulated"):
@@ -20,7 +21,7 @@ from cuda_standin import Runtime  # noqa: E402
 
 from pyinception.backend import BackendError  # noqa: E402
 from pyinception.cuda import executor  # noqa: E402
-from pyinception.interop.torch import conv2d, inception, kernels, ops, prepack  # noqa: E402
+from pyinception.interop.torch import conv2d, functions, inception, kernels, ops, prepack  # noqa: E402
 from pyinception.interop.torch import reduce_conv2d as branch  # noqa: E402
 
 pytestmark = pytest.mark.oracles
@@ -125,6 +126,34 @@ def test_backward(op, runtime):
     for mine, right in zip(grads, slopes(op, problem(op), gy), strict=True):
         np.testing.assert_array_equal(nhwc(mine), right)
     assert all(where == 815 for _, where in runtime.noted)
+
+
+@pytest.mark.parametrize(
+    ("function", "op", "options"),
+    [
+        ("_Conv2d", "conv2d", [((1, 1), (1, 1)), True]),
+        ("_ReduceConv2d", "reduce_conv2d", [((1, 1), (1, 1))]),
+        ("_Inception", "inception", []),
+    ],
+)
+def test_backward_runs_under_the_forwards_switches(function, op, options, runtime, monkeypatch):
+    """In a thread of PyTorch's, which has not seen them."""
+    node, tensors, seen = getattr(functions, function), given(op), []
+    ctx = SimpleNamespace(needs_input_grad=(False,) * (len(tensors) + len(options)))
+    ctx.save_for_backward = lambda *saved: setattr(ctx, "saved_tensors", saved)
+    with config.using(threads=3):
+        y = node.forward(ctx, *tensors, *options)
+
+    def backward(*arguments):
+        seen.append(config.get("threads"))
+        return (None, ()) if op == "inception" else ()
+
+    monkeypatch.setattr(functions, f"_{op}_backward", backward)
+    monkeypatch.setattr(functions, "_needed", lambda ctx, grads: ())
+    thread = threading.Thread(target=node.backward, args=(ctx, y))
+    thread.start()
+    thread.join()
+    assert seen == [3]
 
 
 def test_a_map_in_pytorch_s_own_order_is_copied_once(runtime):
