@@ -7,7 +7,7 @@
 #   make lint       ruff, mypy, clang-format
 #   make docs       the pages of docs/ as HTML, into docs/_build
 #   make asan       the lifetime storm under AddressSanitizer and UndefinedBehaviorSanitizer
-#   make bench      the benchmark suites
+#   make bench      every comparison on this CPU with its rivals, in under twenty minutes
 #   make figures    the longer figures: whole nets against float64, resume, start-up
 
 PYTHON ?= python3
@@ -69,8 +69,13 @@ docs: $(STAMPS)/dev
 asan: $(STAMPS)/dev
 	.ci/asan
 
-bench: $(STAMPS)/dev
-	$(BIN)/python -m pytest benchmarks/ --benchmark-only -q
+$(STAMPS)/rivals: $(STAMPS)/dev
+	$(BIN)/python -m pip install --quiet $(TORCH)
+	$(BIN)/python -m pip install --quiet "openvino>=2025.0" "onnxruntime>=1.20" "matplotlib>=3.9" $(ONNX)
+	touch $@
+
+bench: $(STAMPS)/rivals
+	$(BIN)/python benchmarks/everything.py
 
 figures: $(STAMPS)/oracles
 	$(BIN)/python benchmarks/figures.py

@@ -61,7 +61,7 @@ def _torch_step(count: int) -> Call:
     theirs = Oracle("googlenet", pyi.models.googlenet(seed=1), torch.float32, channels_last=True)
     sgd = torch.optim.SGD(theirs.weights.values(), RATE, MOMENTUM, weight_decay=DECAY, foreach=True)
     images, target = theirs._take(x), torch.tensor(labels)
-    torch.set_num_threads(THREADS)
+    torch.set_num_threads(pyi.config.get("threads") or THREADS)
 
     def step() -> float:
         theirs.forced, theirs._pools = None, 0

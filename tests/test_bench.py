@@ -43,6 +43,22 @@ def test_shapes_are_those_of_the_model():
     assert (len(shapes.BRANCHES), len(shapes.CONVS)) == (18, 3 + 9 * 6)
 
 
+def test_the_listing_is_of_these_shapes():
+    """57 convolutions with the stem's; each of a line's layers has the line's geometry."""
+    stored = (Path(__file__).parents[1] / "benchmarks" / "shapes" / "googlenet.txt").read_text()
+    assert stored == shapes.listing()
+    seen = 0
+    for line in stored.splitlines()[1:]:
+        words = line.split()
+        for name in words[9:]:
+            spec = shapes.conv(name)
+            wanted = [spec.H, spec.W, spec.C, spec.K, spec.R, spec.S]
+            assert [int(word) for word in words[:6]] == wanted
+        assert int(words[8]) == len(words[9:])
+        seen += len(words[9:])
+    assert seen == 57
+
+
 def test_own_shape():
     name, spec = shapes.own_shape("1,28,28,192,96,128,3")
     assert name == "1x28x28x192-96-128-3x3"

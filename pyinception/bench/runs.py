@@ -19,6 +19,7 @@ from pyinception.bench.timing import (
     Call,
     Peak,
     Timing,
+    copy_rate,
     interleave,
     once,
 )
@@ -328,6 +329,7 @@ class _Run:
             "algorithm": self.algorithm,
             "peak_gflops": self.peak.best,
             "peak_samples": len(self.peak.rates),
+            "copy_gb_s": copy_rate(self.threads),
             "peak_method": self.peak.method,
         }
         return Report(self.kind, self.rows, about, settings, dict(self.left_out), notes)

@@ -78,6 +78,20 @@ def conv(name: str, batch: int = 1) -> ConvSpec:
     return found
 
 
+def listing() -> str:
+    """Every distinct convolution of GoogLeNet as text, a line each: `benchmarks/shapes`."""
+    places: dict[tuple[int, ...], list[str]] = {}
+    for name in CONVS:
+        spec = conv(name)
+        key = spec.H, spec.W, spec.C, spec.K, spec.R, spec.S, spec.stride[0], spec.padding[0]
+        places.setdefault(key, []).append(name)
+    lines = ["#  H   W    C    K  R  S stride pad times layers"]
+    for (h, w, c, k, r, s, stride, pad), names in places.items():
+        numbers = f"{h:4}{w:4}{c:5}{k:5}{r:3}{s:3}{stride:7}{pad:4}{len(names):6}"
+        lines.append(f"{numbers} {' '.join(names)}")
+    return "\n".join(lines) + "\n"
+
+
 def select(names: Iterable[str] | str, known: Iterable[str], function: str) -> list[str]:
     """Names in the order given, "all" and a module's name standing for all they cover.
 

@@ -8,6 +8,7 @@ import gc
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -159,3 +160,14 @@ def _convolution(threads: int, level: str) -> Callable[[], float]:
         return flops / once(partial(launches.run, threads)) / 1e9
 
     return sample
+
+
+def copy_rate(threads: int, size: int = 64 << 20) -> float:
+    """GB/s, read and written, of ``threads`` copies of ``size`` bytes at once; the best of five."""
+    pairs = [(np.ones(size // 8), np.ones(size // 8)) for _ in range(threads)]
+    with ThreadPoolExecutor(threads) as pool:
+
+        def copy() -> None:
+            list(pool.map(lambda pair: np.copyto(*pair), pairs))
+
+        return 2e-9 * size * threads / min(once(copy) for _ in range(5))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -173,6 +174,24 @@ def compare(
     return _finish(report, None, json)
 
 
+@app.command("chart")
+def chart(
+    reports: Annotated[
+        list[Path],
+        typer.Argument(help="JSON of runs.", metavar="REPORT.JSON", exists=True, dir_okay=False),
+    ],
+    kind: Annotated[str, typer.Option(help="bars, heat (layer x batch) or roofline.")] = "bars",
+    save: Annotated[str, typer.Option(help="Picture to write, PNG or SVG.")] = "bench.png",
+) -> int:
+    """A picture of stored runs."""
+    from pyinception.bench.charts import draw
+    from pyinception.bench.report import Report
+
+    draw([Report.from_json(path.read_text("utf-8")) for path in reports], kind, save)
+    typer.echo(save)
+    return 0
+
+
 def _progress() -> Callable[[str], None] | None:
     """Name what is being timed, on a terminal only: the next line overwrites it."""
     if not sys.stderr.isatty():
@@ -189,8 +208,6 @@ def _finish(report: Report, save: str | None, as_json: bool) -> int:
     if sys.stderr.isatty():
         typer.echo("\r\x1b[K", err=True, nl=False)
     if save is not None:
-        from pathlib import Path
-
         from pyinception.train.run_folder import write_whole
 
         write_whole(Path(save), (report.to_json() + "\n").encode())
