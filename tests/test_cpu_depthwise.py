@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from child import passes
 from op_runs import COUNT, Out, call, core, map_shape, per_level, real, run, same, u, whole, within
 from pyinception.kernels import reference
 
@@ -79,6 +80,63 @@ def test_real_data_within_the_bound_of_one_chain(level, channels):
     scalars = (3, 3), (1, 1), (1, 1), False
     (got,) = call("depthwise_conv_fprop", [x, w, b, Out(y.shape)], scalars, level, "auto", 1, rng)
     within(got, y, 11 * u * most)
+
+
+def filter_gradient(x, gy, R, padding, level, algorithm="auto", threads=2):
+    """(gw, gb) of a filter a channel, R x R."""
+    gw, gb = np.empty((x.shape[3], R, R, 1), np.float32), np.empty(x.shape[3], np.float32)
+    window = (R, R), (1, 1), (padding, padding)
+    core.depthwise_conv_wgrad(x, gy, None, gw, gb, *window, algorithm, level, threads)
+    return gw, gb
+
+
+@per_level
+@pytest.mark.parametrize("algorithm", ["auto", "plain"])
+def test_filter_gradient_of_a_large_map_within_its_bound(level, algorithm):
+    """A sum of n roundings errs by less than n u / (1 - n u) of the terms' magnitudes: a row of 300
+    makes a chain, 300 rows an image. On equal terms one chain of 90,000 errs by 13,000 u."""
+    x, gy = (np.full((1, 300, 300, 3), value, np.float32) for value in (0.1, 0.3))
+    truth = reference.depthwise_conv2d_wgrad(
+        x.astype(np.float64), gy.astype(np.float64), (3, 3, 3, 1), padding=(1, 1)
+    )
+    for got, exact in zip(filter_gradient(x, gy, 3, 1, level, algorithm), truth, strict=True):
+        within(got, exact, 600 * u / (1 - 600 * u) * exact)
+
+
+@per_level
+@pytest.mark.parametrize("algorithm", ["auto", "plain"])
+def test_filter_gradient_counts_beyond_two_to_the_24(level, algorithm):
+    ones = np.ones((1, 4104, 4096, 1), np.float32)
+    gw, gb = filter_gradient(ones, ones, 1, 0, level, algorithm)
+    assert gw.item() == gb.item() == ones.size > 2**24  # even, so a float32
+
+
+@per_level
+@pytest.mark.parametrize("multiplier", [1, 2])
+def test_filter_gradient_of_more_images_than_are_held_at_a_time(level, multiplier):
+    """1 MiB of images' sums are held at a time; their order is that of the plain twin."""
+    rng = np.random.default_rng(7)
+    N = 3 * 2**20 // (728 * multiplier * 10 * 4)
+    x, gy = real(rng, N, 3, 2, 728), real(rng, N, 3, 2, 728 * multiplier)
+    outputs = [Out((728 * multiplier, 3, 3, 1), dense=True), Out((728 * multiplier,))]
+    run("depthwise_conv_wgrad", [x, gy, None, *outputs], ((3, 3), (1, 1), (1, 1)), level, rng)
+
+
+def test_filter_gradient_workspace_with_a_multiplier():
+    """64 images of 2 filters a channel, whose sums are 5 MB, of which 1 MiB is held at a time."""
+    passes("""
+        import resource
+        x, gy, gw = (np.zeros(s, np.float32) for s in
+                     ((64, 3, 3, 1024), (64, 3, 3, 2048), (2048, 3, 3, 1)))
+        def peak(images):
+            core.depthwise_conv_wgrad(x[:images], gy[:images], None, gw, None, (3, 3), (1, 1),
+                                      (1, 1), "auto", "", 1)
+            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        x[...], gy[...] = 1, 1
+        one = peak(1)
+        grown = peak(64) - one
+        assert grown < 4096, f"{grown} KiB"
+    """)
 
 
 @per_level

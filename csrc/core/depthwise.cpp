@@ -9,6 +9,7 @@ namespace {
 constexpr int64_t kEntryBytes = 24;       // ENTRY of kernels/cpu/depthwise_tile.py
 constexpr int64_t kRowBytes = 256 << 10;  // rows of a tile: a quarter of an L2 of 1 MiB
 constexpr int64_t kTilesPerThread = 4;
+constexpr int64_t kPartialBytes = 1 << 20;  // images' sums of a filter gradient held at a time
 
 void check_depthwise(Check& check, const Map& x, const Filter& w, const Map& y, const Geometry& g) {
   const char* f = check.function();
@@ -170,14 +171,24 @@ pyi_status pyi_depthwise_conv_wgrad(const DLTensor* x_, const DLTensor* gy_, con
       add_plain(call, "depthwise_wgrad_plain", x, gw, gb, gy, mask, g, false, false, gy.C);
       return;
     }
-    DepthwiseArgs* a = fill(call, x, gy, mask, gw, g);
-    const int64_t nr = call.level.nr();
-    a->gw = address(gw.data), a->gb = address(gb);
-    a->partial = address(call.list.floats(x.N * a->panels * (gw.R * gw.S + 1) * nr));
-    call.list.add(call.level.program("depthwise_wgrad"), a, x.N * a->panels,
-                  static_cast<size_t>(4 * nr));
-    call.list.barrier();
-    call.list.add(call.level.program("depthwise_wgrad_merge"), a, a->panels, 64);
+    const int64_t nr = call.level.nr(), sums = gw.R * gw.S + 1;
+    const int64_t images =
+        std::clamp<int64_t>(kPartialBytes / (4 * gy.C * sums), 1, std::max<int64_t>(x.N, 1));
+    const int64_t partial = address(call.list.floats(images * gy.C * sums));
+    // One run of images after another: the images' sums are added in one order for any number.
+    int64_t n = 0;
+    do {
+      DepthwiseArgs* a = fill(call, x, gy, mask, gw, g);
+      a->x += 4 * n * x.n, a->y += 4 * n * gy.n, a->mask += 4 * n * mask.n;
+      a->N = std::min(images, x.N - n), a->accumulate = n > 0;
+      a->gw = address(gw.data), a->gb = address(gb), a->partial = partial;
+      call.list.add(call.level.program("depthwise_wgrad"), a, a->N * a->panels,
+                    static_cast<size_t>(4 * nr * (sums + 1)));
+      call.list.barrier();
+      call.list.add(call.level.program("depthwise_wgrad_merge"), a, a->panels, 64);
+      call.list.barrier();
+      n += images;
+    } while (n < x.N);
   });
 }
 

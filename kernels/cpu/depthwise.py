@@ -2,7 +2,6 @@
 
     y[n, p, q, k]  = relu(b[k] + sum over r, s of w[k, r, s] x[n, p sh - ph + r, q sw - pw + s, c])
     gx[n, h, w, c] (+)= sum over p, q and the k of c of g[n, p, q, k] w[k, r, s]
-    gw[k, r, s]    = sum over n, p, q of g[n, p, q, k] x[n, p sh - ph + r, q sw - pw + s, c]
 
 c = k // M with M = K / C, the channel multiplier; g = gy where y > 0 (a mask of 0: everywhere).
 Records are args.DEPTHWISE: x is the map of H W (or its gradient), y that of P Q.
@@ -11,24 +10,15 @@ Each channel is by itself, so lanes are channels, and a panel is NR of them (wit
 filters of one c, whose x is broadcast). Weights are packed as a convolution's with one input
 channel: [panel][tap][lane]. Taps outside the image are left out of the sum: at the borders of a row
 a pixel has a list of its own, between them PIXELS pixels share one. Backward to x is a gather like
-that of pooling, one phase of the stride at a time, with M = 1; M > 1 is the plain twin's.
+that of pooling, one phase of the stride at a time, with M = 1; M > 1 is the plain twin's. The
+filter gradient stands in `depthwise_wgrad`.
 """
 
 from numba import carray, cfunc, njit
 
 from ..args import DEPTHWISE
-from .depthwise_tile import ENTRY, PIXELS, TAPS, fprop_tile, wgrad_tile
-from .memory import (
-    MINUS_INFINITY,
-    ONE,
-    OPTIONS,
-    PROGRAM,
-    ZERO,
-    clear,
-    floats,
-    integers,
-    pointer,
-)
+from .depthwise_tile import ENTRY, PIXELS, fprop_tile
+from .memory import MINUS_INFINITY, OPTIONS, PROGRAM, ZERO, integers, pointer
 from .pool import clipped, map_pixel
 from .target import Target
 
@@ -228,145 +218,5 @@ def depthwise_dgrad(target: Target):
         n, first, last, start, end = tile_ranges(a, tile, a.H)
         for h in range(first, last):
             input_row(a, n, h, start, end, taps, scratch)
-
-    return program
-
-
-def sums_of(target: Target, *, broadcast=False):
-    """add(x, x_step, tap_step, taps, gy, gy_step, mask, mask_step, pixels, sums, lanes).
-
-    Adds g x of a run of pixels to the sums of TAPS neighbouring taps, or of one.
-    """
-    NR, VL, NV = target.nr, target.vl, target.nv
-    how = {"broadcast": broadcast, "gated": True}
-    whole, part = wgrad_tile(1, NV, VL, whole=not broadcast, **how), wgrad_tile(1, NV, VL, **how)
-    wide = wgrad_tile(TAPS, NV, VL, whole=not broadcast, **how)
-    wide_part, narrow = wgrad_tile(TAPS, NV, VL, **how), wgrad_tile(1, 1, VL, **how)
-
-    @njit(**OPTIONS)
-    def add(x, x_step, tap_step, taps, gy, gy_step, mask, mask_step, pixels, sums, lanes):
-        step = NR * 4
-        if taps == TAPS:
-            if lanes == NR:
-                wide(x, x_step, tap_step, gy, gy_step, mask, mask_step, pixels, sums, step, lanes)
-            else:
-                wide_part(x, x_step, tap_step, gy, gy_step, mask, mask_step, pixels, sums, step,
-                          lanes)  # fmt: skip
-        elif lanes == NR:
-            whole(x, x_step, 0, gy, gy_step, mask, mask_step, pixels, sums, 0, lanes)
-        elif lanes > VL:
-            part(x, x_step, 0, gy, gy_step, mask, mask_step, pixels, sums, 0, lanes)
-        else:
-            narrow(x, x_step, 0, gy, gy_step, mask, mask_step, pixels, sums, 0, lanes)
-
-    return add
-
-
-def depthwise_wgrad(target: Target):
-    """Tile program: the sums of one image, partial[n, panel, tap, NR], gb's after the last tap.
-
-    Tile = (image, panel). Each sum is one chain over the image's pixels, row by row.
-    """
-    NR, VL = target.nr, target.vl
-    panel_of = panels_of(target)
-    plain, broadcast = sums_of(target), sums_of(target, broadcast=True)
-
-    @njit(**OPTIONS)
-    def first_output(a, s):
-        """The first output of a row whose tap s lies in the image."""
-        return max(0, -((s - a.pad_w) // a.stride_w))
-
-    @njit(**OPTIONS)
-    def last_output(a, s):
-        """One more than the last."""
-        return between((a.W - 1 + a.pad_w - s) // a.stride_w + 1, 0, a.Q)
-
-    @njit(**OPTIONS)
-    def add_run(a, n, h, p, c, k, s, taps, q0, q1, ones, sums, lanes):
-        """Add outputs q0..q1 of row p to the sums of taps s.. of the filter row that sees row h."""
-        if q1 <= q0:
-            return
-        x = map_pixel(a.x, a.x_n, a.x_h, a.x_w, n, h, q0 * a.stride_w - a.pad_w + s) + c * 4
-        gy = map_pixel(a.y, a.y_n, a.y_h, a.y_w, n, p, q0) + k * 4
-        mask, m_step = ones, 0
-        if a.mask != 0:
-            mask = map_pixel(a.mask, a.m_n, a.m_h, a.m_w, n, p, q0) + k * 4
-            m_step = a.m_w * 4
-        x_step, x_w, y_step = a.stride_w * a.x_w * 4, a.x_w * 4, a.y_w * 4
-        if a.K == a.C:
-            plain(x, x_step, x_w, taps, gy, y_step, mask, m_step, q1 - q0, sums, lanes)
-        else:
-            broadcast(x, x_step, x_w, taps, gy, y_step, mask, m_step, q1 - q0, sums, lanes)
-
-    @njit(**OPTIONS)
-    def add_filter_row(a, n, h, p, c, k, ones, sums, lanes):
-        """Add output row p to the sums of one filter row: TAPS taps at a time over the outputs that
-        all of them see, and each by itself over those before and after."""
-        s = 0
-        while s < a.S:
-            taps = TAPS if s + TAPS <= a.S and lanes > VL else 1
-            until = last_output(a, s + taps - 1)
-            since = min(first_output(a, s), until)
-            if taps > 1:
-                for t in range(s, s + taps):
-                    end = min(since, last_output(a, t))
-                    to = sums + t * NR * 4
-                    add_run(a, n, h, p, c, k, t, 1, first_output(a, t), end, ones, to, lanes)
-            add_run(a, n, h, p, c, k, s, taps, since, until, ones, sums + s * NR * 4, lanes)
-            if taps > 1:
-                for t in range(s, s + taps):
-                    start = max(until, first_output(a, t))
-                    to = sums + t * NR * 4
-                    add_run(a, n, h, p, c, k, t, 1, start, last_output(a, t), ones, to, lanes)
-            s += taps
-
-    @njit(**OPTIONS)
-    def add_bias_row(a, n, p, k, ones, sums, lanes):
-        gy = map_pixel(a.y, a.y_n, a.y_h, a.y_w, n, p, 0) + k * 4
-        mask, m_step = ones, 0
-        if a.mask != 0:
-            mask, m_step = map_pixel(a.mask, a.m_n, a.m_h, a.m_w, n, p, 0) + k * 4, a.m_w * 4
-        plain(ones, 0, 0, 1, gy, a.y_w * 4, mask, m_step, a.Q, sums, lanes)
-
-    @cfunc(PROGRAM, **OPTIONS)
-    def program(args, tile, scratch):
-        a = carray(pointer(args), (1,), DEPTHWISE)[0]
-        n, panel = tile // a.panels, tile % a.panels
-        k, c, lanes, _, _ = panel_of(a, panel)
-        ones = floats(scratch, NR)
-        for i in range(NR):
-            ones[i] = ONE
-        sums = a.partial + tile * (a.R * a.S + 1) * NR * 4
-        clear(sums, (a.R * a.S + 1) * NR)
-        for p in range(a.P):
-            h = p * a.stride_h - a.pad_h
-            r0, r1 = clipped(h, a.R, a.H)
-            for r in range(r0, r1):
-                to = sums + r * a.S * NR * 4
-                add_filter_row(a, n, h + r, p, c, k, scratch, to, lanes)
-            if a.gb != 0:
-                add_bias_row(a, n, p, k, scratch, sums + a.R * a.S * NR * 4, lanes)
-
-    return program
-
-
-def depthwise_wgrad_merge(target: Target):
-    """gw, gb = the images' sums, added in order. Tile = panel."""
-    NR = target.nr
-    panel_of = panels_of(target)
-
-    @cfunc(PROGRAM, **OPTIONS)
-    def program(args, tile, scratch):
-        a = carray(pointer(args), (1,), DEPTHWISE)[0]
-        k, _, lanes, _, _ = panel_of(a, tile)
-        taps = a.R * a.S
-        for t in range(taps + 1 if a.gb != 0 else taps):
-            for i in range(lanes):
-                total = ZERO
-                for n in range(a.N):
-                    at = ((n * a.panels + tile) * (taps + 1) + t) * NR + i
-                    total += floats(a.partial + at * 4, 1)[0]
-                at = a.gw + ((k + i) * taps + t) * 4 if t < taps else a.gb + (k + i) * 4
-                floats(at, 1)[0] = total
 
     return program

@@ -8,6 +8,7 @@ from numba import carray, cfunc
 
 from ..args import PLAIN_CONV
 from .memory import OPTIONS, PROGRAM, ZERO, floats, fma, pointer, relu
+from .sums import sum_rows
 from .target import Target
 
 
@@ -74,20 +75,20 @@ def depthwise_dgrad_plain(target: Target):
 def depthwise_wgrad_plain(target: Target):
     """gw[k, r, s] = sum over n, p, q of g[n, p, q, k] x[n, p stride + r - pad, ..., k // M].
 
-    Sums of one image are added up image by image; gb likewise. w is gw, bias is gb, y is gy.
-    Tile = one k.
+    A chain runs over `sum_rows` rows, chains make an image's sum, images the whole; gb likewise.
+    w is gw, bias is gb, y is gy. Tile = one k.
     """
 
     @cfunc(PROGRAM, **OPTIONS)
     def program(args, tile, scratch):
         a = carray(pointer(args), (1,), PLAIN_CONV)[0]
-        k, M = tile, a.K // a.C
+        k, M, rows = tile, a.K // a.C, sum_rows(a.Q)
         for r in range(a.R):
             for s in range(a.S):
                 gw = floats(a.w + (k * a.w_k + r * a.w_r + s * a.w_s) * 4, 1)
                 gw[0] = ZERO
                 for n in range(a.N):
-                    total = ZERO
+                    total, chain = ZERO, ZERO
                     for p in range(a.P):
                         for q in range(a.Q):
                             h = p * a.stride_h + r - a.pad_h
@@ -99,20 +100,24 @@ def depthwise_wgrad_plain(target: Target):
                                     at = n * a.m_n + p * a.m_h + q * a.m_w + k
                                     g = g if floats(a.mask + at * 4, 1)[0] > ZERO else ZERO
                                 at = n * a.x_n + h * a.x_h + w * a.x_w + k // M
-                                total = fma(g, floats(a.x + at * 4, 1)[0], total)
+                                chain = fma(g, floats(a.x + at * 4, 1)[0], chain)
+                        if (p + 1) % rows == 0 or p + 1 == a.P:
+                            total, chain = total + chain, ZERO
                     gw[0] += total
         if a.bias != 0:
             gb = floats(a.bias + k * 4, 1)
             gb[0] = ZERO
             for n in range(a.N):
-                total = ZERO
+                total, chain = ZERO, ZERO
                 for p in range(a.P):
                     for q in range(a.Q):
                         g = floats(a.y + (n * a.y_n + p * a.y_h + q * a.y_w + k) * 4, 1)[0]
                         if a.mask != 0:
                             at = n * a.m_n + p * a.m_h + q * a.m_w + k
                             g = g if floats(a.mask + at * 4, 1)[0] > ZERO else ZERO
-                        total += g
+                        chain += g
+                    if (p + 1) % rows == 0 or p + 1 == a.P:
+                        total, chain = total + chain, ZERO
                 gb[0] += total
 
     return program

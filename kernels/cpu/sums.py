@@ -1,4 +1,4 @@
-"""Where the sum of a convolution's output is cut into chunks.
+"""Where the sums of a convolution are cut into chunks.
 
     y = bias + (((chunk 0 + chunk 1) + chunk 2) + ...)
 
@@ -21,3 +21,12 @@ def sum_chunk(r, f, row):
     blocks = (row + SUM_CHUNK - 1) // SUM_CHUNK
     width = (row + blocks - 1) // blocks
     return r * blocks + f // width, min((f // width + 1) * width, row)
+
+
+@njit(**OPTIONS)
+def sum_rows(Q):
+    """Rows of Q pixels in one chain of a depthwise filter gradient: SUM_CHUNK terms, or one row.
+
+    A chain over a whole map stands still once its sum is 2^24 times a term.
+    """
+    return max(SUM_CHUNK // Q, 1)
