@@ -8,6 +8,7 @@ namespace {
 
 constexpr int64_t kEntryBytes = 24;       // ENTRY of kernels/cpu/depthwise_tile.py
 constexpr int64_t kRowBytes = 256 << 10;  // rows of a tile: a quarter of an L2 of 1 MiB
+constexpr int64_t kStencilRows = 2;       // ROWS of kernels/cpu/depthwise_stencil.py
 constexpr int64_t kTilesPerThread = 4;
 constexpr int64_t kPartialBytes = 1 << 20;  // images' sums of a filter gradient held at a time
 
@@ -59,7 +60,8 @@ void add_tiled(Call& call, const char* program, DepthwiseArgs* a, int64_t rows, 
   const int64_t bytes = std::max<int64_t>(1, rows_apart * read.W * read.C * 4);
   const int64_t want =
       ceil_div(kTilesPerThread * call.threads, std::max<int64_t>(a->N, 1));  // of one image
-  a->tile_rows = std::clamp<int64_t>(kRowBytes / bytes, 1, rows);
+  const int64_t fit = std::max<int64_t>(kRowBytes / bytes, 1);
+  a->tile_rows = std::min(round_up(fit, kStencilRows), rows);
   a->row_tiles = ceil_div(rows, a->tile_rows);
   const int64_t cut =
       call.threads > 1 ? std::min<int64_t>(a->panels, ceil_div(want, a->row_tiles)) : 1;

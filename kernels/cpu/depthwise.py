@@ -9,14 +9,15 @@ Records are args.DEPTHWISE: x is the map of H W (or its gradient), y that of P Q
 Each channel is by itself, so lanes are channels, and a panel is NR of them (with M > 1 the M
 filters of one c, whose x is broadcast). Weights are packed as a convolution's with one input
 channel: [panel][tap][lane]. Taps outside the image are left out of the sum: at the borders of a row
-a pixel has a list of its own, between them PIXELS pixels share one. Backward to x is a gather like
-that of pooling, one phase of the stride at a time, with M = 1; M > 1 is the plain twin's. The
-filter gradient stands in `depthwise_wgrad`.
+a pixel has a list of its own, between them PIXELS pixels share one; 3x3 of stride 1 needs no list
+(`depthwise_stencil`). Backward to x is a gather like that of pooling, one phase of the stride at a
+time, with M = 1; M > 1 is the plain twin's. The filter gradient stands in `depthwise_wgrad`.
 """
 
 from numba import carray, cfunc, njit
 
 from ..args import DEPTHWISE
+from .depthwise_stencil import is_stencil, stencil_rows
 from .depthwise_tile import ENTRY, PIXELS, fprop_tile
 from .memory import MINUS_INFINITY, OPTIONS, PROGRAM, ZERO, integers, pointer
 from .pool import clipped, map_pixel
@@ -115,6 +116,7 @@ def between(value, low, high):
 def depthwise_fprop(target: Target):
     """Tile program; tile = (tile_panels panels, tile_rows output rows of one image)."""
     row, broadcast_row = row_of(target), row_of(target, broadcast=True)
+    stencil = stencil_rows(target)
 
     @njit(**OPTIONS)
     def list_taps(a, n, h, w, r0, r1, s0, s1, taps):
@@ -157,6 +159,12 @@ def depthwise_fprop(target: Target):
         a = carray(pointer(args), (1,), DEPTHWISE)[0]
         taps = integers(scratch, ENTRY * a.R * a.S)
         n, first, last, start, end = tile_ranges(a, tile, a.P)
+        if is_stencil(a, a.pad_h, a.pad_w, last - first, a.Q):
+            floor = ZERO if a.relu != 0 else MINUS_INFINITY
+            x, y = a.x + n * a.x_n * 4, a.y + n * a.y_n * 4
+            stencil(a, x, a.x_h * 4, a.x_w * 4, 0, 0, 0, a.H, a.W, y, a.y_h * 4, a.y_w * 4, a.Q,
+                    a.pad_h, a.pad_w, first, last, start, end, floor, 0)  # fmt: skip
+            return
         for p in range(first, last):
             output_row(a, n, p, start, end, taps, scratch)
 
@@ -166,6 +174,7 @@ def depthwise_fprop(target: Target):
 def depthwise_dgrad(target: Target):
     """Tile program, M = 1; tile = (tile_panels panels, tile_rows input rows of one image)."""
     row, gated_row = row_of(target), row_of(target, gated=True)
+    stencil, gated_stencil = stencil_rows(target), stencil_rows(target, gated=True)
 
     @njit(**OPTIONS)
     def list_outputs(a, n, h, phase, j, i0, i1, taps):
@@ -216,6 +225,19 @@ def depthwise_dgrad(target: Target):
         a = carray(pointer(args), (1,), DEPTHWISE)[0]
         taps = integers(scratch, ENTRY * a.R * a.S)
         n, first, last, start, end = tile_ranges(a, tile, a.H)
+        pad_h, pad_w = a.R - 1 - a.pad_h, a.S - 1 - a.pad_w
+        if is_stencil(a, pad_h, pad_w, last - first, a.W):
+            # The gradient of a stencil of stride 1 is the stencil turned round.
+            y, x = a.y + n * a.y_n * 4, a.x + n * a.x_n * 4
+            if a.mask == 0:
+                stencil(a, y, a.y_h * 4, a.y_w * 4, 0, 0, 0, a.P, a.Q, x, a.x_h * 4, a.x_w * 4, a.W,
+                        pad_h, pad_w, first, last, start, end, MINUS_INFINITY, 1)  # fmt: skip
+            else:
+                m = a.mask + n * a.m_n * 4
+                gated_stencil(a, y, a.y_h * 4, a.y_w * 4, m, a.m_h * 4, a.m_w * 4, a.P, a.Q, x,
+                              a.x_h * 4, a.x_w * 4, a.W, pad_h, pad_w, first, last, start, end,
+                              MINUS_INFINITY, 1)  # fmt: skip
+            return
         for h in range(first, last):
             input_row(a, n, h, start, end, taps, scratch)
 

@@ -186,9 +186,13 @@ def pack(target: Target):
                 to = floats(panel + (r * a.S + s) * a.C * width * 4, a.C * width)
                 at = a.w + (tile * NR * a.w_k + r * a.w_r + s * a.w_s) * 4
                 # Whole lanes at a time along c: reads run on, writes stay within one tap's block.
-                for lane in range(lanes):
-                    for c in range(a.C):
-                        to[c * width + lane] = floats(at + (lane * a.w_k + c * a.w_c) * 4, 1)[0]
+                if a.C == 1:
+                    for lane in range(lanes):
+                        to[lane] = floats(at + lane * a.w_k * 4, 1)[0]
+                else:
+                    for lane in range(lanes):
+                        for c in range(a.C):
+                            to[c * width + lane] = floats(at + (lane * a.w_k + c * a.w_c) * 4, 1)[0]
                 for lane in range(lanes, width):
                     for c in range(a.C):
                         to[c * width + lane] = ZERO
