@@ -322,6 +322,20 @@ def test_batch_norm_is_accurate_beside_a_large_offset(level):
     within(v, var, (chunk + M / chunk + 10) * u * var)
 
 
+@per_level
+def test_batch_norm_variance_of_many_equal_squares(level):
+    """Equal squares are rounded to one side: a chain of all 32,768 would err by thousands of u.
+
+    Two rows of 32 make a chain and 512 chains a sum; one rounding each, and those of the square.
+    """
+    x = np.full((1, 1024, 32, 1), 0.1, np.float32)
+    x[:, :, ::2] *= -1
+    one, (y, m, v) = np.ones(1, np.float32), (np.empty(s, np.float32) for s in (x.shape, 1, 1))
+    core.batch_norm_fprop(x, one, one, y, m, v, 0.0, False, "auto", level, 2)
+    exact = float(x[0, 0, 0, 0]) ** 2
+    within(v, np.array([exact]), (64 + 512 + 10) * u * exact)
+
+
 # ----------------------------------------------------------------------------- elementary functions
 
 

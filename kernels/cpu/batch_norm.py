@@ -8,7 +8,8 @@
 All in float32 and yet accurate: pixels are cut into chunks of whole image rows, a function of the
 shape alone; each chunk subtracts its own mean before it squares, and chunks are merged in their
 order (Chan, Golub and LeVeque 1979), each mean relative to the first one. So a large common offset
-costs nothing, and the bits are the same for any number of threads.
+costs nothing, and the bits are the same for any number of threads. Squares all have one sign, so
+the error of a chain of them grows: chains are short, and the merge keeps what its sum rounds off.
 
 Programs of a phase, in order; the walker waits between phases. Records are args.BATCH_NORM.
 
@@ -26,9 +27,11 @@ from numba import carray, cfunc, njit
 from ..args import BATCH_NORM
 from .elementary import divide, square_root
 from .memory import ONE, OPTIONS, PROGRAM, ZERO, clear, floats, fma, pointer, relu
+from .sums import two_sum
 from .target import Target
 
 BLOCK = 64  # channels of a merge tile; the core counts tiles with the same number
+CHAIN = 64  # pixels, about, whose squares are one chain
 F = np.float32
 
 
@@ -62,6 +65,15 @@ def add_deviations(x_at, step, pixels, C, mean_at, sums_at, squares_at):
 
 
 @njit(**OPTIONS)
+def move_sums(from_at, to_at, C):
+    """to[c] += from[c], and from[c] = 0."""
+    part, to = floats(from_at, C), floats(to_at, C)
+    for c in range(C):
+        to[c] += part[c]
+        part[c] = ZERO
+
+
+@njit(**OPTIONS)
 def correct(C, count, mean_at, sums_at, squares_at):
     """Move mean by what the deviations left, and take that out of the squares."""
     mean, sums, squares = floats(mean_at, C), floats(sums_at, C), floats(squares_at, C)
@@ -82,14 +94,18 @@ def batch_norm_statistics(target: Target):
         mean = a.partial + tile * 2 * a.C * 4
         squares = mean + a.C * 4
         clear(mean, 2 * a.C)
-        clear(scratch, a.C)
+        clear(scratch, 2 * a.C)
+        rows = max(CHAIN // a.W, 1)
+        chain = scratch + a.C * 4 if last - first > rows else squares
         for row in range(first, last):
             x = a.x + (row // a.H * a.x_n + row % a.H * a.x_h) * 4
             add_row(x, a.x_w, a.W, a.C, mean)
         divide(mean, a.C, count)
         for row in range(first, last):
             x = a.x + (row // a.H * a.x_n + row % a.H * a.x_h) * 4
-            add_deviations(x, a.x_w, a.W, a.C, mean, scratch, squares)
+            add_deviations(x, a.x_w, a.W, a.C, mean, scratch, chain)
+            if chain != squares and ((row + 1 - first) % rows == 0 or row + 1 == last):
+                move_sums(chain, squares, a.C)
         correct(a.C, count, mean, scratch, squares)
 
     return program
@@ -113,14 +129,16 @@ def batch_norm_merge(target: Target):
                 first, last = chunk_rows(a, i)
                 total = fma(F((last - first) * a.W), partial[2 * a.C * i] - origin, total)
             middle = origin + total / pixels
-            squares = ZERO
+            squares, rest = ZERO, ZERO
             for i in range(a.chunks):
                 first, last = chunk_rows(a, i)
                 away = partial[2 * a.C * i] - middle
-                squares += partial[2 * a.C * i + a.C]
-                squares = fma(F((last - first) * a.W) * away, away, squares)
+                chunk = fma(F((last - first) * a.W) * away, away, partial[2 * a.C * i + a.C])
+                squares, lost = two_sum(squares, chunk)
+                rest += lost
             mean[c] = middle
-            var[c] = squares / pixels
+            total = squares + rest
+            var[c] = (total if total == total else squares) / pixels  # an infinity has no rest
 
     return program
 

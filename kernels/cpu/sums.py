@@ -30,3 +30,11 @@ def sum_rows(Q):
     A chain over a whole map stands still once its sum is 2^24 times a term.
     """
     return max(SUM_CHUNK // Q, 1)
+
+
+@njit(**OPTIONS, inline="always")
+def two_sum(a, b):
+    """(a + b rounded, what the rounding lost); Knuth, The Art of Computer Programming 2, 4.2.2."""
+    total = a + b
+    moved = total - a
+    return total, (a - (total - moved)) + (b - moved)
