@@ -328,7 +328,7 @@ def test_batch_norm_variance_of_many_equal_squares(level):
 
     Two rows of 32 make a chain and 512 chains a sum; one rounding each, and those of the square.
     """
-    x = np.full((1, 1024, 32, 1), 0.1, np.float32)
+    x = np.full((1, 1024, 32, 1), 0.7, np.float32)
     x[:, :, ::2] *= -1
     one, (y, m, v) = np.ones(1, np.float32), (np.empty(s, np.float32) for s in (x.shape, 1, 1))
     core.batch_norm_fprop(x, one, one, y, m, v, 0.0, False, "auto", level, 2)
