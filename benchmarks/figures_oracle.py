@@ -112,6 +112,18 @@ def to_numpy(t: Any) -> Any:
     return a.transpose(0, 2, 3, 1) if a.ndim == 4 else a
 
 
+class _Stored(torch.autograd.Function):
+    """x as a float32 array holds it, and its gradient likewise."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Any) -> Any:
+        return x.float().to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        return gradients[0].float().to(gradients[0].dtype)
+
+
 class Oracle:
     """One net in torch, with its own copy of the weights.
 
@@ -123,14 +135,22 @@ class Oracle:
     net : whose parameters to start from; layouts turned, values exact.
     dtype : torch.float64 for the truth, torch.float32 for torch's own error.
     channels_last : torch's memory format, which decides the order of its sums.
+    rounded : of "rows", round every map and its gradient to float32 once, as storing them does.
 
     Attributes
     ----------
     weights : name -> leaf tensor; momenta : name -> what `update` adds to.
     """
 
-    def __init__(self, kind: str, net: Module, dtype: Any, channels_last: bool = False) -> None:
-        self.dtype = dtype
+    def __init__(
+        self,
+        kind: str,
+        net: Module,
+        dtype: Any,
+        channels_last: bool = False,
+        rounded: bool = False,
+    ) -> None:
+        self.dtype, self.rounded = dtype, rounded
         self.format = torch.channels_last if channels_last else torch.contiguous_format
         kinds = {"googlenet": self._googlenet, "small_inception": self._small, "rows": self._rows}
         self.net, self.forward = net, kinds[kind]
@@ -291,13 +311,16 @@ class Oracle:
     def _unit(self, x: Any, name: str, unit: Any) -> Any:
         w = self.weights[f"{name}.conv.weight"]
         padding = padding_pair("oracle", unit.conv.padding, w.shape[2:])
-        x = F.conv2d(x, w, None, unit.conv.stride, padding)
+        x = self._stored(F.conv2d(x, w, None, unit.conv.stride, padding))
         gamma, beta = (self.weights[f"{name}.norm.{part}"] for part in ("gamma", "beta"))
         batch = unit.norm.training
         running = (None, None) if batch else (to_torch(b.data, self.dtype) for b in (
             unit.norm.mean, unit.norm.var))  # fmt: skip
         x = F.batch_norm(x, *running, gamma, beta, batch, eps=unit.norm.eps)
-        return self._relu(x, f"{name}.norm")
+        return self._stored(self._relu(x, f"{name}.norm"))
+
+    def _stored(self, x: Any) -> Any:
+        return _Stored.apply(x) if self.rounded else x  # type: ignore[no-untyped-call]
 
     def _family_head(self, x: Any, name: str) -> Any:
         head: Any = getattr(self.net, name)
