@@ -20,9 +20,9 @@ constexpr int64_t kWgradChannels = 64;  // channels of a tile: a block of lanes 
 constexpr int64_t kWgradTiles = 8;
 
 // Bytes of scratch before the staged maps: coordinates, totals of a register tile, and the lists of
-// runs of a record's sources at their longest.
+// runs of a record's sources at their longest, behind which addresses of kCoordinates pixels fit.
 int64_t list_bytes(const Level& level, const std::vector<ConvSource>& sources) {
-  int64_t slots = 0;
+  int64_t slots = kCoordinates;
   for (const ConvSource& s : sources) {
     slots += s.R * (s.S + ceil_div(s.S * s.x.C, kSumChunk)) * (level.mr + kRunHeader);
   }

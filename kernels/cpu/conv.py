@@ -70,38 +70,62 @@ def stage_copy(src, n, low, high, staged, width):
 
 
 @njit(**OPTIONS)
-def list_runs(src, base, origin, row_step, pixel_step, zero, p, q, m, runs):
+def list_row(src, base, origin, row_step, pixel_step, zero, p, q, r, s, offset, rows):
+    """rows[i] = address of tap (r, s) of pixel i plus `offset` bytes, or `zero` where it sees none.
+
+    All COORDINATES of them, however many the register tile has: two vectors and no remainder.
+    Returns whether any pixel sees the tap.
+    """
+    top, left = r - src.pad_h, s if src.merged != 0 else s - src.pad_w
+    width = np.int64(1 << 62) if src.merged != 0 else src.W
+    seen = np.int64(0)
+    if src.dilation_h <= 1 and src.dilation_w <= 1:
+        # Straight code, which the compiler turns into vectors: a short filter is listed as often
+        # as it is multiplied.
+        base += offset - origin * row_step
+        for i in range(COORDINATES):
+            h, w = p[i] * src.stride_h + top, q[i] * src.stride_w + left
+            inside = np.int64(0 <= h) & np.int64(h < src.H) & np.int64(0 <= w) & np.int64(w < width)
+            address = base + h * row_step + w * pixel_step
+            rows[i] = address if inside != 0 else zero
+            seen |= inside
+        return seen != 0
+    for i in range(COORDINATES):
+        h, w = p[i] * src.stride_h + top, q[i] * src.stride_w + left
+        on_grid = h % src.dilation_h == 0 and (src.merged != 0 or w % src.dilation_w == 0)
+        h = h // src.dilation_h
+        w = w if src.merged != 0 else w // src.dilation_w
+        inside = np.int64(on_grid and 0 <= h < src.H and 0 <= w < width)
+        address = base + (h - origin) * row_step + w * pixel_step + offset
+        rows[i] = address if inside != 0 else zero
+        seen |= inside
+    return seen != 0
+
+
+@njit(**OPTIONS)
+def list_runs(src, base, origin, row_step, pixel_step, zero, p, q, m, runs_at):
     """Write the entries of one group for the register tile: a run is a piece of a tap and a chunk.
 
     base: address of row `origin`, column 0 of the map. In a merged map the S taps of a row are one
     tap of S C channels. Taps that no pixel sees are left out. Returns the number of runs.
     """
-    count, nth, last, merged, row = 0, 0, 0, src.merged != 0, src.S * src.C
-    tap = row if merged else src.C
+    count, nth, last, row = 0, 0, 0, src.S * src.C
+    tap = row if src.merged != 0 else src.C
     for r in range(src.R):
         f = 0
         while f < row:
             chunk, end = sum_chunk(r, f, row)
             s = f // tap
             end = min(end, (s + 1) * tap)
-            at, seen = count * (m + RUN_HEADER), False
-            for i in range(m):
-                h = p[i] * src.stride_h + r - src.pad_h
-                w = q[i] * src.stride_w + s - (0 if merged else src.pad_w)
-                on_grid = True
-                if src.dilation_h > 1 or src.dilation_w > 1:
-                    on_grid = h % src.dilation_h == 0 and (merged or w % src.dilation_w == 0)
-                    h = h // src.dilation_h
-                    w = w if merged else w // src.dilation_w
-                inside = on_grid and 0 <= h < src.H and (merged or 0 <= w < src.W)
-                address = base + (h - origin) * row_step + w * pixel_step + (f - s * tap) * 4
-                runs[at + RUN_HEADER + i] = address if inside else zero
-                seen |= inside
-            if seen:
-                runs[at], runs[at + 1] = r * row + f, end - f
+            # Addresses beyond the tile's last pixel are overwritten by the next entry.
+            run = integers(runs_at + 8 * count * (m + RUN_HEADER), RUN_HEADER)
+            rows = integers(runs_at + 8 * (count * (m + RUN_HEADER) + RUN_HEADER), COORDINATES)
+            offset = (f - s * tap) * 4
+            if list_row(src, base, origin, row_step, pixel_step, zero, p, q, r, s, offset, rows):
+                run[0], run[1] = r * row + f, end - f
                 begins = chunk != last and count > 0
                 nth = min(nth + 1, 2) if begins else nth
-                runs[at + 2] = nth if begins else 0
+                run[2] = nth if begins else 0
                 last = chunk
                 count += 1
             f = end
@@ -167,16 +191,15 @@ def conv_groups(target: Target):
         i = i0
         while i < i1:
             m = MR if i1 - i > HALF and not crowded else HALF
-            list_pixels(i, i1, m, a.Q, a.phase_w, p, q)
+            list_pixels(i, min(i + m, i1), COORDINATES, a.Q, a.phase_w, p, q)
             at = lists_at
             for k in range(a.source_count):
                 src = sources[k]
-                size = list_length(src)
                 runs[k] = list_runs(
                     src, bases[4 * k], bases[4 * k + 1], bases[4 * k + 2], bases[4 * k + 3],
-                    a.zero, p, q, m, integers(at, size),
+                    a.zero, p, q, m, at,
                 )  # fmt: skip
-                at += size * 8
+                at += list_length(src) * 8
             for j in range(panel0, panel1):
                 panel = panels[j]
                 start = y_base + panel.y + n * panel.y_n * 4
