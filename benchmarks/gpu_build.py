@@ -1,6 +1,7 @@
 """Our library with its CUDA kernels, built on the machine of a GPU session.
 
-Imports nothing of the package while it loads: it may have to be built first.
+Imports nothing of the package while it loads: it may have to be built first. Needs CMake, nvcc and
+a C++ compiler, pybind11 and Numba; nothing is fetched and nothing installed but into this checkout.
 """
 
 from __future__ import annotations
@@ -10,31 +11,37 @@ import shutil
 import subprocess
 import sys
 import time
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 NVCC = shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
+NEEDED = "import numba, pybind11; print(pybind11.get_cmake_dir())"
 
 
 def reason(rehearsal: bool) -> str | None:
     """Why nothing can be built here; None where it can, or is built."""
     if rehearsal or _built():
         return None
+    unbuilt = "our kernels are not built, and building needs"
     if NVCC is None:
-        return "our kernels are not built, and no nvcc was found to build them"
-    missing = [n for n in ("scikit_build_core", "pybind11", "numba") if find_spec(n) is None]
-    if missing:
-        return f"our kernels are not built; building needs {', '.join(missing)}: pip install them"
-    return None
+        return f"{unbuilt} nvcc, which was not found"
+    if shutil.which("cmake") is None:
+        return f"{unbuilt} cmake, which was not found"
+    done = _python(NEEDED)  # imported, not looked for: an installed one may refuse its NumPy
+    said = done.stderr.strip().rpartition("\n")[2]
+    return f"{unbuilt} Numba and pybind11 ({said})" if done.returncode else None
+
+
+def _python(code: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
 
 
 def _built() -> bool:
     """Whether a library with CUDA kernels can be loaded, asked of a fresh process."""
     code = "from pyinception import _C; raise SystemExit(not _C.cuda_built())"
-    command = [sys.executable, "-c", code]
-    return subprocess.run(command, capture_output=True, cwd=ROOT, check=False).returncode == 0
+    return _python(code).returncode == 0
 
 
 def build_row(rehearsal: bool) -> dict[str, Any]:
@@ -42,26 +49,48 @@ def build_row(rehearsal: bool) -> dict[str, Any]:
     row: dict[str, Any] = {"times": None, "rates": None}
     if not rehearsal and not _built():
         start = time.monotonic()
-        # For this GPU alone: all architectures take four times as long.
-        settings = {"CMAKE_ARGS": "-DPYINCEPTION_CUDA=ON", "CUDAARCHS": _native()}
-        command = [sys.executable, "-m", "pip", "install", "--no-build-isolation", "--no-deps"]
-        path = os.pathsep.join([str(Path(NVCC or "nvcc").parent), os.environ.get("PATH", "")])
-        done = subprocess.run(
-            [*command, "-e", str(ROOT)], capture_output=True, text=True, check=False,
-            env=os.environ | settings | {"PATH": path},
-        )  # fmt: skip
-        row |= {"built_seconds": time.monotonic() - start, "restart": done.returncode == 0}
-        if done.returncode:
-            return row | {"status": "failed", "reason": (done.stdout + done.stderr)[-1500:]}
-        return row | {"status": "ok", "architectures": settings["CUDAARCHS"]}
+        architecture = _native()  # for this GPU alone: all architectures take four times as long
+        row |= {"architectures": architecture}
+        for command in commands(architecture):
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                said = (done.stdout + done.stderr)[-1500:]
+                return row | {"status": "failed", "reason": f"{' '.join(command[:2])}: {said}"}
+        if not _built():
+            said = _python("from pyinception import _C; print(_C.cuda_built())")
+            return row | {"status": "failed", "reason": (said.stdout + said.stderr)[-600:]}
+        return row | {"status": "ok", "restart": True, "built_seconds": time.monotonic() - start}
     from pyinception.reports import doctor
 
     return row | {"status": "ok", "doctor": dict(doctor())}
 
 
+def commands(architecture: str) -> list[list[str]]:
+    """Configure, build and lay the libraries beside the package's Python files."""
+    folder = ROOT / "build" / f"gpu-{architecture}-{sys.version_info[0]}{sys.version_info[1]}"
+    generator = ["-G", "Ninja"] if shutil.which("ninja") else []
+    settings = {
+        "CMAKE_BUILD_TYPE": "Release",
+        "CMAKE_CUDA_ARCHITECTURES": architecture,
+        "CMAKE_CUDA_COMPILER": NVCC,
+        "PYINCEPTION_CUDA": "ON",
+        "Python_EXECUTABLE": sys.executable,
+        "pybind11_DIR": _python(NEEDED).stdout.strip(),
+    }
+    set_to = [f"-D{name}={value}" for name, value in settings.items()]
+    return [
+        ["cmake", "-S", str(ROOT), "-B", str(folder), *generator, *set_to],
+        ["cmake", "--build", str(folder), "--parallel", str(len(os.sched_getaffinity(0)))],
+        ["cmake", "--install", str(folder), "--prefix", str(ROOT)],
+    ]
+
+
 def _native() -> str:
     """The architecture to compile for: that of the GPU, with Hopper's own instructions."""
     query = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
-    done = subprocess.run(query, capture_output=True, text=True, check=False)
-    number = done.stdout.split("\n")[0].strip().replace(".", "")
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, check=False)
+        number = done.stdout.split("\n")[0].strip().replace(".", "")
+    except OSError:
+        number = ""
     return f"{number}a-real" if number == "90" else f"{number or 80}-real"

@@ -43,7 +43,7 @@ def row(what: str, rehearsal: bool) -> dict[str, Any]:
 
 
 def _jax_without_gpu() -> str | None:
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    os.environ.setdefault("XLA_PYTHON_CLIENT_ALLOCATOR", "platform")  # keeps no memory to itself
     import jax
 
     found = jax.default_backend()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import sys
 import tempfile
 from collections.abc import Callable
@@ -59,7 +61,7 @@ class Machine:
             import gpu_rivals  # torch first: it brings the CUDA libraries that it was built with
 
             self.libraries |= gpu_rivals.versions()
-        except (ImportError, OSError) as error:
+        except Exception as error:  # whatever a broken installation raises: its rows say so
             self.reasons["torch"] = f"torch cannot be imported: {error}"
         if self.rehearsal:
             self.reasons["cuda"] = "rehearsal on the CPU"
@@ -78,7 +80,11 @@ class Machine:
         self._look_for_cudnn(plans)
         self._look_for_golden()
         self._look_for_ours()
-        if reason := gpu_interop.why_not(self.rehearsal):
+        try:
+            reason = gpu_interop.why_not(self.rehearsal)
+        except Exception as error:
+            reason = str(error)
+        if reason:
             self.reasons["interop"] = reason
 
     def _look_for_golden(self) -> None:
@@ -94,7 +100,7 @@ class Machine:
             else:
                 reason, make = compiling.cuda_reason(), executors.DriverExecutor
             self.golden = None if reason else make()
-        except (ImportError, RuntimeError) as error:
+        except Exception as error:
             reason = str(error)
         if reason:
             self.reasons["golden"] = reason
@@ -115,7 +121,7 @@ class Machine:
                 self.reasons["ours"] = f"our kernels: {reason}"
             else:
                 self.ours = gpu_ours.Ours(self.rehearsal)
-        except (ImportError, RuntimeError) as error:
+        except Exception as error:
             self.reasons.setdefault("source", f"our kernels cannot be imported: {error}")
             self.reasons["ours"] = f"our kernels cannot be imported: {error}"
 
@@ -127,7 +133,7 @@ class Machine:
 
             self.cudnn = Cudnn(self.cuda, plans=plans)
             self.libraries |= self.cudnn.versions()
-        except CudaError as error:
+        except Exception as error:
             self.reasons["cudnn"] = str(error)
 
     def missing(self, stage: Stage) -> str | None:
@@ -177,6 +183,18 @@ class Machine:
             cuda=not self.rehearsal,
         )
         return row
+
+    def release(self) -> None:
+        """Give back device memory that nobody holds: a row's pools are no other row's."""
+        gc.collect()
+        if self.cuda is None:
+            return
+        with contextlib.suppress(Exception):  # after a fault; whether it was one is asked elsewhere
+            if cupy := sys.modules.get("cupy"):
+                cupy.get_default_memory_pool().free_all_blocks()
+                cupy.get_default_pinned_memory_pool().free_all_blocks()
+            if self.rivals is not None:
+                self.rivals.torch.cuda.empty_cache()
 
     def _golden_row(self) -> dict[str, Any]:
         """Record the answers, then run them again: they must not depend on the moment."""

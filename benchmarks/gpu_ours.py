@@ -1,6 +1,6 @@
 """Our own kernels as rows of a GPU session: checked, sanitized, timed; rehearsed on the emulator.
 
-    python benchmarks/gpu_ours.py check conv fprop mma      # what compute-sanitizer runs
+    python benchmarks/gpu_ours.py conv/fprop/mma lrn/fprop/direct   # what compute-sanitizer runs
 
 On a GPU arrays are CuPy's on backend "cuda"; in a rehearsal they are NumPy's on "emulated", with
 the same plans and launch lists, small, and timed by nobody but the host's clock.
@@ -9,7 +9,6 @@ the same plans and launch lists, small, and timed by nobody but the host's clock
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 from gpu_checks import CHECKS
 from gpu_predicted import predicted
+from gpu_sanitizer import sanitized
 from gpu_timing import (
     MODULES,
     NET_MACS,
@@ -167,20 +167,8 @@ class Ours:
         )
         if program is None:
             return {"status": "skipped", "reason": "no compute-sanitizer found", "times": None}
-        faults = {}
-        for each in wanted:
-            command = [program, "--tool", tool, "--error-exitcode", "9", sys.executable, __file__]
-            done = subprocess.run([*command, "check", *each], capture_output=True, text=True)
-            if done.returncode:
-                faults["/".join(each)] = (done.stdout + done.stderr)[-600:]
-        status = "wrong" if faults else "ok"
-        return {
-            "status": status,
-            "tool": tool,
-            "runs": len(wanted),
-            "faults": faults,
-            "times": None,
-        }
+        command = [program, "--tool", tool, "--error-exitcode", "9", sys.executable, __file__]
+        return sanitized(command, ["/".join(each) for each in wanted]) | {"tool": tool}
 
     # ------------------------------------------------------------------------------ benchmarks
 
@@ -373,10 +361,19 @@ def _shrunk(module: Module) -> Module:
 
 
 def main(arguments: list[str]) -> int:
-    """Check one op on the GPU; 0 if it is right."""
-    row = Ours(rehearsal=False).check_row(*arguments[1:])
-    print(row)
-    return 0 if row["status"] in ("ok", "skipped") else 1
+    """Check ops on the GPU, telling of each; 0 if all are right."""
+    import cupy
+
+    cupy.cuda.set_allocator(None)  # every array ends where its memory does
+    ours, wrong = Ours(rehearsal=False), 0
+    for name in arguments:
+        try:
+            row = ours.check_row(*name.split("/"))
+        except Exception as error:
+            row = {"status": "failed", "reason": repr(error)}
+        wrong += row["status"] not in ("ok", "skipped")
+        print("CHECKED", name, row["status"], row, flush=True)
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":

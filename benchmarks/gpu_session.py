@@ -7,7 +7,9 @@
 First the GPU's answers to every PTX form (golden, a minute), our kernels built, checked against the
 reference and called from torch, CuPy and JAX (interop), then the machine's record, bandwidth and
 launch gap, ours and the rivals' times. A stage whose library is missing is skipped with the reason.
-A row whose result is wrong shows its error and no time; see docs/gpu_session.md.
+A row whose result is wrong shows its error and no time. A row stands in the file from its begin on,
+so that one that kills or hangs the process is known when the session starts again; see
+docs/gpu_session.md.
 """
 
 from __future__ import annotations
@@ -15,8 +17,10 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +37,16 @@ PRECISIONS = ("bf16", "tf32", "fp32")
 FP32_STAGES = ("cudnn", "torch_eager", "ours_module", "fusion")
 RESULTS = Path(__file__).resolve().parent / "results"
 ROOT = RESULTS.parents[1]
-
+ROW_SECONDS = 300.0  # longest time for a row whose stage does not expect more
+REHEARSED_ROW_SECONDS = 3600.0  # the emulator translates a kernel when it is met first
+BUDGET_SECONDS = 1500.0
+HANGING_SECONDS = 30.0  # past its limit a row that is in no Python code is taken for hanging
 
 STAGES = {
     stage.name: stage
     for stage in (
         Stage("golden", -4, 20, ("golden",)),
-        Stage("build", -3, 400, ("source",)),
+        Stage("build", -3, 300, ("source",)),
         Stage("check", -2, 4, ("ours",)),
         Stage("interop", -1, 30, ("ours", "interop")),
         Stage("bandwidth", 0, 3, ("cuda",)),
@@ -70,7 +77,10 @@ def plan(
         stage = STAGES[name]
         for serial, case in enumerate(_cases(stage, cases, batches, precisions)):
             key = "/".join([name, *(f"{letter}{value}" for letter, value in _labels(case))])
-            first = precisions.index(case["precision"]) if "precision" in case else -1
+            # What has no precision comes first, but for long rows that others do not rest on.
+            first = (
+                precisions.index(case["precision"]) if "precision" in case else -(stage.tier < 1)
+            )
             batch = batches.index(case["batch"]) if "batch" in case else -1
             tasks.append(Task(stage, key, case, (first, stage.tier, batch, place, serial)))
     return sorted(tasks, key=lambda task: task.order)
@@ -131,7 +141,7 @@ def _cases(
 
 
 def run(options: argparse.Namespace) -> int:
-    """Carry out a session; returns the exit status (3: the CUDA context is lost, start again)."""
+    """Carry out a session; returns the exit status."""
     started = time.monotonic()
     store = Store(options.out, rehearsal=options.dry_run)
     machine = Machine(rehearsal=options.dry_run)
@@ -155,6 +165,8 @@ def run(options: argparse.Namespace) -> int:
     if not options.rerun:
         todo = [task for task in todo if not store.finished(task.key)]
     todo = todo[: options.limit] if options.limit is not None else todo
+    if options.rerun:
+        store.reopen(task.key for task in todo)
     monitor = probes.Monitor() if machine.cuda else None
     passed = 0
     for task in todo:
@@ -162,29 +174,49 @@ def run(options: argparse.Namespace) -> int:
         if left < (store.slowest(task.stage.name) or task.stage.guess):
             passed += 1  # a shorter row further down may still fit
             continue
-        limit = min(options.row_seconds, left)
-        row = _row(machine, task, limit, monitor)
-        if limit < options.row_seconds and str(row.get("reason")).startswith(RowTooLong.__name__):
+        whole = options.row_seconds or max(ROW_SECONDS, 2 * task.stage.guess)
+        limit = min(whole, left)
+        before = store.begin({"key": task.key, "stage": task.stage.name, "case": task.case})
+        with _restarted_after(limit + HANGING_SECONDS, options, started):
+            row = _row(machine, task, limit, monitor)
+        if limit < whole and str(row.get("reason")).startswith(RowTooLong.__name__):
+            store.take_back(task.key, before)
             passed += 1  # the budget cut it off, which says nothing against the row
             continue
-        row = store.put(row)
+        row = store.finish(row)
         _say(_line(row))
-        if row.get("restart"):  # a fresh process takes the library that was just built
-            store.save()
-            spent = time.monotonic() - started
-            left = ["--budget-seconds", str(max(options.budget_seconds - spent, 1.0))]
-            os.execv(sys.executable, [sys.executable, *sys.argv, *left])
+        if row.get("restart"):
+            _restart(options, started, "a fresh process takes the library that was just built")
         if row["status"] == "failed" and machine.cuda is not None:
             try:
                 machine.cuda.synchronize()
             except CudaError as error:
-                _say(f"the CUDA context is lost ({error}): start again, finished rows are kept")
-                return 3
+                _restart(options, started, f"the CUDA context is lost ({error})")
     store.document["stopped"] = f"budget: {passed} rows left" if passed else None
     store.save()
     left_over = f"budget spent, {passed} rows left, run again to go on"
     _say(f"{left_over if passed else 'all rows asked for are finished'}: {options.out}")
     return 0
+
+
+def _restart(options: argparse.Namespace, started: float, why: str) -> None:
+    """Go on in a fresh process, with the budget's rest; what is done stands in the file."""
+    _say(f"{why}: starting again")
+    left = max(options.budget_seconds - (time.monotonic() - started), 1.0)
+    again = [argument for argument in sys.argv if argument != "--rerun"]
+    os.execv(sys.executable, [sys.executable, *again, "--budget-seconds", f"{left:.0f}"])
+
+
+@contextmanager
+def _restarted_after(seconds: float, options: argparse.Namespace, started: float) -> Iterator[None]:
+    """Start again where a row does not end: a kernel that hangs is waited for beyond signals."""
+    timer = threading.Timer(seconds, _restart, (options, started, "a row hangs"))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _row(
@@ -197,6 +229,7 @@ def _row(
     except (Exception, RowTooLong) as error:  # a rival may fail in any way: the row says how
         reason = f"{type(error).__name__}: {str(error)[:600]}"
         row |= {"status": "failed", "reason": reason, "times": None}
+    machine.release()
     row["seconds"] = time.monotonic() - start
     row["card"] = monitor.read() if monitor else None
     if machine.rehearsal:  # a host clock is not a device figure: it stands under another name
@@ -255,8 +288,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--cases", type=_words(CASES), default=None, help="net and modules; 'all'")
     add("--batches", type=_sizes, default=None, help="default 128,32,1,256 (rehearsal: 1)")
     add("--precisions", type=_words(PRECISIONS), default=list(PRECISIONS))
-    add("--budget-seconds", type=float, default=1500.0, help="stop before a row that would not fit")
-    add("--row-seconds", type=float, default=300.0, help="longest time for one row")
+    add("--budget-seconds", type=float, default=None, help="begin no row that would not fit [1500]")
+    add("--row-seconds", type=float, default=None, help="longest time for one row [300, or more]")
     add("--plans", type=int, default=12, help="cuDNN plans timed per convolution")
     add("--limit", type=int, default=None, help="at most this many rows")
     add("--rerun", action="store_true", help="measure finished rows again")
@@ -268,8 +301,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     options.cases = options.cases or (["5a"] if options.dry_run else list(CASES))
     options.batches = options.batches or ([1] if options.dry_run else [128, 32, 1, 256])
-    if not options.dry_run:  # a rehearsal's answers go to a temporary folder
+    if options.dry_run:
+        options.row_seconds = options.row_seconds or REHEARSED_ROW_SECONDS
+        options.budget_seconds = options.budget_seconds or float("inf")
+    else:  # a rehearsal's answers go to a temporary folder
         options.golden = options.golden or ROOT / "tests" / "golden"
+        options.budget_seconds = options.budget_seconds or BUDGET_SECONDS
     name = "gpu_rehearsal.json" if options.dry_run else "gpu_session.json"
     options.out = options.out or RESULTS / name
     return options

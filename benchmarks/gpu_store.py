@@ -11,6 +11,7 @@ import json
 import math
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ class Store:
 
     def finished(self, key: str) -> bool:
         row = self.find(key)
-        if row is None:
+        if row is None or row.get("reopened"):
             return False
         if row["status"] == "failed":
             return int(row.get("attempts", 1)) >= MOST_ATTEMPTS
@@ -93,15 +94,47 @@ class Store:
 
     def put(self, row: dict[str, Any]) -> dict[str, Any]:
         """Replace the row of this key and machine, then the file."""
+        self.begin(row)
+        return self.finish(row)
+
+    def begin(self, row: dict[str, Any]) -> dict[str, Any] | None:
+        """Count an attempt at a row, so that one that ends the process is known; the row before."""
         before = self.find(row["key"])
-        attempts = int(before.get("attempts", 0)) if before else 0
-        row = _plain(row | {"environment": self.environment_id, "commit": self.commit})
-        row["attempts"] = attempts + 1
-        self.document["rows"] = [
-            old
-            for old in self.document["rows"]
-            if (old["key"], old["environment"]) != (row["key"], self.environment_id)
-        ] + [row]
+        again = before is not None and not before.get("reopened")
+        attempts = int(before.get("attempts", 0)) if before and again else 0
+        reason = "began, and the process ended before it did"
+        self._replace(row["key"], {"status": "failed", "reason": reason, **row}, attempts + 1)
+        return before
+
+    def finish(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Put the row in the place of the one that was begun."""
+        begun = self.find(row["key"])
+        return self._replace(row["key"], row, int(begun["attempts"]) if begun else 1)
+
+    def reopen(self, keys: Iterable[str]) -> None:
+        """Rows that are to be measured again count as unfinished until they have been."""
+        wanted = set(keys)
+        for row in self.document["rows"]:
+            if row["environment"] == self.environment_id and row["key"] in wanted:
+                row["reopened"] = True
+        self.save()
+
+    def take_back(self, key: str, before: dict[str, Any] | None) -> None:
+        """A row that was begun is as it was before that."""
+        if before is None:
+            self.document["rows"] = self._others(key)
+            self.save()
+        else:
+            self._replace(key, before, before["attempts"])
+
+    def _others(self, key: str) -> list[dict[str, Any]]:
+        here = (key, self.environment_id)
+        return [old for old in self.document["rows"] if (old["key"], old["environment"]) != here]
+
+    def _replace(self, key: str, row: dict[str, Any], attempts: int) -> dict[str, Any]:
+        row = _plain({"environment": self.environment_id, "commit": self.commit, **row})
+        row["attempts"] = attempts
+        self.document["rows"] = [*self._others(key), row]
         self.save()
         return row
 

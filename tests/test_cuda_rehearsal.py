@@ -20,6 +20,7 @@ sys.path.insert(0, str(BENCHMARKS))
 import gpu_build  # noqa: E402
 import gpu_checks  # noqa: E402
 import gpu_ours  # noqa: E402
+import gpu_sanitizer  # noqa: E402
 
 STAGES = "build,ours_module,fusion"
 
@@ -72,14 +73,43 @@ def test_a_check_finds_a_wrong_result(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_building_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert gpu_build.reason(rehearsal=True) is None
-    monkeypatch.setattr(gpu_build, "_built", lambda: False)
-    monkeypatch.setattr(gpu_build, "NVCC", None)
-    assert "no nvcc was found" in str(gpu_build.reason(rehearsal=False))
-    monkeypatch.setattr(gpu_build, "NVCC", "/opt/nvcc")
-    monkeypatch.setattr(gpu_build, "find_spec", lambda name: None)
-    assert "building needs scikit_build_core, pybind11, numba" in str(gpu_build.reason(False))
+    with monkeypatch.context() as patch:
+        patch.setattr(gpu_build, "_built", lambda: False)
+        patch.setattr(gpu_build, "NVCC", None)
+        assert "needs nvcc, which was not found" in str(gpu_build.reason(rehearsal=False))
+        patch.setattr(gpu_build, "NVCC", "/opt/nvcc")
+        patch.setattr(gpu_build.shutil, "which", lambda name: None)
+        assert "needs cmake, which was not found" in str(gpu_build.reason(rehearsal=False))
+        patch.setattr(gpu_build.shutil, "which", lambda name: f"/usr/bin/{name}")
+        patch.setattr(gpu_build, "NEEDED", "raise ImportError('Numba needs another NumPy')")
+        assert "Numba and pybind11 (ImportError: Numba needs" in str(gpu_build.reason(False))
     row = gpu_build.build_row(rehearsal=True)
     assert row["status"] == "ok" and row["doctor"]["backends"]["emulated"] is None
+
+
+def test_one_process_under_a_sanitizer(tmp_path: Path) -> None:
+    """What it told of counts, also where it is cut off; what it reports is a fault."""
+    program = tmp_path / "tool.py"
+    program.write_text(
+        "import sys, time\n"
+        "for name in sys.argv[1:]:\n"
+        "    print('CHECKED', name, 'wrong' if 'lrn' in name else 'ok', {}, flush=True)\n"
+        "    time.sleep(20 if 'slow' in name else 0)\n"
+        "print('========= ERROR SUMMARY: ' + ('1 error' if 'bad' in sys.argv else '0 errors'))\n"
+    )
+    command = [sys.executable, str(program)]
+    row = gpu_sanitizer.sanitized(command, ["conv", "pool"])
+    assert (row["status"], row["runs"], row["faults"], row["left_out"]) == ("ok", 2, {}, [])
+    row = gpu_sanitizer.sanitized(command, ["conv", "slow", "pool"], seconds=3)
+    assert (row["status"], row["runs"], row["left_out"]) == ("ok", 2, ["pool"])
+    assert gpu_sanitizer.sanitized(command, ["conv", "lrn"])["faults"] == {"lrn": "wrong"}
+    row = gpu_sanitizer.sanitized(command, ["bad"])
+    assert row["status"] == "wrong" and "ERROR SUMMARY: 1 error" in row["faults"]["report"]
+    row = gpu_sanitizer.sanitized(
+        [sys.executable, "-c", "raise SystemExit('no such device')"], ["conv"]
+    )
+    assert row["status"] == "wrong" and row["faults"]["report"] == "no such device"
+    assert gpu_sanitizer.sanitized([sys.executable, "-c", ""], ["conv"])["status"] == "failed"
 
 
 def test_problem_6_beside_numpy() -> None:

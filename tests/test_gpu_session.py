@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -128,6 +129,9 @@ class FakeMachine:
     def missing(self, stage):
         return None if stage.name == "torch_eager" else "not here"
 
+    def release(self):
+        pass
+
     def measure(self, task):
         self.measured.append(task.key)
         if "3b" in task.key:
@@ -217,6 +221,95 @@ def test_a_damaged_or_foreign_file_is_refused_and_kept(tmp_path, fake, capsys, t
     message = capsys.readouterr().err
     assert words in message and str(out) in message and "--out" in message
     assert out.read_text() == text and fake == []
+
+
+def test_a_row_that_ends_the_process_is_known_afterwards(tmp_path, fake, monkeypatch):
+    """It stands in the file while it is measured, and is not begun a third time."""
+    out = tmp_path / "s.json"
+
+    class Killed(BaseException):
+        pass
+
+    def dies(self, task):
+        (row,) = json.loads(out.read_text())["rows"]
+        assert row["status"] == "failed" and "the process ended" in row["reason"]
+        raise Killed
+
+    arguments = options(out, "--cases", "3a")
+    with monkeypatch.context() as patch:
+        patch.setattr(FakeMachine, "measure", dies)
+        for _ in range(2):
+            with pytest.raises(Killed):
+                gpu_session.main(arguments)
+    assert gpu_session.main(arguments) == 0 and fake[-1].measured == []
+    (row,) = json.loads(out.read_text())["rows"]
+    assert row["attempts"] == 2
+    assert gpu_session.main([*arguments, "--rerun"]) == 0  # asked for by name, it is tried
+    (row,) = json.loads(out.read_text())["rows"]
+    assert row["status"] == "rehearsed" and row["attempts"] == 1
+
+
+class Again(Exception):
+    """What stands for the fresh process."""
+
+
+@pytest.fixture
+def again(monkeypatch):
+    """The command lines of fresh processes."""
+    lines = []
+
+    def execv(program, arguments):
+        lines.append(arguments)
+        raise Again
+
+    monkeypatch.setattr(gpu_session.os, "execv", execv)
+    monkeypatch.setattr(sys, "argv", ["gpu_session.py", "--dry-run", "--rerun"])
+    return lines
+
+
+def test_a_lost_context_is_left_for_a_fresh_process(tmp_path, fake, again, monkeypatch):
+    class Lost:
+        def synchronize(self):
+            raise gpu_device.CudaError("cudaStreamSynchronize: error 700")
+
+    monkeypatch.setattr(FakeMachine, "look", lambda self, plans: setattr(self, "cuda", Lost()))
+    monkeypatch.setattr(gpu_session.probes, "environment", lambda *_: {"fingerprint": {}})
+    monkeypatch.setattr(gpu_session.probes, "Monitor", lambda: None)
+    out = tmp_path / "s.json"
+    with pytest.raises(Again):
+        gpu_session.main(options(out, "--cases", "3b,3a", "--rerun", "--budget-seconds", "100"))
+    (line,) = again
+    assert "--rerun" not in line and line[-2] == "--budget-seconds" and 90 < float(line[-1]) <= 100
+    assert fake[-1].measured == ["torch_eager/3b/b1/tf32"]
+    assert json.loads(out.read_text())["rows"][0]["reason"] == "RuntimeError: this one breaks"
+
+
+def test_a_row_that_hangs_is_left_for_a_fresh_process(tmp_path, fake, again, monkeypatch):
+    """The limit's signal does not end it, as in a call that waits for the device."""
+
+    def hangs(self, task):
+        try:
+            time.sleep(30)
+        except timing.RowTooLong:
+            time.sleep(0.5)
+        return {"status": "ok", "times": {}}
+
+    monkeypatch.setattr(FakeMachine, "measure", hangs)
+    monkeypatch.setattr(gpu_session, "HANGING_SECONDS", 0.1)
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)  # `Again`, in the timer
+    gpu_session.main(options(tmp_path / "s.json", "--cases", "3a", "--row-seconds", "0.1"))
+    assert len(again) == 1 and again[0][1:3] == ["gpu_session.py", "--dry-run"]
+
+
+def test_long_rows_that_nothing_rests_on_stand_behind_the_first_figures():
+    keys = [task.key for task in gpu_session.plan(list(gpu_session.STAGES), ["net", "3a"], [8],
+                                                  ["bf16", "tf32"])]  # fmt: skip
+    places = [keys.index(key) for key in (
+        "golden/ptx", "build/kernels", "check/conv/fprop/mma", "bandwidth/read/mib1",
+        "ours_net/net/b8/bf16", "torch_compile/3a/b8/bf16", "kernelbench/6", "fusion/3a/b8/bf16",
+        "sanitizer/memcheck", "torch_max_autotune/net/b8/bf16", "ours_net/net/b8/tf32",
+    )]  # fmt: skip
+    assert places == sorted(places)
 
 
 def test_another_machine_does_not_reuse_rows(tmp_path):
