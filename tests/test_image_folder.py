@@ -281,3 +281,42 @@ def test_empty_and_unequal_folders(tmp_path) -> None:
     (root / "test").rmdir()
     with pytest.raises(DatasetError, match="has one of train and test"):
         ImageFolder(root)
+
+
+def test_a_part_of_a_set_has_every_class(tmp_path):
+    """Folders come class by class: the first pictures would all be cats."""
+    from pyinception.train.recipe import resolve
+    from pyinception.train.splits import fingerprint, load_split
+
+    root = write_tree(tmp_path, count=6)
+    (root / "train" / "cat" / "1.png").write_bytes(b"no picture")
+    given = {"data": str(root), "count": 4, "test_count": 3, "bad_images": "skip"}
+    cut = load_split(resolve(given), "train")
+    assert [cut.where(n) for n in range(4)] == [  # type: ignore[attr-defined]
+        *("train/cat/0.png", "train/cat/3.png"),
+        *("train/dog/0.png", "train/dog/3.png"),
+    ]
+    assert cut.labels.tolist() == [0, 0, 1, 1]
+    bytes_of = np.rint(cut.images([0, 1, 2, 3])[:, 0, 0, :2] * 255).astype(int)
+    assert bytes_of.tolist() == [[40, 0], [40, 3], [140, 0], [140, 3]]
+    assert load_split(resolve(given), "test").labels.tolist() == [0, 0, 1]
+    assert fingerprint(cut) == fingerprint(load_split(resolve(given), "train"))
+
+
+def test_a_part_has_every_class_in_any_order(tmp_path):
+    """Taken in turns a stride over the files would meet one class again and again."""
+
+    class Turns(data.Pictures):
+        name = "turns"
+
+        def _where(self, source: int) -> str:
+            return str(source)
+
+    labels = np.arange(12, dtype=np.int64) % 3
+    pictures = Turns(tmp_path, "train", (4, 4), labels, ["a", "b", "c"])
+    pictures.thin(6)
+    assert np.bincount(pictures.labels).tolist() == [2, 2, 2]
+    kept = [int(pictures.where(n)) for n in range(6)]
+    assert kept == sorted(kept) and [n % 3 for n in kept] == pictures.labels.tolist()
+    with pytest.raises(DatasetError, match=r"turns: count is 7, expected 1 ... 6"):
+        pictures.thin(7)

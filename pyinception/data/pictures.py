@@ -200,11 +200,24 @@ class Pictures:
             text = f"{len(faults)} of {len(self)} files in {self.root} cannot be read:\n"
             raise DatasetError(f"{self.name}: {text}" + "\n".join(lines))
         if faults:
-            whole = np.setdiff1d(self._source, list(faults))
-            self._source, self.labels = whole, self.labels[whole]
-            cache = None if cache is None else cache[whole]
             self.skipped = list(faults.values())
         self._cache = cache
+        self._keep(np.setdiff1d(self._source, list(faults)))
+
+    def thin(self, count: int) -> None:
+        """Keep `count` pictures, of every class the same share, in their order.
+
+        The k-th one kept is number floor(k N / count) of all N ordered by class, whatever their
+        order here: folders come class by class, where the first ones would be of one class.
+        """
+        if not 0 < count <= len(self):
+            raise DatasetError(f"{self.name}: count is {count}, expected 1 ... {len(self)}")
+        by_class = np.argsort(self.labels, kind="stable")
+        self._keep(np.sort(by_class[np.arange(count) * len(self) // count]))
+
+    def _keep(self, chosen: NDArray[np.int64]) -> None:
+        self._source, self.labels = self._source[chosen], self.labels[chosen]
+        self._cache = None if self._cache is None else self._cache[chosen]
 
 
 def check_size(name: str, size: tuple[int, int]) -> tuple[int, int]:

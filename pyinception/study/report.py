@@ -39,7 +39,7 @@ def how(outcome: Outcome) -> str:
     if not outcome.seeds:
         return ""
     said = outcome.recipe
-    count = f", the first {said['count']} images" if said["count"] else ""
+    count = f", {said['count']} images" if said["count"] else ""
     rate = f"lr {said['lr']:g} ({said['schedule']}), batches of {said['batch_size']}"
     rate += f", clipped at {said['clip']:g}" if said["clip"] else ""
     numbers = _some(outcome.seeds, "seed"), _some(said["epochs"], "epoch")

@@ -100,7 +100,7 @@ def _line(name: str, accuracy: Any, start: float, count: int, how: str) -> dict[
 
 def _own_pixels(split: data.Dataset) -> data.Dataset:
     own = data.load("digits", split.split, size=8)
-    pixels = own.images(np.arange(len(split)))  # the same images: a run uses the first ones
+    pixels = own.images(np.arange(len(split)))  # the same images: `First` of these
     return data.ArrayDataset("digits", own.split, pixels, own.labels[: len(split)], own.classes)
 
 

@@ -44,6 +44,9 @@ class First:
 def load_split(recipe: Recipe, split: str, report: Reporter | None = None) -> data.Dataset:
     """The images of ``split`` ("train" or "test") that the recipe uses.
 
+    ``count`` takes the first ones; of pictures in files the same share of every class
+    (`data.Pictures.thin`).
+
     Raises
     ------
     data.DatasetError
@@ -72,7 +75,12 @@ def load_split(recipe: Recipe, split: str, report: Reporter | None = None) -> da
         name = "count" if split == "train" else "test_count"
         text = f"{recipe.data}/{split} has {len(dataset)} images"
         raise RecipeError(f"recipe: {name} is {count}, but {text}")
-    return First(dataset, count) if 0 < count < len(dataset) else dataset
+    if not 0 < count < len(dataset):
+        return dataset
+    if isinstance(dataset, data.Pictures):
+        dataset.thin(count)
+        return dataset
+    return First(dataset, count)
 
 
 def fingerprint(dataset: data.Dataset) -> str:
