@@ -305,7 +305,7 @@ def test_output_that_is_not_written_fails(monkeypatch):
 
 
 def test_a_disturbed_machine_is_named(monkeypatch):
-    monkeypatch.setattr(runs, "CALM", 1e9)  # nothing is calm enough
+    monkeypatch.setattr(timing, "CALM", 1e9)  # nothing is calm enough
     found = bench.run_reduce_conv(shapes=[OWN], rivals=False, rounds=1)
     assert any(note.startswith("DISTURBED") for note in found.notes)
 

@@ -20,6 +20,8 @@ from pyinception.bench.timing import (
     Peak,
     Timing,
     copy_rate,
+    disturbed,
+    disturbed_note,
     interleave,
     once,
 )
@@ -27,8 +29,6 @@ from pyinception.bench.timing import (
 Rivals = bool | tuple[str, ...]
 Progress = Callable[[str], None] | None
 
-CALM = 0.9  # of the peak: undisturbed medians of the loop stayed above 0.94 (Zen 5, 1 thread)
-SPREAD = 1.3  # of p80 over p20: undisturbed rows stayed below 1.2
 _NOTES = [
     "ours: weights packed beforehand (pack us), launches recorded, as Session runs them; unfused: "
     "same tile, same algorithm; call us: the public function with packed weights",
@@ -303,11 +303,6 @@ class _Run:
             "gflops": 2e-9 * macs / timing.median,
         }
 
-    def _disturbed(self, row: Mapping[str, Any]) -> bool:
-        cell = row["columns"]["fused"]
-        wide = "median_us" in cell and cell["p80_us"] > SPREAD * cell["p20_us"]
-        return wide or row["peak_gflops"] < CALM * self.peak.best
-
     def _report(self) -> Report:
         """Shares come last: only now is the best peak of the run known."""
         for row in self.rows:
@@ -315,12 +310,13 @@ class _Run:
                 if "gflops" in cell:
                     cell["share"] = cell["gflops"] / self.peak.best
                     cell["share_inside"] = cell["share"] * row["macs_inside"] / row["macs"]
-        notes = list(_NOTES)
-        if places := [row["name"] for row in self.rows if self._disturbed(row)]:
-            notes.append(
-                f"DISTURBED beside {', '.join(places)}: the peak loop's median or the spread of "
-                "our samples shows that something else was using these cores; repeat the run"
-            )
+        best = self.peak.best
+        places = [
+            row["name"]
+            for row in self.rows
+            if disturbed(row["columns"]["fused"], row["peak_gflops"], best)
+        ]
+        notes = [*_NOTES, *disturbed_note(places)]
         about = environment(self.threads, self.level)
         about["versions"] |= self.versions
         settings = {

@@ -27,6 +27,8 @@ BLOCK_SECONDS = 1e-3  # of one sample: the clock's 0.1 us and the loop around th
 # its last call; each block first runs its own call for this long, untimed.
 SETTLE_SECONDS = 5e-3
 SPINNING_SECONDS = 8e-2  # beside ONNX Runtime: its team spun for 50 to 75 ms (two Zen 4 cores)
+CALM = 0.9  # of the peak: undisturbed medians of the loop stayed above 0.94 (Zen 5, 1 thread)
+SPREAD = 1.3  # of p80 over p20: undisturbed rows stayed below 1.2
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,22 @@ class Peak:
         for _ in range(samples):
             self()
         return self.best
+
+
+def disturbed(cell: Mapping[str, Any], around: float, best: float) -> bool:
+    """Whether a cell's spread, or the peak loop's median beside it, tells of other work."""
+    wide = "median_us" in cell and cell["p80_us"] > SPREAD * cell["p20_us"]
+    return bool(wide or around < CALM * best)
+
+
+def disturbed_note(names: list[str]) -> list[str]:
+    """One note that names the disturbed rows; none where there are none."""
+    if not names:
+        return []
+    return [
+        f"DISTURBED beside {', '.join(names)}: the peak loop's median or the spread of "
+        "our samples shows that something else was using these cores; repeat the run"
+    ]
 
 
 def _convolution(threads: int, level: str) -> Callable[[], float]:
