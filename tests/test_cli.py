@@ -12,7 +12,10 @@ pytest.importorskip("matplotlib", reason="extra `train`")
 
 from pyinception import backend
 from pyinception.cli import demo, main, output
+from pyinception.cli import train as cli_train
 from pyinception.train import loop
+from pyinception.train.recipe import resolve
+from pyinception.train.run_folder import RunFolder
 
 # 5 steps an epoch of a network with batch norms and dropout.
 QUICK = "--data digits --model tiny_inception --size 8 --count 72 --test-count 24 --batch-size 16"
@@ -102,15 +105,25 @@ def test_explain_shows_why_a_row_declines(run):
         ("train --data image_folder --root .", 1, "is empty, expected one sub-folder per class"),
         ("train --epochs 0", 1, "epochs is 0, expected 1"),
         ("train --resume", 1, "there is no run folder runs/digits-small_inception-seed0"),
-        ("train --config none.toml", 1, "none.toml"),
+        ("train --config none.toml", 1, "--config: cannot read none.toml: No such file"),
         ("evaluate nothing", 1, "no run 'nothing' in runs"),
-        ("evaluate --checkpoint missing.safetensors", 1, "missing.safetensors"),
+        ("evaluate --checkpoint lsat", 1, "no file 'lsat'; expected last, best or a path"),
+        ("evaluate a --checkpoint b.safetensors", 2, "'b.safetensors' and the run 'a' exclude"),
+        ("predict a.png --run a --checkpoint b", 2, "'b' and the run 'a' exclude"),
         ("predict a.png", 1, "there are no runs"),
         ("explain module 9z", 1, "expected a layer such as 3a"),
         ("explain conv 1,2,3", 1, "expected positive integers N,H,W,C,K,R"),
         ("explain conv 1,4,4,2,2,9", 1, "explain: "),
         ("explain tensor 3a", 2, "tensor"),
-        ("bench compare a.json b.json", 1, "a.json"),
+        ("bench compare a.json b.json", 1, "A.JSON: cannot read a.json: No such file"),
+        ("bench --json conv 3a/1x1", 2, "--json: belongs to --quick, or behind a verb"),
+        ("bench --save q.json conv", 2, "--save: belongs to --quick"),
+        ("bench --backend cpu", 2, "--backend: belongs to --quick"),
+        ("bench reduce_conv 3a/3x3 --backend cuda", 2, "--backend: is for a --kernel"),
+        ("bench reduce_conv --kernel f.cu:f --threads 1", 2, "--threads: says nothing beside"),
+        ("bench reduce_conv --kernel f.cu:f --no-rivals", 2, "--rivals: says nothing beside"),
+        ("bench reduce_conv --kernel f.cu:f --rival torch", 2, "--rival: says nothing beside"),
+        ("bench reduce_conv --kernel f.cu:f --algorithm auto", 2, "--algorithm: says nothing"),
         ("bench reduce_conv 9z", 1, "9z"),
     ],
 )
@@ -194,6 +207,9 @@ def test_train_evaluate_predict(run, tmp_path, no_pictures):
     assert (code, text) == (1, "") and "fake.png: not an image" in error
 
     last = tmp_path / "runs/a/checkpoints/last.safetensors"
+    code, text, error = run("evaluate", last, "--checkpoint", "best")
+    assert (code, text) == (2, "") and "'best' is of a run" in error
+    assert run("evaluate", "--checkpoint", last)[0] == 0
     last.write_bytes(last.read_bytes()[:1000])
     code, text, error = run("evaluate", "a")
     assert (code, text) == (1, "") and "last.safetensors is truncated" in error
@@ -258,6 +274,28 @@ def test_find_lr(run, tmp_path):
     value = json.loads(text)
     assert code == 0 and value["suggested"] == pytest.approx(value["lowest"] / 10)
     assert (tmp_path / "a-lr.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_find_lr_heeds_the_run_or_refuses(run, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(cli_train, "_find_lr", lambda recipe, *more: seen.append(recipe) or 0)
+    RunFolder(tmp_path / "there/a").create(resolve({"data": "digits", "batch_size": 7}))
+    line = ["train", "--find-lr", "--name", "a"]
+    assert run(*line, "--runs", "there", "--resume")[0] == 0
+    assert seen.pop().batch_size == 7
+    code, _, error = run(*line, "--runs", "there", "--resume", "--batch-size", 8)
+    assert code == 1 and "batch_size is 7, asked for 8" in error
+    code, _, error = run(*line, "--runs", "there")
+    assert code == 1 and "there/a exists" in error
+    code, _, error = run(*line, "--resume")
+    assert code == 1 and "nothing to resume" in error
+    given = (("--workers", 2), ("--stop-after", 1), ("--checkpoint-steps", 3), ("--no-report",))
+    for option in (*given, ("--watch", 3), ("--tensorboard",), ("--no-baselines",)):
+        code, _, error = run(*line, *option)
+        name = str(option[0]).replace("--no-", "--")
+        assert code == 2 and f"{name}: says nothing beside --find-lr" in error
+    assert run("train", "--find-lr", "--runs", "there")[0] == 2
+    assert run("train", "--find-lr", "--threads", 1)[0] == 0 and len(seen) == 1
     assert not (tmp_path / "runs").exists()
 
 
@@ -317,6 +355,9 @@ def test_bench(run, tmp_path):
     assert json.loads((tmp_path / "a.json").read_text()) == report
     code, text, _ = run("bench", "module", "5a", *quick)
     assert code == 0 and "5a" in text and "GFLOP/s" in text
+    (tmp_path / "b.json").write_bytes(b"\xff")
+    code, text, error = run("bench", "compare", "a.json", "b.json")
+    assert (code, text) == (1, "") and error.startswith("error: B.JSON: ")
     code, text, error = run("bench", "compare", "a.json", "a.json", "--json")
     assert (code, error) == (0, "")
     assert {row["verdict"] for row in json.loads(text)["rows"]} == {"same"}

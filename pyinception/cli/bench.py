@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pyinception.cli import output
 from pyinception.cli.output import Algorithm, AsJson
 
 if TYPE_CHECKING:
@@ -54,6 +55,9 @@ def quick(
 ) -> None:
     """Time kernels, error beside the time; slower rows stay."""
     if not quick:
+        if option := output.given(context, "save", "json", "backend"):
+            text = "belongs to --quick, or behind a verb"
+            raise typer.BadParameter(text, param_hint=option)
         return
     if context.invoked_subcommand is not None:
         raise typer.BadParameter("stands alone, without a verb", param_hint="--quick")
@@ -66,6 +70,7 @@ def quick(
 
 @app.command("reduce_conv")
 def reduce_conv(
+    context: typer.Context,
     names: Names = None,
     shape: Shapes = None,
     batch: Batch = 1,
@@ -82,7 +87,12 @@ def reduce_conv(
     """The fused branch 1x1 -> RxR against the same two convolutions unfused, and rivals."""
     from pyinception import bench
 
+    if kernel is None and (option := output.given(context, "backend")):
+        raise typer.BadParameter("is for a --kernel of your own", param_hint=option)
     if kernel is not None:
+        unheard = output.given(context, "threads", "rivals", "rival", "algorithm")
+        if unheard:
+            raise typer.BadParameter("says nothing beside --kernel", param_hint=unheard)
         own: dict[str, Any] = {"shapes": shape or (), "batch": batch, "rounds": rounds}
         own |= {"backend": backend, "progress": _progress()}
         return _finish(bench.run_own_kernel(kernel, names or "all", **own), save, json)
@@ -168,9 +178,13 @@ def compare(
 
     from pyinception import bench
 
+    reports = []
+    for argument, path in (("A.JSON", before), ("B.JSON", after)):
+        with output.reading(argument):
+            reports.append(bench.report.load(path))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the table's notes say the same
-        report = bench.compare(before, after)
+        report = bench.compare(*reports)
     return _finish(report, None, json)
 
 

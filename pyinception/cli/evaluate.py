@@ -93,6 +93,9 @@ def evaluate(
 def _file(run: str | None, runs: str, checkpoint: str) -> str:
     """The checkpoint of a run, or ``run`` itself where it is a file."""
     if run is not None and Path(run).is_file():
+        if checkpoint != "last":
+            text = f"{checkpoint!r} is of a run, and {run!r} a file"
+            raise typer.BadParameter(text, param_hint="--checkpoint")
         return run
     return output.checkpoint_path(run, runs, checkpoint)
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -42,13 +45,43 @@ def reporter(as_json: bool) -> Reporter:
 
 
 def checkpoint_path(run: str | None, runs: str, checkpoint: str) -> str:
-    """The file that a run's name (None: the newest), --runs and --checkpoint mean."""
+    """The file that a run's name (None: the newest), --runs and --checkpoint mean.
+
+    A path in --checkpoint is a run's own: BadParameter if a run is named too.
+    """
     from pyinception.train.run_folder import find_run
 
-    if checkpoint not in ("last", "best"):
-        return checkpoint
-    folder = find_run(run, runs)
-    return str(folder.last if checkpoint == "last" else folder.best)
+    if checkpoint in ("last", "best"):
+        folder = find_run(run, runs)
+        return str(folder.last if checkpoint == "last" else folder.best)
+    if run is not None:
+        text = f"{checkpoint!r} and the run {run!r} exclude each other; with a run: last or best"
+        raise typer.BadParameter(text, param_hint="--checkpoint")
+    if not Path(checkpoint).is_file():
+        text = f"--checkpoint: there is no file {checkpoint!r}; expected last, best or a path"
+        raise FileNotFoundError(text)
+    return checkpoint
+
+
+@contextmanager
+def reading(argument: str) -> Iterator[None]:
+    """Name the option or argument whose file cannot be read inside."""
+    try:
+        yield
+    except OSError as error:
+        text = f"cannot read {error.filename}: {error.strerror or error}"
+        raise OSError(f"{argument}: {text}") from error
+    except ValueError as error:
+        raise ValueError(f"{argument}: {error}") from error
+
+
+def given(context: typer.Context, *names: str) -> str | None:
+    """The first of these parameters that stands on the command line, as an option; else None."""
+    for name in names:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            return next(each.opts[0] for each in context.command.params if each.name == name)
+    return None
 
 
 def table(heads: list[str], rows: list[list[str]]) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pyinception.cli import output
 from pyinception.cli.output import AsJson, Explained, Threads, emit, reporter
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
+    context: typer.Context,
     data: Annotated[str | None, Option(help="Data set: a NAME, KIND:PATH, or a folder.")] = None,
     root: Annotated[str | None, Option(help="Folder of a data set on disk.")] = None,
     model: Annotated[
@@ -50,7 +52,11 @@ def train(
         int, Option(help="Look into the first of every so many steps; 0: into none.", min=0)
     ] = 20,
     find_lr: Annotated[
-        bool, Option("--find-lr", help="Suggest a learning rate by a short run, and leave.")
+        bool,
+        Option(
+            "--find-lr",
+            help="Suggest a learning rate (with --resume a run's), and leave.",
+        ),
     ] = False,
     tensorboard: Annotated[
         bool, Option("--tensorboard", help="Also write TensorBoard events.")
@@ -120,6 +126,7 @@ def train(
     from pyinception.train import networks, papers
     from pyinception.train.loop import train as fit
     from pyinception.train.recipe import Recipe, describe, read_toml, resolve
+    from pyinception.train.run_folder import RunFolder
 
     entries = {entry: given_here[entry] for entry in Recipe.__dataclass_fields__}
     if help_config:
@@ -135,15 +142,23 @@ def train(
         emit(columns(["recipe", "about"], [list(pair) for pair in found.items()]), found, json)
         return 0
     given: dict[str, Any] = papers.read(recipe) if recipe is not None else {}
-    given |= read_toml(config) if config is not None else {}
+    if config is not None:
+        with output.reading("--config"):
+            given |= read_toml(config)
     given |= {key: value for key, value in entries.items() if value is not None}
+    if find_lr:
+        _check_find_lr(context, None if name is None else Path(runs) / name, resume)
     if name is None:
         resolved = resolve(given)
         model_name = "rows" if networks.is_table(resolved.model) else resolved.model
         name = f"{recipe or f'{resolved.data}-{model_name}'}-seed{resolved.seed}"
     if find_lr:
         with pyi.using(threads=threads or None):
-            return _find_lr(resolve(given), Path(f"{Path(name).name}-lr.png"), json)
+            if resume:
+                searched = RunFolder(Path(runs) / name).reopen(given, resolve)
+            else:
+                searched = resolve(given)
+            return _find_lr(searched, Path(f"{Path(name).name}-lr.png"), json)
     with pyi.using(threads=threads or None):
         outcome = fit(
             given,
@@ -166,6 +181,18 @@ def train(
         text = f"continue with: pyinception train --runs {runs} --name {name} --resume"
     emit(text, outcome.as_dict(), json)
     return Explained(128 + outcome.signal if outcome.signal else 0)
+
+
+def _check_find_lr(context: typer.Context, run: Path | None, resume: bool) -> None:
+    """Refuse what a search would not heed: options of a run, a run that it does not read."""
+    from pyinception.train.run_folder import RunFolder
+
+    of_a_run = ["stop_after", "checkpoint_steps", "workers", "watch", "tensorboard", "baselines"]
+    of_a_run += ["page"] if run is not None or resume else ["page", "runs"]
+    if option := output.given(context, *of_a_run):
+        raise typer.BadParameter("says nothing beside --find-lr", param_hint=option)
+    if run is not None and not resume:
+        RunFolder(run).check_new()
 
 
 def _find_lr(recipe: Recipe, picture: Path, as_json: bool) -> int:
