@@ -299,6 +299,9 @@ def test_the_verb(tmp_path, capsys) -> None:
     assert main.run(["convert", *again]) == 0
     assert (tmp_path / "o.safetensors").read_bytes() == (tmp_path / "p.safetensors").read_bytes()
     capsys.readouterr()
+    assert main.run(["convert", *again, "--model", "inception_v3"]) == 1
+    assert "holds googlenet_bn, but model is 'inception_v3'" in capsys.readouterr().err
+    assert main.run(["convert", *again, "--model", "googlenet_bn"]) == 0
     assert main.run(["convert", str(tmp_path / "none.npz"), str(tmp_path / "o.safetensors")]) == 1
     assert "there is no file" in capsys.readouterr().err
 

@@ -1,7 +1,10 @@
 """The ladder: every rung computes the same, and says what it did."""
 
+import errno
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -55,6 +58,23 @@ def test_bars_are_logarithmic(tmp_path, capsys, monkeypatch: pytest.MonkeyPatch)
     }
     assert lines["loops"] == 1 < lines["plain"] < lines["register tile"]
     assert "<svg" in chart.read_text(encoding="utf-8")
+
+
+def test_a_chart_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch) -> None:
+    rung = ladder.Rung("one", "what", "where", 1.0, 2.0, 0.0)
+    found = ladder.Ladder([rung], 3.0, {"cpu": "any"}, "shape")
+    chart = tmp_path / "chart.svg"
+    chart.write_text("old")
+
+    def full(*paths: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match=r"chart\.svg.*ENOSPC"):
+        patch.setattr(os, "replace", full)
+        ladder.draw(found, chart)
+    assert chart.read_text() == "old" and len(list(tmp_path.iterdir())) == 1
+    ladder.draw(found, tmp_path / "chart")  # no suffix: a PNG
+    assert (tmp_path / "chart").read_bytes()[:4] == b"\x89PNG"
 
 
 def test_a_wrong_rung_is_no_rung(monkeypatch: pytest.MonkeyPatch) -> None:

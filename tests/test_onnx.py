@@ -1,5 +1,7 @@
 """Networks out to ONNX and back: onnx's own evaluator in float64 is the judge."""
 
+import errno
+import os
 import re
 
 import numpy as np
@@ -13,8 +15,9 @@ from onnx.reference.op_run import OpRun  # noqa: E402
 from test_convert import caffe_blobs  # noqa: E402
 
 import pyinception as pyi  # noqa: E402
-from pyinception import convert, models  # noqa: E402
+from pyinception import convert, layers, models  # noqa: E402
 from pyinception.layers import fold_batch_norms  # noqa: E402
+from pyinception.module import Sequential  # noqa: E402
 
 pytestmark = pytest.mark.oracles
 
@@ -100,6 +103,21 @@ def test_there_and_back(name: str, tmp_path) -> None:
     assert error(pyi.Session(again, x.shape)(x), truth) <= 1e-5
     both = np.concatenate([x, x[:, ::-1]])
     assert again(both).shape == (2, 5)
+
+
+def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path, monkeypatch) -> None:
+    net = Sequential(layers.Conv2d(3, 2, 1))
+    path = tmp_path / "net.onnx"
+    convert.export(net, (1, 2, 2, 3), path)
+    before = path.read_bytes()
+
+    def full(*paths):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match=r"cannot write .*net\.onnx.*ENOSPC"):
+        convert.export(net, (1, 2, 2, 3), path)
+    assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["net.onnx"]
 
 
 def test_parameters_keep_their_names(tmp_path) -> None:

@@ -7,10 +7,12 @@ taken in turns on one thread; what a rung computes less than the others scales i
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -180,6 +182,7 @@ def run_ladder(progress: Callable[[str], None] | None = None) -> Ladder:
 def draw(ladder: Ladder, path: str | os.PathLike[str]) -> None:
     """The rungs as bars on a logarithmic scale, the FMA peak as a line; PNG or SVG by ``path``."""
     from pyinception.data.dataset import require
+    from pyinception.train.run_folder import write_whole
 
     require("matplotlib", "train", "a chart")
     from matplotlib.figure import Figure
@@ -196,4 +199,6 @@ def draw(ladder: Ladder, path: str | os.PathLike[str]) -> None:
     axes.set_xscale("log")
     axes.set_xlim(right=ladder.peak_gflops * 8)
     axes.invert_yaxis()
-    figure.savefig(path, dpi=150)
+    memory = io.BytesIO()
+    figure.savefig(memory, format=Path(path).suffix[1:] or "png", dpi=150)
+    write_whole(Path(path), memory.getvalue())

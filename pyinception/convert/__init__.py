@@ -134,7 +134,8 @@ def convert(
     ----------
     path : the file.
     source : one of `SOURCES`; None: what the file's names and suffix say.
-    model : "googlenet_bn", "inception_v3", "googlenet"; None: what the names say.
+    model : "googlenet_bn", "inception_v3", "googlenet"; None: what the names say. A file of ours
+        says it itself: another one is refused.
 
     Raises
     ------
@@ -152,7 +153,11 @@ def convert(
     try:
         if source is None:
             if file.suffix == ".safetensors" and checkpoint.load(file).record is not None:
-                return read(file)
+                found = read(file)
+                if model not in (None, found.model):
+                    text = f"{file} holds {found.model}, but model is {model!r}"
+                    raise ConvertError(f"convert: {text}")
+                return found
             source = _guess(file)
         net, name, how = SOURCES[source](file, model)
     except ConvertError:

@@ -41,6 +41,8 @@ def export(net: Module, input_shape: tuple[int, ...], path: str | os.PathLike[st
         The network makes calls that ONNX has no node for: all are listed.
     ImportError
         onnx is not installed (extra ``onnx``).
+    OSError
+        The file cannot be written; an older one is as it was.
     """
     onnx = require_onnx("export")
     x = np.zeros(input_shape, np.float32)
@@ -74,7 +76,9 @@ def export(net: Module, input_shape: tuple[int, ...], path: str | os.PathLike[st
     )
     model.ir_version = 8  # of opset 17: readers refuse a version they do not know
     onnx.checker.check_model(model, full_check=True)
-    Path(path).write_bytes(model.SerializeToString())
+    from pyinception.train.run_folder import write_whole  # `train` imports this package
+
+    write_whole(Path(path), model.SerializeToString())
 
 
 def _name_of(call: Any) -> tuple[str, str]:
