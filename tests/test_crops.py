@@ -15,6 +15,7 @@ from pyinception import convert, data, models
 from pyinception.cli import main
 from pyinception.data.crops import Crop, crops, cut
 from pyinception.train import evaluation, loop, multicrop
+from pyinception.train.progress import Silent
 
 # (height, width) -> for each scale: rows, columns, (top, left) of the three squares. Crops of 224.
 LANDSCAPE, PORTRAIT, SQUARE = (300, 400), (500, 250), (100, 100)
@@ -209,6 +210,14 @@ def test_a_converted_network_on_pictures(tmp_path, monkeypatch, capsys):
         multicrop.evaluate_crops([member], fresh, 1)
     skipped = multicrop.evaluate_crops([member], fresh, 1, bad="skip")
     assert np.sum(skipped.predictions < 0) == 1 and np.isfinite(skipped.loss)
+    Image.fromarray(np.zeros((1, 90_000, 3), np.uint8)).save(path)  # whole, but a thread
+    with pytest.raises(data.DatasetError, match=r"3\.png: a picture of 1 x 90000 scaled to 37 x"):
+        multicrop.evaluate_crops([member], fresh, 10)
+    told: list[str] = []
+    silent = Silent()
+    silent.line = told.append  # type: ignore[method-assign]
+    skipped = multicrop.evaluate_crops([member], fresh, 10, bad="skip", report=silent)
+    assert np.sum(skipped.predictions < 0) == 1 and "3.png: a picture of 1 x 90000" in told[0]
 
 
 def test_other_classes_are_refused(runs):

@@ -66,6 +66,14 @@ def crops(height: int, width: int, size: int, count: int) -> list[Crop]:
     return [Crop(rows, columns, *place, size, flip) for place in places for flip in (False, True)]
 
 
+def check_extents(height: int, width: int, size: int, count: int) -> None:
+    """Raise PictureError for a picture so thin that it has too many pixels when scaled."""
+    rows, columns, _ = _scaled(height, width, size, SCALES[-1] if count == 144 else SCALES[0])
+    if rows * columns > MAX_PIXELS:
+        text = f"scaled to {rows} x {columns}, the limit is {MAX_PIXELS:,} pixels"
+        raise PictureError(f"a picture of {height} x {width} {text}")
+
+
 def _all_squares(height: int, width: int, size: int, scale: int) -> Iterator[Crop]:
     """36 crops of one scale."""
     rows, columns, short = _scaled(height, width, size, scale)
@@ -100,7 +108,7 @@ def cut(pixels: NDArray[np.uint8], size: int, count: int) -> NDArray[np.uint8]:
     Raises
     ------
     PictureError
-        If the picture is so thin that it would have too many pixels when scaled.
+        As `check_extents`.
     ImportError
         If Pillow is absent (extra ``train``).
     """
@@ -109,12 +117,11 @@ def cut(pixels: NDArray[np.uint8], size: int, count: int) -> NDArray[np.uint8]:
     grey = pixels.shape[2] == 1
     picture = pillow.fromarray(pixels[..., 0] if grey else pixels)
     out = np.empty((count, size, size, pixels.shape[2]), np.uint8)
+    places = crops(pixels.shape[0], pixels.shape[1], size, count)
+    check_extents(pixels.shape[0], pixels.shape[1], size, count)
     scaled: dict[tuple[int, int], NDArray[np.uint8]] = {}
-    for n, crop in enumerate(crops(pixels.shape[0], pixels.shape[1], size, count)):
+    for n, crop in enumerate(places):
         extent = crop.height, crop.width
-        if crop.height * crop.width > MAX_PIXELS:
-            text = f"scaled to {crop.height} x {crop.width}, the limit is {MAX_PIXELS:,} pixels"
-            raise PictureError(f"a picture of {pixels.shape[0]} x {pixels.shape[1]} {text}")
         if extent not in scaled:
             scaled[extent] = np.asarray(picture.resize(extent[::-1], bilinear))
         below, right = crop.top + crop.side, crop.left + crop.side

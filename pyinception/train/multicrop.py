@@ -16,7 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyinception import checkpoint, convert, data
-from pyinception.data.crops import COUNTS, cut
+from pyinception.data.crops import COUNTS, check_extents, cut
+from pyinception.data.picture import PictureError
+from pyinception.data.pictures import pictures_of
 from pyinception.module import Module
 from pyinception.tensor import no_grad
 from pyinception.train import networks
@@ -117,12 +119,15 @@ def evaluate_crops(
     Parameters
     ----------
     count : crops of each picture: 1, 10 or 144.
-    bad : a picture that cannot be read: "stop", or "skip" counts it as wrong.
+    bad : a picture that cannot be read, or is too thin to be scaled: "stop", or "skip" counts it
+        as wrong.
 
     Raises
     ------
     ValueError
         If there is no member, `count` is none of these, or a member knows other classes.
+    data.DatasetError
+        Naming a bad picture, where that stops.
     """
     if not members or count not in COUNTS:
         text = f"{len(members)} networks, {count} crops, expected at least 1; 1, 10 or 144"
@@ -132,11 +137,12 @@ def evaluate_crops(
             text = f"a network knows {member.outputs} classes, {dataset.name} has other ones"
             raise ValueError(f"evaluate_crops: {text} ({len(dataset.classes)})")
     report = report or Silent()
+    sizes = {member.size for member in members}
     odds = np.full((len(dataset), len(dataset.classes)), np.nan)
     what = f"evaluating on {dataset.split}, {len(members)} networks x {count} crops"
     report.start(what, len(dataset))
     try:
-        for chosen, pixels in _groups(dataset, max(1, CHUNK // count), bad, report):
+        for chosen, pixels in _groups(dataset, sizes, count, bad, report):
             if chosen:
                 odds[chosen] = class_probabilities(members, pixels, count)
             report.advance(len(chosen))
@@ -146,19 +152,27 @@ def evaluate_crops(
 
 
 def _groups(
-    dataset: data.Dataset, most: int, bad: str, report: Reporter
+    dataset: data.Dataset, sizes: set[int], count: int, bad: str, report: Reporter
 ) -> Iterator[tuple[list[int], list[NDArray[np.uint8]]]]:
-    """(indices, pictures as they were stored) of up to `most` that can be read."""
+    """(indices, pictures as they were stored) of some that can be read, and cut to these sizes."""
+    most, pictures = max(1, CHUNK // count), pictures_of(dataset)
     chosen: list[int] = []
     pixels: list[NDArray[np.uint8]] = []
     for index in range(len(dataset)):
         try:
-            pixels.append(dataset.read(index)[0])
+            read = dataset.read(index)[0]
+            for size in sizes:
+                check_extents(read.shape[0], read.shape[1], size, count)
+            pixels.append(read)
             chosen.append(index)
-        except data.DatasetError as error:
+        except (data.DatasetError, PictureError) as error:
+            text = str(error)
+            if isinstance(error, PictureError):
+                where = pictures.where(index) if pictures is not None else f"image {index}"
+                text = f"{dataset.name}: {where}: {error}"
             if bad == "stop":
-                raise
-            report.line(f"left out: {error}")
+                raise data.DatasetError(text) from error
+            report.line(f"left out: {text}")
         if len(chosen) == most or index + 1 == len(dataset):
             yield chosen, pixels
             chosen, pixels = [], []
