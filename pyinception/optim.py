@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from math import cos, pi, sqrt
+from math import cos, isfinite, pi, sqrt
 from typing import Any
 
 import numpy as np
@@ -41,14 +41,26 @@ def clip_gradients(net: Module, limit: float) -> float:
     """g = g min(1, limit / |g|), |g| the norm of all gradients together; returns |g|.
 
     The norm is summed in float64, parameter by parameter. Inception-v3 was trained with limit 2.
+
+    Raises
+    ------
+    FloatingPointError
+        A gradient holds inf or NaN, which no factor brings within the limit; nothing has changed.
     """
     if not limit > 0:
         raise ValueError(f"clip_gradients: limit is {limit}, expected more than 0")
-    found = [p for p in net.parameters() if p.grad is not None]
-    norm = sqrt(sum(float(np.square(to_host(p.grad), dtype=np.float64).sum()) for p in found))
+    found = {name: p.grad for name, p in net.named_parameters() if p.grad is not None}
+    squares = {
+        name: float(np.square(to_host(gradient), dtype=np.float64).sum())
+        for name, gradient in found.items()
+    }
+    norm = sqrt(sum(squares.values()))
+    if not isfinite(norm):
+        name = next((name for name, square in squares.items() if not isfinite(square)), "all")
+        text = f"the gradient of {name} is not finite: try a lower learning rate"
+        raise FloatingPointError(f"clip_gradients: {text}")
     if norm > limit:
-        for gradient in (p.grad for p in found):
-            assert gradient is not None
+        for gradient in found.values():
             gradient *= gradient.dtype.type(limit / norm)
     return norm
 

@@ -166,6 +166,12 @@ def test_clipping_is_by_the_norm_of_all_gradients() -> None:
     assert optim.clip_gradients(net, norm / 2) == pytest.approx(norm)
     for name, parameter in net.named_parameters():
         np.testing.assert_allclose(parameter.grad, before[name] / 2, rtol=1e-6)
+    for value in (np.inf, np.nan):
+        net.bias.grad[1] = value
+        kept = net.weight.grad.copy()
+        with pytest.raises(FloatingPointError, match="gradient of bias is not finite"):
+            optim.clip_gradients(net, norm / 4)
+        assert np.array_equal(net.weight.grad, kept)
     with pytest.raises(ValueError, match="limit is 0, expected more than 0"):
         optim.clip_gradients(net, 0)
 

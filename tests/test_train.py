@@ -17,8 +17,10 @@ import pyinception as pyi
 from pyinception import checkpoint, data
 from pyinception.train import evaluation as judging
 from pyinception.train import loop
+from pyinception.train.progress import Silent
 from pyinception.train.recipe import RecipeError, read_toml, resolve
 from pyinception.train.run_folder import RunError, RunFolder, find_run
+from pyinception.train.update import Update
 
 # 5 steps an epoch; tiny_inception has batch norms (buffers) and dropout (the step's stream).
 QUICK = {
@@ -193,7 +195,12 @@ def test_checkpoints_inside_a_long_epoch(tmp_path, whole, monkeypatch):
 def test_resume_of_a_finished_run_changes_no_weight(tmp_path, whole):
     train(tmp_path / "run", QUICK | {"epochs": 1})
     before = (tmp_path / "run/checkpoints/last.safetensors").read_bytes()
-    again = train(tmp_path / "run", {}, resume=True)
+    told: list[str] = []
+    reporter = Silent()
+    reporter.line = told.append  # type: ignore[method-assign]
+    again = train(tmp_path / "run", {}, resume=True, report=reporter)
+    assert "the run is finished: 1 of 1 epochs are done" in told
+    assert not any("resumed" in line for line in told)
     assert again.steps == 5
     assert (tmp_path / "run/checkpoints/last.safetensors").read_bytes() == before
 
@@ -321,6 +328,45 @@ def test_two_processes_do_not_share_a_run(tmp_path):
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
     with pytest.raises(loop.TrainingError, match="lower --lr"), np.errstate(all="ignore"):
         train(tmp_path / "run", QUICK | {"lr": 1e30, "epochs": 3})
+
+
+@pytest.mark.parametrize("ruined", ["weight", "momentum"])
+def test_ruined_weights_are_not_saved(tmp_path, monkeypatch, ruined):
+    """The checkpoint of step 2 stays; the message names no remedy that cannot work."""
+    real = loop.step
+
+    def step(net, update, batch, recipe):
+        found = real(net, update, batch, recipe)
+        if update.iteration == 3:
+            name, parameter = next(net.named_parameters())
+            array = parameter.data if ruined == "weight" else update.optimizer.state[name]
+            array.flat[0] = np.inf
+        return found
+
+    monkeypatch.setattr(loop, "step", step)
+    told = r"not finite after step 3: try a lower --lr, in a new run .*last\.safetensors is from be"
+    with pytest.raises(loop.TrainingError, match=told), np.errstate(all="ignore"):
+        train(tmp_path / "run", checkpoint_steps=1)
+    saved = checkpoint.load(tmp_path / "run/checkpoints/last.safetensors")
+    assert saved.record["state"]["batch"] == 2
+    assert all(np.isfinite(array).all() for array in saved.model.values())
+
+
+def test_an_infinite_gradient_is_told_and_moves_nothing(tmp_path, monkeypatch):
+    real, nets = Update.backward, []
+
+    def backward(update, loss):
+        real(update, loss)
+        if update.iteration == 1:
+            next(update.net.parameters()).grad.flat[0] = np.inf
+            nets.append((update.net, {n: a.copy() for n, a in update.net.state_dict().items()}))
+
+    monkeypatch.setattr(Update, "backward", backward)
+    told = r"step 1: clip_gradients: the gradient of .* is not finite: try .* in a new run"
+    with pytest.raises(loop.TrainingError, match=told):
+        train(tmp_path / "run", QUICK | {"clip": 1.0}, with_baselines=False)
+    ((net, before),) = nets
+    assert all(np.array_equal(array, before[n]) for n, array in net.state_dict().items())
 
 
 def test_find_run(tmp_path):

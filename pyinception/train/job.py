@@ -24,6 +24,10 @@ from pyinception.train.update import Update
 from pyinception.train.watch import Watch
 
 
+class TrainingError(RuntimeError):
+    """Training cannot go on; the last checkpoint is whole and its weights are finite."""
+
+
 @dataclass
 class State:
     """Where a run stands: what the checkpoint holds beside the tensors."""
@@ -54,7 +58,17 @@ class Job:
     watch: Watch
 
     def save(self, path: Path) -> None:
-        """Write a checkpoint, and before it the metrics that belong to it."""
+        """Write a checkpoint, and before it the metrics that belong to it.
+
+        Raises
+        ------
+        TrainingError
+            If weights or momenta hold inf or NaN: the older checkpoint stays.
+        """
+        for name, array in (*self.net.state_dict().items(), *self.update.state_dict().items()):
+            if not bool(np.isfinite(array).all()):
+                text = f"{name} is not finite after step {self.update.iteration}"
+                raise TrainingError(f"train: {text}: try a lower --lr")
         self.state.metrics = self.run.sync_metrics()
         images = self.sets[0]
         record = {

@@ -30,7 +30,7 @@ from pyinception.train.baselines import score_baselines
 from pyinception.train.evaluation import evaluate
 from pyinception.train.events import Events
 from pyinception.train.figures import draw_curves, draw_features, draw_filters
-from pyinception.train.job import Job, State, restore, weights_sha256
+from pyinception.train.job import Job, State, TrainingError, restore, weights_sha256
 from pyinception.train.progress import Reporter, Silent, clock
 from pyinception.train.recipe import Recipe, resolve
 from pyinception.train.report import write_report
@@ -41,10 +41,6 @@ from pyinception.train.update import Update
 from pyinception.train.watch import EVERY, Watch, measured_peak
 
 CHECKPOINT_SECONDS = 300.0  # a crash in a long epoch loses no more than this
-
-
-class TrainingError(RuntimeError):
-    """Training cannot go on; the last checkpoint is whole."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +104,7 @@ def train(
     RunError, RecipeError, data.DatasetError, checkpoint.CheckpointError
         Before anything is written.
     TrainingError
-        If the loss is no longer a number.
+        If the loss, a gradient to clip, or a weight to save is no longer a number.
     OSError
         If a file cannot be written; earlier checkpoints are whole.
     """
@@ -173,8 +169,13 @@ def train(
         job = Job(run, recipe, net, update, sets, state, fingerprint(sets[0]), pool, watcher)
         stop = stack.enter_context(Stop())
         last = min(recipe.epochs, stop_after or recipe.epochs)
-        while state.epoch < last and not stop.signal:
-            _epoch(job, checkpoint_steps, stop, report)
+        try:
+            while state.epoch < last and not stop.signal:
+                _epoch(job, checkpoint_steps, stop, report)
+        except TrainingError as error:
+            kept = f"; {run.last} is from before" if run.last.exists() else ""
+            text = f"{error}, in a new run (--resume repeats these steps){kept}"
+            raise TrainingError(text) from None
         if stop.signal:
             if not run.last.exists():  # it came before the first step
                 job.save(run.last)
@@ -271,7 +272,7 @@ def _epoch(job: Job, checkpoint_steps: int, stop: Stop, report: Reporter) -> Non
         )
     if not math.isfinite(scores.loss):
         text = f"loss on test is {scores.loss} after epoch {epoch + 1}: try a lower --lr"
-        raise TrainingError(f"train: {text}; the last checkpoint is from before the evaluation")
+        raise TrainingError(f"train: {text}")
     line = {
         "kind": "epoch",
         "epoch": epoch,
@@ -317,9 +318,12 @@ def step(
         value = loss.item()
         if not math.isfinite(value):
             text = f"loss is {value} at step {update.iteration}: try a lower --lr"
-            raise TrainingError(f"train: {text}; the last checkpoint is from before")
+            raise TrainingError(f"train: {text}")
         update.backward(loss)
-        update.step()
+        try:
+            update.step()
+        except FloatingPointError as error:
+            raise TrainingError(f"train: step {update.iteration}: {error}") from error
     parts = (outputs,) if isinstance(outputs, Tensor) else outputs
     right = int(np.sum(np.argmax(networks.scores_of(parts[0]), axis=1) == batch.labels))
     if len(parts) == 1:
@@ -346,7 +350,9 @@ def _introduce(
         f"{net.count_parameters():,} parameters; {len(sets[0]):,} images of "
         f"{height} x {width} x {channels} to train on, {len(sets[1]):,} to test"
     )
-    if state.epoch or state.batch:
+    if state.epoch >= recipe.epochs:
+        report.line(f"the run is finished: {state.epoch} of {recipe.epochs} epochs are done")
+    elif state.epoch or state.batch:
         report.line(f"resumed in epoch {state.epoch + 1}, after {state.batch} of its steps")
 
 
