@@ -178,15 +178,18 @@ def test_the_command(tmp_path, capsys):
     assert counted["rows"][0]["network"] == "alexnet"
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {
-        f"study_{stem}.{kind}" for stem in ("pool_proj_shapes", "cost") for kind in ("json", "svg")
+        f"study_{stem}.{kind}"
+        for stem in ("pool_proj_shapes_quick", "cost")  # what counts only is never a trial
+        for kind in ("json", "svg")
     }
-    path = tmp_path / "study_pool_proj_shapes.json"
+    path = tmp_path / "study_pool_proj_shapes_quick.json"
     outcome = study.load(path)
     assert outcome.as_dict() == trained
     picture = path.with_suffix(".svg").read_bytes()
     assert ET.fromstring(picture).tag.endswith("svg") and len(picture) < 40_000
     study.draw(tmp_path / "again.svg", outcome)
     assert (tmp_path / "again.svg").read_bytes() == picture
+    assert study.save(tmp_path, outcome) == tmp_path / "study_pool_proj_shapes.json"
     assert outcome.sentence in study.text(outcome) and outcome.sentence in study.markdown(outcome)
     (tmp_path / "a.json").write_text('{"figures": 3}')
     with pytest.raises(StudyError, match=r"a\.json was not written by a study"):
@@ -202,6 +205,13 @@ def test_the_command_tells_and_refuses(capsys):
     assert main.run(["study", "cost", "hats"]) == 1  # before the first one runs
     found = capsys.readouterr()
     assert "unknown study 'hats'" in found.err and found.out == ""
+
+
+def test_a_folder_that_cannot_be_made_is_told_before_training(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(study, "run", lambda *given, **how: pytest.fail("it has begun"))
+    (tmp_path / "file").write_text("")
+    assert main.run(["study", "pool_proj", "--save", str(tmp_path / "file/results")]) == 1
+    assert "cannot write" in capsys.readouterr().err
 
 
 def test_the_page_has_the_stored_figures():

@@ -29,7 +29,8 @@ def study(
     test_count: Annotated[int | None, typer.Option(help="Test images to use; 0 is all.")] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate of the first step.")] = None,
     save: Annotated[
-        str | None, typer.Option(help="Folder for study_NAME_DATA.json and its picture.")
+        str | None,
+        typer.Option(help="Folder for study_NAME_DATA[_quick].json and its picture."),
     ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="One seed, one epoch of few images: does it run?")
@@ -56,6 +57,8 @@ def study(
     report = output.reporter(json)
     for each in name:  # before the first one takes its minutes
         studies.find(each)
+    if save is not None:
+        studies.prepare(save)
     outcomes = []
     with pyi.using(threads=threads or None):
         for each in name:
@@ -66,6 +69,6 @@ def study(
             )
             outcomes.append(outcome)
             if save is not None:
-                report.line(f"written to {studies.save(save, outcome)}")
+                report.line(f"written to {studies.save(save, outcome, quick=quick)}")
     shown = "\n\n".join(map(studies.text, outcomes))
     emit(shown, [outcome.as_dict() for outcome in outcomes], json)

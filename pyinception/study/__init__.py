@@ -6,7 +6,7 @@ say; `tables.STUDIES` has them as rows of text.
 
 from pyinception.study.experiment import SEEDS, Outcome, run, sentence, verdict
 from pyinception.study.picture import draw
-from pyinception.study.report import load, markdown, save, text
+from pyinception.study.report import load, markdown, prepare, save, text
 from pyinception.study.tables import STUDIES, Study, StudyError, find
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "find",
     "load",
     "markdown",
+    "prepare",
     "run",
     "save",
     "sentence",

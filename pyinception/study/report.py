@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pyinception.data.dataset import require
 from pyinception.study.experiment import Outcome
 from pyinception.study.picture import draw
 from pyinception.study.tables import StudyError
-from pyinception.train.run_folder import write_whole
+from pyinception.train.run_folder import explained, write_whole
 
 
 def cells(outcome: Outcome) -> list[list[str]]:
@@ -81,11 +82,22 @@ def stem(outcome: Outcome) -> str:
     return "_".join(parts)
 
 
-def save(folder: str | Path, outcome: Outcome) -> Path:
-    """Write ``study_NAME_DATA.json`` and ``.svg`` into ``folder``; the JSON's path."""
+def prepare(folder: str | Path) -> Path:
+    """Make the folder that `save` writes to, and see that it can draw: before hours of training."""
+    require("matplotlib", "train", "pictures of studies")
     root = Path(folder)
-    root.mkdir(parents=True, exist_ok=True)
-    path = root / f"{stem(outcome)}.json"
+    with explained(root):
+        root.mkdir(parents=True, exist_ok=True)
+    return root
+
+
+def save(folder: str | Path, outcome: Outcome, *, quick: bool = False) -> Path:
+    """Write ``study_NAME_DATA.json`` and ``.svg`` into ``folder``; the JSON's path.
+
+    A ``quick`` trial gets ``_quick`` into its names, so that it replaces no result.
+    """
+    mark = "_quick" if quick and outcome.seeds else ""
+    path = prepare(folder) / f"{stem(outcome)}{mark}.json"
     draw(path.with_suffix(".svg"), outcome)
     write_whole(path, (json.dumps(outcome.as_dict(), indent=1, allow_nan=False) + "\n").encode())
     return path
