@@ -82,10 +82,11 @@ class Recipe:
         0, "rows and columns cut from it, at random in training, else in the centre; 0 is all"
     )
     count: int = _entry(
-        0, "training images to use, the first ones (of files the same share of every class); 0 is all"
+        0,
+        "training images to use, the first ones (of files every class alike); 0 is all",
     )
     test_count: int = _entry(
-        0, "test images to use, the first ones (of files the same share of every class); 0 is all"
+        0, "test images to use, the first ones (of files every class alike); 0 is all"
     )
     bad_images: str = _entry("stop", "a picture that cannot be read: stop, or skip and name it")
     model: str = _entry(
