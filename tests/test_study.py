@@ -178,11 +178,14 @@ def test_the_command(tmp_path, capsys):
     assert counted["rows"][0]["network"] == "alexnet"
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {
-        f"study_{stem}.{kind}"
-        for stem in ("pool_proj_shapes_quick", "cost")  # what counts only is never a trial
+        f"{stem}.{kind}"
+        for stem in (
+            "quick_study_pool_proj_shapes",
+            "study_cost",
+        )  # what counts only is never a trial
         for kind in ("json", "svg")
     }
-    path = tmp_path / "study_pool_proj_shapes_quick.json"
+    path = tmp_path / "quick_study_pool_proj_shapes.json"
     outcome = study.load(path)
     assert outcome.as_dict() == trained
     picture = path.with_suffix(".svg").read_bytes()

@@ -30,7 +30,7 @@ def study(
     lr: Annotated[float | None, typer.Option(help="Learning rate of the first step.")] = None,
     save: Annotated[
         str | None,
-        typer.Option(help="Folder for study_NAME_DATA[_quick].json and its picture."),
+        typer.Option(help="Folder for [quick_]study_NAME_DATA.json and its picture."),
     ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="One seed, one epoch of few images: does it run?")

@@ -94,10 +94,10 @@ def prepare(folder: str | Path) -> Path:
 def save(folder: str | Path, outcome: Outcome, *, quick: bool = False) -> Path:
     """Write ``study_NAME_DATA.json`` and ``.svg`` into ``folder``; the JSON's path.
 
-    A ``quick`` trial gets ``_quick`` into its names, so that it replaces no result.
+    The names of a ``quick`` trial begin with ``quick_``, so that it is taken for no result.
     """
-    mark = "_quick" if quick and outcome.seeds else ""
-    path = prepare(folder) / f"{stem(outcome)}{mark}.json"
+    mark = "quick_" if quick and outcome.seeds else ""
+    path = prepare(folder) / f"{mark}{stem(outcome)}.json"
     draw(path.with_suffix(".svg"), outcome)
     write_whole(path, (json.dumps(outcome.as_dict(), indent=1, allow_nan=False) + "\n").encode())
     return path
