@@ -11,11 +11,12 @@ import shutil
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+from gpu_checkout import ROOT
+
 NVCC = shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
+LOADED = "import gpu_checkout; from pyinception import _C"
 NEEDED = "import numba, pybind11; print(pybind11.get_cmake_dir())"
 
 
@@ -35,13 +36,13 @@ def reason(rehearsal: bool) -> str | None:
 
 def _python(code: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", code]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    here = ROOT / "benchmarks"
+    return subprocess.run(command, capture_output=True, text=True, cwd=here, check=False)
 
 
 def _built() -> bool:
     """Whether a library with CUDA kernels can be loaded, asked of a fresh process."""
-    code = "from pyinception import _C; raise SystemExit(not _C.cuda_built())"
-    return _python(code).returncode == 0
+    return _python(f"{LOADED}; raise SystemExit(not _C.cuda_built())").returncode == 0
 
 
 def build_row(rehearsal: bool) -> dict[str, Any]:
@@ -57,7 +58,7 @@ def build_row(rehearsal: bool) -> dict[str, Any]:
                 said = (done.stdout + done.stderr)[-1500:]
                 return row | {"status": "failed", "reason": f"{' '.join(command[:2])}: {said}"}
         if not _built():
-            said = _python("from pyinception import _C; print(_C.cuda_built())")
+            said = _python(f"{LOADED}; print(_C.cuda_built())")
             return row | {"status": "failed", "reason": (said.stdout + said.stderr)[-600:]}
         return row | {"status": "ok", "restart": True, "built_seconds": time.monotonic() - start}
     from pyinception.reports import doctor

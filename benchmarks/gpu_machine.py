@@ -1,4 +1,7 @@
-"""What a GPU session finds on its machine, and which code measures which row."""
+"""What a GPU session finds on its machine, and which code measures which row.
+
+Works from a bare checkout, installed or not (`gpu_checkout`).
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import gpu_checkout  # noqa: F401
 import gpu_interop
 import gpu_probes as probes
 from gpu_device import Cuda, CudaError
 from gpu_timing import MODULES
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,6 @@ class Machine:
 
     def _look_for_golden(self) -> None:
         """The driver and a compiler; in a rehearsal the emulator stands in for the driver."""
-        sys.path.insert(0, str(ROOT))  # works from a bare checkout, installed or not
         try:
             from pyinception.bench import executors
             from pyinception.emulator import compile as compiling

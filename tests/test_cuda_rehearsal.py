@@ -87,6 +87,18 @@ def test_what_building_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert row["status"] == "ok" and row["doctor"]["backends"]["emulated"] is None
 
 
+def test_a_checkout_that_was_never_installed() -> None:
+    hide = "import sys; sys.meta_path = [f for f in sys.meta_path if 'Editable' not in repr(f)]; "
+    for first, works in (("import gpu_checkout", True), ("pass", False)):
+        code = f"{hide}{first}; from pyinception.kernels import cuda_args; import pyinception"
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(command, cwd=BENCHMARKS, capture_output=True, text=True, check=False)
+        if works:
+            assert done.returncode == 0, done.stderr
+        else:
+            assert "No module named 'pyinception" in done.stderr
+
+
 def test_one_process_under_a_sanitizer(tmp_path: Path) -> None:
     """What it told of counts, also where it is cut off; what it reports is a fault."""
     program = tmp_path / "tool.py"
