@@ -10,7 +10,7 @@
 
 namespace {
 std::string calls, failing, message;
-int major_version = 9, next_stream = 100;
+int major_version = 9, next_stream = 100, oldest_ptx = 90;
 
 template <class... Parts>
 cudaError_t note(const std::string& name, const Parts&... parts) {
@@ -40,8 +40,10 @@ TABLE(pool)
 extern "C" {
 const char* stub_calls() { return calls.c_str(); }
 void stub_begin(const char* fail, int major) {
-  calls.clear(), failing = fail, major_version = major;
+  calls.clear(), failing = fail, major_version = major, oldest_ptx = 90;
 }
+// What kernels but "cast" were compiled for.
+void stub_compiled_for(int ptx) { oldest_ptx = ptx; }
 const char* stub_message() { return message.c_str(); }
 
 cudaError_t cudaGetDevice(int* device) { return *device = 0, note("get_device"); }
@@ -55,7 +57,7 @@ cudaError_t cudaFuncSetAttribute(const void* f, cudaFuncAttribute attribute, int
   return note("set_shared", f, attribute == cudaFuncAttributeMaxDynamicSharedMemorySize, value);
 }
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* a, const void* f) {
-  a->ptxVersion = 90;
+  a->ptxVersion = f == reinterpret_cast<const void*>(0x10) ? 90 : oldest_ptx;
   return note("load", f);
 }
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags) {

@@ -339,3 +339,6 @@ def test_source_rules():
         found = re.search(r"\b(printf|asm|atomic\w+|fmaxf|double|__pow|powf?|assert)\b", code)
         allowed = {".h": "double", ".cuh": "asm" if path.name in WITH_PTX else ""}
         assert found is None or found[0] == allowed.get(path.suffix), (path.name, found)
+        # Where launches depend on one another, a kernel that does not wait reads too early.
+        for _, body in re.findall(r"__global__([^;{]*)\{([^;]*);", code):
+            assert body.strip(" \\\n") == "await_launches_before()", (path.name, body)

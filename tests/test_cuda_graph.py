@@ -137,6 +137,20 @@ def test_dependent_launches_where_the_device_has_them(
     assert overlaps == ["0", second]  # the first waits for what the stream did before
 
 
+@pytest.mark.parametrize(("compiled_for", "overlapping"), [(90, "1"), (89, "0"), (80, "0")])
+def test_code_that_does_not_wait_is_not_launched_early(
+    launches: List, compiled_for: int, overlapping: str
+) -> None:
+    """One kernel without griddepcontrol.wait is enough: it would read what is not written yet."""
+    launches.library.stub_compiled_for(compiled_for)
+    launches.add("cast", cast())
+    launches.add("cast", cast())
+    launches.add("reduce_conv_fprop", wide())
+    assert launches.call("capture", 1) == 0
+    overlaps = [line.split()[3] for line in launches.did() if line.startswith("launch")]
+    assert overlaps == ["0", overlapping, overlapping]
+
+
 def test_without_a_graph_it_runs_on_the_caller_s_stream(launches: List) -> None:
     launches.add("cast", cast(0x3000))
     assert launches.call("run", ctypes.c_void_p(55)) == 0
