@@ -68,25 +68,46 @@ def beside(array: Array, like: Array) -> Array:
 
 
 def moved(array: Array, memory: str) -> Array:
-    """``array`` in ``memory``, "host" or "cuda" (the current device); itself if it lies there.
+    """``array`` in ``memory``, "host", "cuda" or "cuda:N"; itself if it lies there.
+
+    "cuda" is any device: an array of the host goes to the current one.
 
     Raises
     ------
     ValueError
         For another name.
     BackendError
-        Where there is no CUDA to move to: cause and remedy.
+        Where there is no CUDA to move to, or no such device: cause and remedy.
     """
-    if memory not in ("host", "cuda"):
-        raise ValueError(f'moved: memory is {memory!r}, expected "host" or "cuda"')
     if memory == "host":
         return to_host(array)
-    reason = why_not("cuda")
-    if reason is None and importlib.util.find_spec("cupy") is None:
-        reason = "CuPy is not installed; pip install 'pyinception[cuda13]' or [cuda12]"
-    if reason:
-        raise BackendError(f"moved: nothing can be put into CUDA memory: {reason}")
-    return importlib.import_module("cupy").asarray(array)
+    device = cuda_device("moved", memory)
+    with device:
+        if memory != "cuda" and is_cupy(array) and array.device.id != device.id:
+            return array.copy()
+        return importlib.import_module("cupy").asarray(array)
+
+
+def cuda_device(function: str, memory: str) -> Any:
+    """CuPy's device that "cuda" (the current one) or "cuda:N" names, to be current in a ``with``.
+
+    Raises
+    ------
+    ValueError, BackendError
+        As `moved` does.
+    """
+    name, colon, number = memory.partition(":")
+    if name != "cuda" or number.isdecimal() != bool(colon):
+        text = f'memory is {memory!r}, expected "host", "cuda" or "cuda:N"'
+        raise ValueError(f"{function}: {text}")
+    if reason := why_not("cuda") or cupy_reason():
+        raise BackendError(f"{function}: nothing can be put into CUDA memory: {reason}")
+    cuda = importlib.import_module("cupy").cuda
+    count = int(cuda.runtime.getDeviceCount())
+    if number and int(number) >= count:
+        text = f"there is no CUDA device {number}, expected a number below {count}"
+        raise BackendError(f"{function}: {text}")
+    return cuda.Device(int(number)) if number else cuda.Device()
 
 
 def dtype_of(name: str) -> Any:

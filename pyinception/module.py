@@ -158,8 +158,8 @@ class Module:
         return loaded.record
 
     def to(self, memory: str) -> "Module":
-        """Move parameters, gradients and buffers to "host" (NumPy arrays) or "cuda" (CuPy arrays
-        on the current device), where the module then computes; returns the module.
+        """Move parameters, gradients and buffers to "host" (NumPy arrays), "cuda" (CuPy arrays on
+        the current device) or "cuda:N", where the module then computes; returns the module.
 
         An optimiser made before keeps its state where it was: move first.
         """

@@ -7,6 +7,7 @@ is the same list. Where a call is none of these the noted rows are replayed.
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from threading import Lock
 from typing import Any
@@ -14,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from pyinception import config, workspace
-from pyinception.backend import Array, BackendError, array_module, core, memory_of
+from pyinception.backend import Array, BackendError, core, memory_of
 from pyinception.border import Border
 from pyinception.cuda import launches as cuda
-from pyinception.cuda.executor import dense
+from pyinception.cuda.executor import check_place, dense
 from pyinception.cuda.launches import address_of
 from pyinception.dispatch import Plan, check
 from pyinception.module import Module
@@ -82,10 +83,10 @@ class Session:
 
     Notes
     -----
-    Where the weights lie the session runs: on CUDA on the device of the weights, and each call on
-    CuPy's current stream then (``with stream: session(x)``), without waiting. It owns input buffer,
-    activations and workspace, so ``x`` is copied into place and one call must end before the next
-    begins on another stream.
+    Where the weights lie the session runs: on CUDA on their device (after ``net.to("cuda:1")`` on
+    that), whichever is current, and each call on the stream that it is given, without waiting. It
+    owns input buffer, activations and workspace, so ``x`` is copied into place, and a call waits on
+    its stream for the call before where that was on another.
 
     The session sees later changes of the weights: live arrays are read directly, packed ones are
     packed again when a parameter's version has changed. Folding batch norms is left to the caller.
@@ -112,8 +113,17 @@ class Session:
             text = f"input_shape is {self.input_shape}, expected (N, H, W, C) or (N, C)"
             raise ValueError(f"Session: {text}")
         self._free = Lock()
-        self._on = self._memory()
-        self._build(self._group() if self._on is None else self.input_shape[0])
+        with self._device():
+            self._on = self._memory()
+            self._build(self._group() if self._on is None else self.input_shape[0])
+
+    def _device(self) -> Any:
+        """The CUDA device of the weights, to be current in a ``with``."""
+        first = next((p.data for p in self.net.parameters()), None)
+        return nullcontext() if first is None or memory_of(first) == "host" else first.device
+
+    def _turn(self) -> AbstractContextManager[int]:
+        return nullcontext(0) if self._on is None else self._on.turn()
 
     def _memory(self) -> cuda.Memory | None:
         """Where the session's arrays are to lie; None for the host."""
@@ -305,33 +315,41 @@ class Session:
                 settled[...] = weights
         self._seen = now
 
-    def __call__(self, x: Any, *, layout: str | None = None) -> Any:
+    def __call__(self, x: Any, *, layout: str | None = None, stream: Any = None) -> Any:
         """The network's result for ``x``, a fresh array of the caller's type.
 
-        ``x`` is an array of ``input_shape`` and the weights' dtype, or with ``layout="NCHW"`` the
-        same axes in that order.
+        Parameters
+        ----------
+        x : an array of ``input_shape`` and the weights' dtype, on CUDA on their device; with
+            ``layout="NCHW"`` the same axes in that order.
+        stream : in CUDA memory, where everything that the call does goes: a handle or an object
+            with ``__cuda_stream__``. None: the stream that the library of ``x`` works on now.
         """
         if not self._free.acquire(blocking=False):
             raise RuntimeError("Session: another thread is inside this session; make one a thread")
         try:
-            return self._call(x, layout)
+            return self._call(x, layout, stream)
         finally:
             self._free.release()
 
-    def _call(self, x: Any, layout: str | None) -> Any:
-        border = Border("Session", "NHWC" if layout is None else layout, x)
-        given = border.take("x", x)
-        self._refresh()
-        check("Session", "x", given, _AXES[len(self.input_shape)], self.input_shape, like=self._x)
-        if _device_of(given) != self._home:
-            text = f"x is on CUDA device {_device_of(given)}, expected {self._home}"
-            raise BackendError(f"Session: {text}, where the session was made")
-        y = workspace.empty((given.shape[0], *self._y.shape[1:]), given, self._y.dtype)
-        for first in range(0, given.shape[0], max(self.group, 1)):
-            self._x[...] = given[first : first + self.group]
-            self._run()
-            y[first : first + self.group] = self._y
-        return border.back(y)
+    def _call(self, x: Any, layout: str | None, stream: Any) -> Any:
+        with Border("Session", "NHWC" if layout is None else layout, x, stream=stream) as border:
+            given = border.take("x", x)
+            with self._device(), self._turn() as handle:
+                self._refresh()
+                axes = _AXES[len(self.input_shape)]
+                check("Session", "x", given, axes, self.input_shape, like=self._x)
+                if _device_of(given) != self._home:
+                    text = f"x is on CUDA device {_device_of(given)}, expected {self._home}"
+                    raise BackendError(f"Session: {text}, where the weights are")
+                if isinstance(self._on, cuda.Runtime):
+                    check_place(given)
+                y = workspace.empty((given.shape[0], *self._y.shape[1:]), given, self._y.dtype)
+                for first in range(0, given.shape[0], max(self.group, 1)):
+                    self._x[...] = given[first : first + self.group]
+                    self._run(handle)
+                    y[first : first + self.group] = self._y
+            return border.back(y)
 
     def steps(self) -> list[tuple[Plan | None, Callable[[], Any]]]:
         """(plan, call) of every op in order; a call runs that op alone, on the session's memory.
@@ -353,14 +371,14 @@ class Session:
                 found.append((call, partial(call.row.run, call.spec, *arguments)))
         return found
 
-    def _run(self) -> None:
+    def _run(self, stream: int = 0) -> None:
         if self._launches is not None:
             if self._on is None:
                 self._launches.run(config.get("threads"))
             elif self.captured:
-                self._launches.replay(_stream_of(self._x))
+                self._launches.replay(stream)
             else:
-                self._launches.run(0)
+                self._launches.run(stream)
             return
         self._replay()
 
@@ -376,11 +394,6 @@ def _is_array(value: Any) -> bool:
 def _device_of(array: Array) -> int | None:
     """The number of its CUDA device; None in host memory."""
     return None if isinstance(array, np.ndarray) else int(array.device.id)
-
-
-def _stream_of(array: Array) -> int:
-    """The stream that the array's library works on now."""
-    return int(array_module(array).cuda.get_current_stream().ptr)
 
 
 def _arrays(value: Any) -> Iterator[Array]:

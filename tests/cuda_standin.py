@@ -50,9 +50,9 @@ class ndarray:
 
     __hash__ = None  # type: ignore[assignment]
 
-    def __init__(self, host: np.ndarray) -> None:
+    def __init__(self, host: np.ndarray, device: Place | None = None) -> None:
         self.host = host  # a view of the device's memory: no host code may read it, but the tests
-        self.device = Place(_CURRENT[-1])
+        self.device = device or Place(_CURRENT[-1])
 
     def __getattr__(self, name: str) -> Any:
         if name in _LOOKS:
@@ -98,13 +98,13 @@ class ndarray:
         return _made(self.host.astype(dtype))
 
     def view(self, dtype: Any) -> "ndarray":
-        return ndarray(self.host.view(dtype))
+        return ndarray(self.host.view(dtype), self.device)
 
     def reshape(self, *shape: Any) -> "ndarray":
-        return ndarray(self.host.reshape(*shape))
+        return ndarray(self.host.reshape(*shape), self.device)
 
     def transpose(self, *axes: Any) -> "ndarray":
-        return ndarray(self.host.transpose(*axes))
+        return ndarray(self.host.transpose(*axes), self.device)
 
     def __setitem__(self, key: Any, value: Any) -> None:
         self.host[_index(key)] = _own(value)
@@ -116,7 +116,7 @@ class ndarray:
         return {"data": data, "shape": self.shape, "strides": strides, "version": 3}
 
     def __getitem__(self, key: Any) -> "ndarray":
-        return ndarray(self.host[_index(key)])
+        return ndarray(self.host[_index(key)], self.device)
 
 
 def _own(value: Any) -> Any:
@@ -131,7 +131,7 @@ def _index(key: Any) -> Any:
 
 
 def _as_strided(array: ndarray, shape: Any, strides: Any) -> ndarray:
-    return ndarray(np.lib.stride_tricks.as_strided(array.host, shape, strides))
+    return ndarray(np.lib.stride_tricks.as_strided(array.host, shape, strides), array.device)
 
 
 def _made(result: Any) -> ndarray:
@@ -194,6 +194,16 @@ class Interfaced:
         }  # fmt: skip
 
 
+class Handle:
+    """A stream of any library."""
+
+    def __init__(self, handle: int) -> None:
+        self.handle = handle
+
+    def __cuda_stream__(self) -> tuple[int, int]:
+        return 0, self.handle
+
+
 class Runtime:
     """One emulated device with CuPy's functions over it; ``ran`` are the plans it was given.
 
@@ -209,13 +219,27 @@ class Runtime:
         self.noted: list[tuple[Any, ...]] = []
         self.lists: list[CudaList] = []
         self.streams = [STREAM]
+        self.devices: set[int] = set()  # that were current when something was launched
         runtime, module = self, ModuleType("cupy")
 
         class Stream:
-            def __init__(self, ptr: int) -> None:
-                self.ptr = ptr
+            device_id = -1
+
+            def __init__(self, non_blocking: bool = False) -> None:
+                assert non_blocking
+                self.ptr, self.device_id = 1234, _CURRENT[-1]
+
+            @classmethod
+            def from_external(cls, given: Any) -> "Stream":
+                version, ptr = given.__cuda_stream__()
+                assert version == 0
+                made = cls.__new__(cls)
+                made.ptr = ptr
+                return made
 
             def __enter__(self) -> None:
+                if self.device_id not in (-1, _CURRENT[-1]):
+                    raise RuntimeError("The device that the stream is created on does not match")
                 runtime.streams.append(self.ptr)
 
             def __exit__(self, *failure: Any) -> None:
@@ -234,14 +258,14 @@ class Runtime:
             def record(self, stream: Stream) -> None:
                 self.on = stream.ptr
 
-        self.stream = Stream(STREAM)
+        self.stream = Stream.from_external(Handle(STREAM))
         self.module: Any = module
         module.__spec__ = ModuleSpec("cupy", None)
         self.module.ndarray = ndarray
         self.module.empty = self.empty
         self.module.asarray = self.asarray
         self.module.asnumpy = lambda a: a.host
-        self.module.ascontiguousarray = lambda a: self.asarray(a.host)
+        self.module.ascontiguousarray = lambda a: a if a.flags.c_contiguous else a.copy()
         self.module.from_dlpack = self.from_dlpack
         self.module.lib = SimpleNamespace(stride_tricks=SimpleNamespace(as_strided=_as_strided))
         pool = SimpleNamespace(total_bytes=lambda: 3 << 30)
@@ -253,16 +277,21 @@ class Runtime:
         self.module.may_share_memory = lambda a, b: np.may_share_memory(a.host, b.host)
         self.module.cuda = SimpleNamespace(
             get_current_stream=self.current_stream,
-            ExternalStream=Stream,
-            Stream=lambda non_blocking: Stream(1234),
+            Stream=Stream,
             Event=Event,
             Device=lambda number=None: Place(_CURRENT[-1] if number is None else number),
-            runtime=SimpleNamespace(memGetInfo=lambda: (60 << 30, 80 << 30)),
+            runtime=SimpleNamespace(
+                memGetInfo=lambda: (60 << 30, 80 << 30), getDeviceCount=lambda: 2
+            ),
         )
 
     def current_stream(self) -> Any:
         now = self.streams[-1]
-        return self.stream if now == STREAM else self.module.cuda.ExternalStream(now)
+        return self.stream if now == STREAM else self.on(now)
+
+    def on(self, handle: int) -> Any:
+        """CuPy's stream of a handle."""
+        return self.module.cuda.Stream.from_external(Handle(handle))
 
     def asarray(self, array: Any, dtype: Any = None, order: str = "K") -> ndarray:
         if isinstance(array, ndarray):
@@ -304,6 +333,7 @@ class Runtime:
 
     def cuda_run(self, plan: str, record: bytes, stream: int) -> None:
         assert stream == self.streams[-1]
+        self.devices.add(_CURRENT[-1])
         self.noted.append(("launched on", stream))
         self.ran.append((plan, np.frombuffer(record, np.uint8)))
         for source, entry, grid, block, shared_bytes, params, _ in self.cuda_plan(plan, record)[0]:

@@ -8,9 +8,9 @@ import pytest
 from cuda_standin import Place, Runtime, ndarray, standing_in
 
 import pyinception as pyi
-from pyinception import backend, dispatch, models, optim
+from pyinception import backend, dispatch, models, optim, workspace
 from pyinception.backend import BackendError
-from pyinception.cuda import runs
+from pyinception.cuda import executor, runs
 from pyinception.layers import Linear
 from pyinception.ops.conv import conv_fprop
 from pyinception.spec import ConvSpec
@@ -58,6 +58,64 @@ def test_a_stream_of_another_device(monkeypatch: pytest.MonkeyPatch) -> None:
         for known in (0, -1, None):  # ours, or of nobody knows whom
             runtime.stream.device_id = known
             pyi.conv2d(*operands(runtime))
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [SimpleNamespace(cuda_stream=9, device=SimpleNamespace(index=1)),
+     SimpleNamespace(ptr=9, device_id=1)],
+    ids=["of PyTorch", "of CuPy"],
+)  # fmt: skip
+def test_a_given_stream_of_another_device(monkeypatch: pytest.MonkeyPatch, stream: Any) -> None:
+    with standing_in(monkeypatch) as runtime:
+        x, w = operands(runtime)
+        text = "conv2d: stream belongs to CUDA device 1, expected 0 as x does"
+        with pytest.raises(BackendError, match=text):
+            pyi.conv2d(x, w, stream=stream)
+        assert not runtime.ran
+        y = pyi.conv2d(on_device(x, 1), on_device(w, 1), stream=stream)
+        assert (y.host == 8).all() and runtime.noted[-1] == ("launched on", 9)
+
+
+def test_networks_move_between_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    with standing_in(monkeypatch) as runtime:
+        net = Linear(8, 4)
+        values = net.weight.data.copy()
+        for memory, number in (("cuda", 0), ("cuda:1", 1), ("cuda", 1), ("cuda:0", 0)):
+            before = net.to(memory).weight.data
+            assert before.device.id == number, memory
+            np.testing.assert_array_equal(before.host, values)
+        assert net.to("cuda:0").weight.data is before
+        with pytest.raises(BackendError, match="no CUDA device 2, expected a number below 2"):
+            net.to("cuda:2")
+        for wrong in ("cuda:", "cuda:one", "cuda1", "gpu", "host:0"):
+            with pytest.raises(ValueError, match=f"memory is '{wrong}', expected"):
+                net.to(wrong)
+        assert net.weight.data is before and not runtime.ran
+        assert type(net.to("host").weight.data) is np.ndarray
+
+
+def test_a_misaligned_operand_is_copied_to_where_kernels_can_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Off 16 bytes a contiguous array is still contiguous: asking for that alone copies nothing."""
+    draw = np.random.default_rng(0)
+    x, w = (draw.integers(-2, 3, s).astype(np.float32) for s in ((1, 6, 6, 8), (8, 3, 3, 8)))
+    wanted = pyi.conv2d(x, w, padding=1, backend="reference")
+    with standing_in(monkeypatch) as runtime:
+
+        def shifted(host: np.ndarray) -> ndarray:
+            memory = runtime.asarray(np.concatenate([np.zeros(1, np.float32), host.ravel()]))
+            view = memory[1:].reshape(*host.shape)
+            assert view.flags.c_contiguous and executor._address(view) % 16 == 4
+            return view
+
+        copies = workspace.copies.copy()
+        y = pyi.conv2d(shifted(x), shifted(w), padding=1)
+        np.testing.assert_array_equal(y.host, wanted)
+        assert {n: workspace.copies[n] - copies[n] for n in ("cuda: x", "cuda: w")} == {
+            "cuda: x": 0, "cuda: w": 1,  # a map is read element by element, or in units that fit
+        }  # fmt: skip
 
 
 def test_no_memory_left(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,11 +4,12 @@ The core's list is stood in for on the emulator; the capture itself, call by cal
 the CUDA runtime, is test_cuda_graph.py.
 """
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from cuda_standin import STREAM, ndarray, standing_in
+from cuda_standin import STREAM, Lender, ndarray, standing_in
 
 import pyinception as pyi
 from pyinception import backend, emulator, init, optim
@@ -91,7 +92,7 @@ def test_captured_once_and_replayed_on_the_caller_s_stream(
         assert type(y) is ndarray
         np.testing.assert_array_equal(y.host, wanted)
         assert launches.did[1:] == [("replay", STREAM)]
-        with runtime.module.cuda.ExternalStream(99):  # another one is current now
+        with runtime.on(99):  # another one is current now
             again = session(runtime.asarray(x))
         assert launches.did[2:] == [("replay", 99)] and again is not y
         np.testing.assert_array_equal(again.host, wanted)
@@ -133,8 +134,92 @@ def test_bad_input(monkeypatch: pytest.MonkeyPatch) -> None:
             session(given[:1])
         other = given[:]
         other.device = type(given.device)(1)
-        with pytest.raises(BackendError, match="x is on CUDA device 1, expected 0, where the sess"):
+        with pytest.raises(BackendError, match="x is on CUDA device 1, expected 0, where the weig"):
             session(other)
+        assert not runtime.ran
+        np.testing.assert_array_equal(session(given).host, eager(network(), images()))
+
+
+def test_on_the_device_of_the_weights_whichever_is_current(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    x = images()
+    wanted = eager(network(), x)
+    with standing_in(monkeypatch, checked=False) as runtime:
+        first, second = map(runtime.module.cuda.Device, (0, 1))
+        net = network().to("cuda:1")
+        session = Session(net, (2, 9, 9, 3))
+        assert {a.device.id for a in (session._x, session._arena, session._scratch)} == {1}
+        with second:
+            there = runtime.asarray(x)
+        y = session(there)  # 0 is current
+        np.testing.assert_array_equal(y.host, wanted)
+        assert y.device.id == 1 and runtime.devices == {1}
+        with first, pytest.raises(BackendError, match="x is on CUDA device 0, expected 1"):
+            session(runtime.asarray(x))
+        net.to("cuda:0")
+        np.testing.assert_array_equal(session(runtime.asarray(x)).host, wanted)
+        assert runtime.devices == {0, 1} and session._arena.device.id == 0
+
+
+def test_on_the_stream_that_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything goes there, behind the call before."""
+    x = images()
+    wanted = eager(network(), x)
+    with standing_in(monkeypatch, checked=False) as runtime:
+        session, given = Session(network().to("cuda"), (2, 9, 9, 3)), runtime.asarray(x)
+        runtime.noted.clear()
+        y = session(given, stream=SimpleNamespace(cuda_stream=77))
+        np.testing.assert_array_equal(y.host, wanted)
+        assert {note[-1] for note in runtime.noted} == {77}
+        runtime.noted.clear()
+        session(given)
+        assert runtime.noted[0] == (STREAM, "waits for", 77)
+        assert {note[-1] for note in runtime.noted[1:]} == {STREAM}
+        runtime.noted.clear()
+        session(given)
+        assert not any("waits for" in note for note in runtime.noted)
+        lender = Lender(given.host, runtime)  # of another library, which tells no stream
+        session(lender, stream=78)
+        assert ("exported for", 78) in runtime.noted
+        with pytest.raises(ValueError, match="Session: stream is given, expected None for arrays"):
+            session(x, stream=77)
+
+
+@pytest.mark.parametrize(
+    "owner", [{"device_id": 1}, {"device": SimpleNamespace(index=1)}], ids=["as CuPy", "as PyTorch"]
+)
+def test_a_stream_of_another_device(monkeypatch: pytest.MonkeyPatch, owner: dict[str, Any]) -> None:
+    with standing_in(monkeypatch, checked=False) as runtime:
+        session, given = Session(network().to("cuda"), (2, 9, 9, 3)), runtime.asarray(images())
+        stream = SimpleNamespace(cuda_stream=77, **owner)
+        text = "Session: stream belongs to CUDA device 1, expected 0 as x does"
+        with pytest.raises(BackendError, match=text):
+            session(given, stream=stream)
+        runtime.stream.device_id = 1  # CuPy's current one
+        with pytest.raises(BackendError, match="the current stream belongs to CUDA device 1"):
+            session(given)
+        assert not runtime.ran and runtime.streams == [STREAM]
+        runtime.stream.device_id = 0
+        session(given)
+
+
+def test_no_memory_for_a_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    with standing_in(monkeypatch, checked=False) as runtime:
+        net = network().to("cuda")
+
+        def full(shape: Any, dtype: Any) -> Any:
+            raise MemoryError("Out of memory allocating 512 bytes.")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(runtime.module, "empty", full)
+            with pytest.raises(MemoryError, match=r"no CUDA memory for .* try a smaller batch"):
+                Session(net, (2, 9, 9, 3))
+        session, given = Session(net, (2, 9, 9, 3)), runtime.asarray(images())
+        with monkeypatch.context() as patch:
+            patch.setattr(runtime.module, "empty", full)
+            with pytest.raises(MemoryError, match="no CUDA memory for 40 bytes"):
+                session(given)
         assert not runtime.ran
         np.testing.assert_array_equal(session(given).host, eager(network(), images()))
 

@@ -64,7 +64,7 @@ def test_a_given_stream_is_the_stream_of_all_that_the_call_does(runtime: Any, gi
 def test_by_default_cupy_s_current_stream(runtime: Any) -> None:
     x, w = runtime.asarray(X), runtime.asarray(W)
     conv(x, w)
-    with runtime.module.cuda.ExternalStream(5):
+    with runtime.on(5):
         conv(x, w)
     assert {where for _, where in runtime.noted[:2]} == {STREAM}
     assert {where for _, where in runtime.noted[2:]} == {5}

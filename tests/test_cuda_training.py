@@ -14,6 +14,7 @@ from cuda_standin import ndarray, standing_in
 
 import pyinception as pyi
 from pyinception import backend, emulator, losses, optim, rng, train
+from pyinception.cli import main
 from pyinception.layers import ConvBatchNorm, Linear, fold_batch_norms
 from pyinception.module import Sequential
 from pyinception.tensor import Parameter
@@ -57,6 +58,24 @@ def test_a_run_has_the_bits_of_the_emulated_one(
     assert [line["free_bytes"] for line in epochs if line["kind"] == "epoch"] == [60 << 30] * 2
     files = {p.name for p in (tmp_path / "cuda").rglob("*") if p.is_file()}
     assert {"curves.png", "filters.png", "features.png", "last.safetensors"} <= files
+
+
+def test_the_command_line_names_the_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    line = "train --data digits --model tiny_inception --size 8 --padding 0 --count 8 --epochs 1 "
+    line += "--test-count 8 --batch-size 8 --no-baselines --watch 0 --no-report --name it --device "
+    with standing_in(monkeypatch, checked=False) as runtime, emulator.using(checked=False):
+        assert main.run([*line.split(), "2"]) == 1
+        assert (
+            "train: there is no CUDA device 2, expected a number below 2" in capsys.readouterr()[1]
+        )
+        assert not runtime.ran and not (tmp_path / "runs").exists()
+        assert main.run([*line.split(), "1"]) == 0
+        assert runtime.devices == {1}
+    (epoch,) = (line for line in metrics(tmp_path / "runs" / "it") if '"epoch"' in line[:20])
+    assert "test_accuracy" in epoch
 
 
 def test_a_network_moves_with_gradients_and_buffers(monkeypatch: pytest.MonkeyPatch) -> None:

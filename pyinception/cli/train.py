@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -109,6 +111,9 @@ def train(
     precision: Annotated[
         str | None, Option(help="fp32, bf16 or fp16; 16 bits on backend cuda or emulated.")
     ] = None,
+    device: Annotated[
+        int | None, Option(help="CUDA device to train on; implies backend cuda.", min=0)
+    ] = None,
     seed: Annotated[int | None, Option(help="Decides everything random.")] = None,
     baselines: Annotated[bool, Option(help="Also score nearest neighbours and so on.")] = True,
     page: Annotated[bool, Option("--report/--no-report", help="Write report.html.")] = True,
@@ -122,7 +127,6 @@ def train(
     is judged on the test images; the accuracy reported is that of the last.
     """
     given_here = {**locals(), "mean": None if mean is None else _numbers(mean)}
-    import pyinception as pyi
     from pyinception.train import networks, papers
     from pyinception.train.loop import train as fit
     from pyinception.train.recipe import Recipe, describe, read_toml, resolve
@@ -153,13 +157,13 @@ def train(
         model_name = "rows" if networks.is_table(resolved.model) else resolved.model
         name = f"{recipe or f'{resolved.data}-{model_name}'}-seed{resolved.seed}"
     if find_lr:
-        with pyi.using(threads=threads or None):
+        with _place(threads, device):
             if resume:
                 searched = RunFolder(Path(runs) / name).reopen(given, resolve)
             else:
                 searched = resolve(given)
             return _find_lr(searched, Path(f"{Path(name).name}-lr.png"), json)
-    with pyi.using(threads=threads or None):
+    with _place(threads, device):
         outcome = fit(
             given,
             Path(runs) / name,
@@ -193,6 +197,20 @@ def _check_find_lr(context: typer.Context, run: Path | None, resume: bool) -> No
         raise typer.BadParameter("says nothing beside --find-lr", param_hint=option)
     if run is not None and not resume:
         RunFolder(run).check_new()
+
+
+@contextmanager
+def _place(threads: int, device: int | None) -> Iterator[None]:
+    """Where the run computes."""
+    import pyinception as pyi
+    from pyinception.backend import cuda_device
+
+    with ExitStack() as stack:
+        stack.enter_context(pyi.using(threads=threads or None))
+        if device is not None:
+            stack.enter_context(cuda_device("train", f"cuda:{device}"))
+            stack.enter_context(pyi.using(backend="cuda"))
+        yield
 
 
 def _find_lr(recipe: Recipe, picture: Path, as_json: bool) -> int:

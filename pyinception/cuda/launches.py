@@ -12,7 +12,8 @@ calls in turn.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib import import_module
 from typing import Any, Protocol
 
@@ -96,6 +97,10 @@ class Emulated:
     def launches(self) -> Launches:
         return EmulatedLaunches(self.device)
 
+    def turn(self) -> AbstractContextManager[int]:
+        """There is one stream."""
+        return nullcontext(0)
+
     def view(
         self, memory: Array, offset: int, shape: Sequence[int], dtype: Any, strides: Sequence[int]
     ) -> Array:
@@ -107,9 +112,22 @@ class Runtime:
     """Memory of the current CUDA device, from the pool of the array module that ``like`` is of."""
 
     def __init__(self, like: Array) -> None:
-        self.like = like
+        self.like, self.cuda = like, executor.array_module(like).cuda
         executor.check_place(like)
         self.limits, self.sm = executor.limits(), executor.capability()
+        self._event, self._stream = self.cuda.Event(disable_timing=True), None
+
+    @contextmanager
+    def turn(self) -> Iterator[int]:
+        """CuPy's current stream, which waits for the turn before where that was on another one."""
+        stream = self.cuda.get_current_stream()
+        if self._stream not in (None, stream.ptr):
+            stream.wait_event(self._event)
+        try:
+            yield int(stream.ptr)
+        finally:
+            self._event.record(stream)
+            self._stream = stream.ptr
 
     def empty(self, count: int) -> Array:
         return workspace.empty((max(count, 1),), self.like, np.uint8)

@@ -50,6 +50,13 @@ def surroundings(function: str, x: Any, stream: Any) -> ExitStack | None:
     """What a call on x in CUDA memory runs inside: the device of x and its stream.
 
     None where CUDA cannot be used here; taking x over gives the reason.
+
+    Raises
+    ------
+    TypeError
+        ``stream`` is none.
+    BackendError
+        It says that it belongs to another device than x.
     """
     if backend.why_not("cuda") or backend.cupy_reason():
         return None
@@ -60,9 +67,29 @@ def surroundings(function: str, x: Any, stream: Any) -> ExitStack | None:
             stack.enter_context(x.device)
         elif hasattr(x, "__dlpack_device__"):
             stack.enter_context(cuda.Device(int(x.__dlpack_device__()[1])))
+        owner, here = _owner_of(stream), cuda.Device().id
+        if owner not in (None, -1, here):
+            text = f"stream belongs to CUDA device {owner}, expected {here} as x does"
+            raise backend.BackendError(f"{function}: {text}")
         if handle is not None:
-            stack.enter_context(cuda.ExternalStream(handle))
+            stack.enter_context(cuda.Stream.from_external(_Handle(handle)))
         return stack.pop_all()
+
+
+class _Handle:
+    """A ``cudaStream_t`` with the protocol by which CuPy takes one."""
+
+    def __init__(self, handle: int) -> None:
+        self.handle = handle
+
+    def __cuda_stream__(self) -> tuple[int, int]:
+        return 0, self.handle
+
+
+def _owner_of(stream: Any) -> int | None:
+    """The number of a stream's device, where CuPy (-1: unknown) or PyTorch tells it."""
+    number = getattr(stream, "device_id", getattr(getattr(stream, "device", None), "index", None))
+    return number if isinstance(number, int) else None
 
 
 def _current(x: Any) -> int | None:
@@ -95,7 +122,7 @@ def taken(value: Any) -> Any:
     stated, now = value.__cuda_array_interface__.get("stream"), cupy.cuda.get_current_stream()
     if stated is not None and stated != now.ptr:
         event = cupy.cuda.Event(disable_timing=True)
-        event.record(cupy.cuda.ExternalStream(stated))
+        event.record(cupy.cuda.Stream.from_external(_Handle(stated)))
         now.wait_event(event)
     return cupy.asarray(_Lent(value))
 
