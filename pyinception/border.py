@@ -106,11 +106,15 @@ def _from_cuda(function: str, argument: str, value: Any) -> Array:
 def give_back(array: Array, caller: Any) -> Any:
     """``array`` in the type of ``caller``, sharing its memory.
 
-    A library takes it through ``from_dlpack``; one that has none gets the NumPy array.
+    A library takes it through ``from_dlpack``; one that has none gets the NumPy array. TensorFlow
+    knows compact memory only, so what is not is copied for it.
     """
     if isinstance(caller, np.ndarray) or type(caller) is type(array):
         return array
     library = library_of(caller)
+    if library == "tensorflow":  # takes capsules of before 1.0
+        compact = np.ascontiguousarray(array)
+        return sys.modules[library].experimental.dlpack.from_dlpack(compact.__dlpack__())
     module = sys.modules.get("jax.numpy" if library == "jax" else library)
     if not hasattr(module, "from_dlpack"):
         if not hasattr(caller, "__array_namespace__"):

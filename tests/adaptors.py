@@ -62,11 +62,13 @@ def slopes(op: str, arrays: Any, gy: np.ndarray) -> list[np.ndarray]:
 class NumPy:
     """`pyi.*` on arrays of NumPy; the others that go through `pyi.*` derive from it."""
 
-    name, needs = "numpy", None
+    name: str = "numpy"
+    needs: str | None = None
     backends: tuple[str, ...] = ("cpu", "reference")
     ops: tuple[str, ...] = OPS
     layout = "NHWC"
     has_out = has_views = has_frozen = True
+    refusal: type[Exception] = TypeError  # what our TypeError reaches the caller as
 
     def missing(self) -> str | None:
         """Why this adaptor cannot run here, or None."""

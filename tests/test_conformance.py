@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from adaptors import ADAPTORS, OPS, Torch, problem, slopes, truth, x64
+from adaptors_tensorflow import TENSORFLOW
 
 import pyinception as pyi
 from pyinception import workspace
@@ -22,7 +23,7 @@ DTYPES = np.float16, np.float64, np.int32, bool
 def cases(keep: Any = lambda adaptor: True, ops: tuple[str, ...] = OPS) -> Any:
     """(adaptor, backend, op) of all that ``keep`` accepts; those of frameworks are `oracles`."""
     rows = []
-    for adaptor in filter(keep, ADAPTORS):
+    for adaptor in filter(keep, (*ADAPTORS, *TENSORFLOW)):
         marks = [pytest.mark.oracles] if adaptor.needs else []
         for where in adaptor.backends:
             for op in (op for op in ops if op in adaptor.ops):
@@ -115,12 +116,12 @@ def test_read_only_is_fine_in_and_refused_out(adaptor: Any, where: str, op: str)
     expected, _ = truth(op, arrays)
     given = [adaptor.frozen(a) for a in arrays]
     equal(adaptor, adaptor.forward(op, given, where), expected)
-    if adaptor.needs != "jax":
+    if adaptor.has_out:
         out = adaptor.frozen(np.full(expected.shape, 7, np.float32))
         with pytest.raises(ValueError, match=r"out is read-only, expected a writable array"):
             adaptor.forward(op, given, where, out=out)
-    elif adaptor.name == "jax":
-        with pytest.raises(TypeError, match="out is an array of jax, which is immutable"):
+    elif adaptor.name == adaptor.needs:
+        with pytest.raises(TypeError, match=f"out is an array of {adaptor.name}, .* immutable"):
             adaptor.forward(op, given, where, out=given[0])
 
 
@@ -139,7 +140,7 @@ def test_other_dtypes_are_refused(adaptor: Any, where: str, op: str, dtype: Any)
     given = [
         adaptor.give(a.astype(dtype)) if i == 0 else adaptor.give(a) for i, a in enumerate(arrays)
     ]
-    with pytest.raises(TypeError, match="has dtype") as caught:
+    with pytest.raises((TypeError, adaptor.refusal), match="has dtype") as caught:
         adaptor.forward(op, given, where)
     assert "float" in str(caught.value) and "expected" in str(caught.value)
 
@@ -207,3 +208,13 @@ def test_contiguous_nchw_memory_is_copied_once(adaptor: Any, where: str, op: str
     y = pyi.conv2d(x, *given[1:], padding=1, relu=True, layout="NCHW", backend=where)
     equal(adaptor, y, truth(op, arrays)[0])
     assert workspace.copied_bytes["conv2d: x"] == arrays[0].nbytes
+
+
+@cases(lambda adaptor: adaptor.name == "tensorflow", ops=("conv2d",))
+def test_results_in_nchw_are_compact_for_tensorflow(adaptor: Any, where: str, op: str) -> None:
+    arrays = problem(op)
+    x, w = (adaptor.give(np.ascontiguousarray(a.transpose(0, 3, 1, 2))) for a in arrays[:2])
+    bias = adaptor.give(arrays[2])
+    y = pyi.conv2d(x, w, bias, padding=1, relu=True, layout="NCHW", backend=where)
+    assert type(y) is type(x)
+    np.testing.assert_array_equal(y.numpy().transpose(0, 2, 3, 1), truth(op, arrays)[0])
