@@ -23,6 +23,7 @@ training    a training step of GoogLeNet beside torch, and its memory
 modules_cores, modules_tensor
             GoogLeNet's nine modules by the CUDA kernels on the emulator, in every storage
 depthwise   depthwise convolution on Xception's maps beside torch, a copy of its bytes, its 1x1
+fusion      GoogLeNet's branches and modules, fused over unfused: time, bytes, maps; training
 turns       our calls and torch's in turns: what either loses to the other's team of threads
 
 A figure that cannot be measured here is left out with the reason. Results go to
@@ -46,6 +47,7 @@ from importlib.util import find_spec
 import figures_behaviour as behaviour
 import figures_data
 import figures_depthwise
+import figures_fusion
 import figures_recipes
 import figures_rivals
 from figures_emulated import emulated
@@ -92,6 +94,7 @@ FIGURES: dict[str, Callable[[bool], Figure]] = {
     "cold": figures_rivals.cold,
     "versus": behaviour.versus,
     "training": figures_rivals.training,
+    "fusion": figures_fusion.fusion,
     "turns": behaviour.turns,
     "invariance": behaviour.invariance,
     "logits": _accuracy("logits"),

@@ -21,6 +21,7 @@ if (reason := backend.why_not("cpu")) is not None:
 import figures
 import figures_behaviour
 import figures_data
+import figures_fusion
 import figures_recipes
 from figures_record import Figure, Unavailable, store
 
@@ -93,6 +94,19 @@ def test_loader_gives_the_same_bits() -> None:
     except Unavailable as missing:
         pytest.skip(str(missing))
     assert figure.failures == [] and [row["workers"] for row in figure.rows] == [0, 1, 2]
+
+
+def test_fusion():
+    """Both ways give the same numbers, gradients too; their maps and bytes are counted."""
+    figure = figures_fusion.fusion(quick=True)
+    assert figure.passed and len(figure.rows) == 4
+    module, branch = figure.rows[:2]
+    assert branch["unfused MB held"] == pytest.approx(4e-6 * 49 * (32 + 128))
+    assert branch["fused MB held"] == pytest.approx(4e-6 * 49 * 128)
+    assert module["fused MB held"] == pytest.approx(4e-6 * 49 * 832)
+    assert module["unfused MB held"] > module["fused MB held"] + 4e-6 * 49 * 832
+    assert all(row[way] > 0 for row in figure.rows for way in ("forward", "training"))
+    assert any("branch, direct, training" in note for note in figure.notes)
 
 
 def test_start_measures_its_phases() -> None:
