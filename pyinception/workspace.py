@@ -27,9 +27,10 @@ class Recording:
     arrays: list[Array] = field(default_factory=list)
     calls: list[Any] = field(default_factory=list)
 
-    def array(self, array: Array) -> None:
-        """An array was handed out."""
-        self.arrays.append(array)
+    def array(self, array: Array) -> Array:
+        """An array is handed out: as one whose values nobody can read yet."""
+        self.arrays.append(traced(array))
+        return self.arrays[-1]
 
     def call(self, call: Any, arguments: tuple[Any, ...]) -> None:
         """A plan or a function of the host is to run on ``arguments``: it is noted, and not run."""
@@ -94,8 +95,7 @@ def empty(shape: tuple[int, ...], like: Array, dtype: Any = None) -> Array:
         array = _device_empty(shape, like, kind)
     noted = _RECORDING.get()
     if noted is not None:
-        array = traced(array)
-        noted.array(array)
+        array = noted.array(array)
     return array
 
 

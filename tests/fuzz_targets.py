@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 from fuzzing import NUMBERS, Draw, Target
+from picture_files import encoded, resum
 from test_convert import field, varint
-from test_data_formats import encoded, resum
 
 from pyinception import checkpoint, convert
 from pyinception.convert import caffe

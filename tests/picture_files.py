@@ -32,3 +32,8 @@ def sample(n: int, label: int, folder: str = "") -> list[tuple[str, bytes]]:
         (f"{key}.png", encoded((n, label, 9))),
         (f"{key}.cls", b"%d" % label),
     ]
+
+
+def resum(header: bytes) -> bytes:
+    total = sum(header) - sum(header[148:156]) + 8 * 32
+    return header[:148] + b"%06o\0 " % total + header[156:]

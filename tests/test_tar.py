@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from picture_files import sample, write_tar
+from picture_files import resum, sample, write_tar
 
 from pyinception import data
 from pyinception.data import DatasetError
@@ -73,11 +73,6 @@ def test_tar_samples_that_are_none(tmp_path: Path, files: list, message: str) ->
     write_tar(tmp_path / "train.tar", files)
     with pytest.raises(DatasetError, match=message):
         TarShards(tmp_path)
-
-
-def resum(header: bytes) -> bytes:
-    total = sum(header) - sum(header[148:156]) + 8 * 32
-    return header[:148] + b"%06o\0 " % total + header[156:]
 
 
 def with_type(kind: bytes, length: bytes = b"00000000000\0") -> bytes:
