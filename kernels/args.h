@@ -97,4 +97,10 @@ struct DropoutArgs {
   float divisor, unused;
 };
 
+// A step of SGD with momentum.
+struct SgdArgs {
+  Int w, v, g, count;
+  float rate, momentum, decay, unused;
+};
+
 }  // namespace pyi

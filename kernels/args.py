@@ -99,6 +99,8 @@ BATCH_NORM = record(
 DROPOUT = record(
     "x x_n x_h x_w y y_n y_h y_w N H W C seed step layer first_sample threshold", "divisor unused"
 )
+# One run of numbers: weights and velocity are written, the gradient is read.
+SGD = record("w v g count", "rate momentum decay unused")
 
 RECORDS = {
     "Source": SOURCE,
@@ -115,4 +117,5 @@ RECORDS = {
     "SoftmaxArgs": SOFTMAX,
     "BatchNormArgs": BATCH_NORM,
     "DropoutArgs": DROPOUT,
+    "SgdArgs": SGD,
 }

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from pyinception import checkpoint, rng
-from pyinception.backend import Array, array_module, beside, memory_of, to_host
+from pyinception import checkpoint, config, rng
+from pyinception.backend import Array, array_module, beside, core, memory_of, to_host, why_not
 from pyinception.cuda import steps
 from pyinception.module import Module
 from pyinception.tensor import Parameter
@@ -187,11 +187,18 @@ class SGD(Optimizer):
 
     def fused(self, name: str, parameter: Parameter, rate: float, decay: float) -> bool:
         w, copy = parameter.values, None if parameter.master is None else parameter.data
-        wanted = memory_of(w) == "cuda" or (copy is not None and steps.serves(w))
-        if self.nesterov or not wanted or w.dtype != np.float32:
+        if self.nesterov or w.dtype != np.float32:
             return False
+        v, g = self.state[name], parameter.grad
         how = {"rate": rate, "momentum": self.momentum, "decay": decay}
-        steps.sgd(w, self.state[name], parameter.grad, copy, **how)
+        if memory_of(w) == "cuda" or (copy is not None and steps.serves(w)):
+            steps.sgd(w, v, g, copy, **how)
+        elif copy is None and _core_serves(w, v, g):
+            switches = config.values()
+            flat = (array.reshape(-1) for array in (w, v, g))
+            core(switches).sgd(*flat, **how, level=switches.cpu_level, threads=switches.threads)
+        else:
+            return False
         parameter.version += 1
         return True
 
@@ -201,6 +208,15 @@ class SGD(Optimizer):
         move = number(rate) * g
         v += move
         w -= number(self.momentum) * v + move if self.nesterov else v
+
+
+def _core_serves(*arrays: Any) -> bool:
+    """Whether the compiled core may write these arrays in place."""
+    if config.get("backend") not in ("auto", "cpu") or why_not("cpu") is not None:
+        return False
+    return all(
+        isinstance(a, np.ndarray) and a.dtype == np.float32 and a.flags.c_contiguous for a in arrays
+    )
 
 
 class RMSProp(Optimizer):

@@ -1,9 +1,11 @@
 """SGD against Caffe's formula written out, its multipliers, schedules and state."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 
-from pyinception import init, layers, losses, optim, rng
+from pyinception import backend, config, init, layers, losses, optim, rng
 from pyinception.module import Sequential
 
 
@@ -241,3 +243,66 @@ def test_rmsprop_resumes_to_the_bit() -> None:
 def test_strange_settings(make, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make(layers.Linear(2, 2))
+
+
+def numpys(w, v, g, rate, momentum, decay):
+    """The update as `SGD.update` writes it, each product and sum rounded by itself."""
+    rate, momentum, decay = map(np.float32, (rate, momentum, decay))
+    with np.errstate(invalid="ignore"):
+        g = g + decay * w if decay else g
+        v = v * momentum + rate * g
+        return w - v, v
+
+
+needs_core = pytest.mark.skipif(backend.why_not("cpu") is not None, reason="no compiled core")
+
+
+@needs_core
+@pytest.mark.parametrize("algorithm", ["auto", "plain"])
+@pytest.mark.parametrize("count", [0, 1, 17, 16_384, 50_001])
+def test_the_fused_step_has_the_bits_of_numpy(count: int, algorithm: str) -> None:
+    draw = np.random.default_rng(count)
+    given = [draw.standard_normal(count, np.float32) for _ in range(3)]
+    if count > 3:
+        given[0][1:3] = np.inf, np.nan
+    for decay, level, threads in product((0.0, 2e-4), backend.core().levels(), (1, 3)):
+        w, v, g = (a.copy() for a in given)
+        switches = {"algorithm": algorithm, "level": level, "threads": threads}
+        backend.core().sgd(w, v, g, 0.1, 0.9, decay, **switches)
+        wanted = numpys(*given, 0.1, 0.9, decay)
+        for found, right in zip((w, v, g), (*wanted, given[2]), strict=True):
+            np.testing.assert_array_equal(found.view(np.uint32), right.view(np.uint32))
+
+
+@needs_core
+def test_the_fused_step_refuses_before_it_writes() -> None:
+    w, v, g = (np.full(4, i, np.float32) for i in range(3))
+    sgd = backend.core().sgd
+    with pytest.raises(ValueError, match=r"sgd: v has shape \(3,\), expected \(4,\)"):
+        sgd(w, v[:3], g, 0.1, 0.9, 0.0)
+    with pytest.raises(ValueError, match=r"sgd: [vw] overlaps"):
+        sgd(w, w, g, 0.1, 0.9, 0.0)
+    with pytest.raises(TypeError, match="sgd: g"):
+        sgd(w, v, g.astype(np.float64), 0.1, 0.9, 0.0)
+    assert not w.any() and (v == 1).all()
+
+
+@needs_core
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_every_backend_takes_the_same_step(nesterov: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    launched: list[bool] = []
+    monkeypatch.setattr(optim, "core", lambda s: launched.append(True) or backend.core(s))
+    for name in ("reference", "cpu"):
+        net = init.initialise(Sequential(a=layers.Linear(300, 200, relu=True)), seed=3)
+        sgd = optim.SGD(net, 0.1, weight_decay=0.01, nesterov=nesterov)
+        with config.using(backend=name):
+            for step in range(3):
+                for parameter in sgd.parameters.values():
+                    draw = rng.generator(0, 0, step, "gradient")
+                    parameter.grad = draw.standard_normal(parameter.shape, np.float32)
+                sgd.step()
+        found.append([*net.state_dict().values(), *sgd.state.values()])
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert len(launched) == (0 if nesterov else 6)  # two parameters, three steps

@@ -233,6 +233,18 @@ void register_matrices(py::module_& m) {
       threads_arg);
 
   m.def(
+      "sgd",
+      [](Object w_, Object v_, Object g_, float rate, float momentum, float decay,
+         std::string algorithm, std::string level, int threads) {
+        const char* f = "sgd";
+        Array w(f, "w", w_, true), v(f, "v", v_, true), g(f, "g", g_);
+        Options o(algorithm, level, threads);
+        run([&] { return pyi_sgd(w, v, g, rate, momentum, decay, &o.c); });
+      },
+      py::arg("w"), py::arg("v"), py::arg("g"), py::arg("rate"), py::arg("momentum"),
+      py::arg("decay"), algorithm_arg, level_arg, threads_arg);
+
+  m.def(
       "dropout",
       [](Object x_, Object y_, double p, uint64_t seed, uint32_t step, uint32_t layer,
          uint32_t first_sample, std::string algorithm, std::string level, int threads) {

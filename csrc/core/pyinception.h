@@ -138,6 +138,10 @@ PYI_API pyi_status pyi_add_scaled_dgrad(const DLTensor* gy, const DLTensor* y, c
                                         const DLTensor* gb, float scale,
                                         const pyi_options* options);
 
+/* v = momentum v + rate (g + decay w);  w = w - v, in place; vectors of one length. */
+PYI_API pyi_status pyi_sgd(const DLTensor* w, const DLTensor* v, const DLTensor* g, float rate,
+                           float momentum, float decay, const pyi_options* options);
+
 /* r = relu(conv1x1(x, wr) + br);  y = relu(conv(r, w) + b), in one pass.
  * r NULL: the reduced map stays in cache; else it is written, for the backward. */
 PYI_API pyi_status pyi_reduce_conv_fprop(const DLTensor* x, const DLTensor* wr, const DLTensor* br,

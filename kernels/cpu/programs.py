@@ -13,6 +13,7 @@ from . import (
     dropout,
     lrn,
     pool,
+    sgd,
     softmax,
     wgrad,
     winograd,
@@ -70,6 +71,8 @@ PROGRAMS: dict[str, Callable] = {
     "batch_norm_dgrad_plain": batch_norm.batch_norm_dgrad_plain,
     "dropout": dropout.dropout,
     "dropout_plain": dropout.dropout_plain,
+    "sgd": sgd.sgd,
+    "sgd_plain": sgd.sgd_plain,
 }
 
 
