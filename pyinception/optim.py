@@ -195,7 +195,7 @@ class SGD(Optimizer):
             steps.sgd(w, v, g, copy, **how)
         elif copy is None and _core_serves(w, v, g):
             switches = config.values()
-            flat = (array.reshape(-1) for array in (w, v, g))
+            flat = [a.reshape(-1) for a in (w, v, g) if a is not None]
             core(switches).sgd(*flat, **how, level=switches.cpu_level, threads=switches.threads)
         else:
             return False
