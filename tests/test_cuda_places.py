@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 from typing import Any
 
+import cuda_standin
 import numpy as np
 import pytest
 from cuda_standin import Place, Runtime, ndarray, standing_in
@@ -100,22 +101,23 @@ def test_a_misaligned_operand_is_copied_to_where_kernels_can_read(
 ) -> None:
     """Off 16 bytes a contiguous array is still contiguous: asking for that alone copies nothing."""
     draw = np.random.default_rng(0)
-    x, w = (draw.integers(-2, 3, s).astype(np.float32) for s in ((1, 6, 6, 8), (8, 3, 3, 8)))
-    wanted = pyi.conv2d(x, w, padding=1, backend="reference")
+    shapes = (1, 6, 6, 16), (16, 3, 3, 16)
+    x, w = (draw.integers(-2, 3, shape).astype(np.float16) for shape in shapes)
+    wanted = pyi.conv2d(x, w, padding=1, backend="emulated")
     with standing_in(monkeypatch) as runtime:
 
         def shifted(host: np.ndarray) -> ndarray:
-            memory = runtime.asarray(np.concatenate([np.zeros(1, np.float32), host.ravel()]))
+            memory = runtime.asarray(np.concatenate([np.zeros(1, host.dtype), host.ravel()]))
             view = memory[1:].reshape(*host.shape)
-            assert view.flags.c_contiguous and executor._address(view) % 16 == 4
+            assert view.flags.c_contiguous and executor._address(view) % 16 == 2
             return view
 
-        copies = workspace.copies.copy()
-        y = pyi.conv2d(shifted(x), shifted(w), padding=1)
+        before = workspace.copies.copy()
+        y = pyi.conv2d(shifted(x), shifted(w), padding=1)  # a kernel off its units is a fault
         np.testing.assert_array_equal(y.host, wanted)
-        assert {n: workspace.copies[n] - copies[n] for n in ("cuda: x", "cuda: w")} == {
-            "cuda: x": 0, "cuda: w": 1,  # a map is read element by element, or in units that fit
-        }  # fmt: skip
+        assert [workspace.copies[f"cuda: {name}"] - before[f"cuda: {name}"] for name in "xw"] == [
+            1, 1,
+        ]  # fmt: skip
 
 
 def test_no_memory_left(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,3 +202,16 @@ def test_mixed_memories(monkeypatch: pytest.MonkeyPatch) -> None:
         ):
             sgd.step()
         assert not runtime.ran
+
+
+def test_what_stands_in_has_no_names_of_its_own() -> None:
+    """Whatever the engine is given here, CuPy has; no GPU is asked."""
+    cupy = pytest.importorskip("cupy", reason="CuPy is not installed (extra `cuda13`)")
+    mine = Runtime().module
+    pairs = [(mine, cupy), (mine.cuda, cupy.cuda), (mine.cuda.runtime, cupy.cuda.runtime)]
+    pairs += [(ndarray, cupy.ndarray), (mine.cuda.Stream, cupy.cuda.Stream)]
+    pairs += [(mine.cuda.Event, cupy.cuda.Event), (Place, cupy.cuda.Device)]
+    for ours, theirs in pairs:
+        missing = {n for n in vars(ours) if n[0] != "_" and not hasattr(theirs, n)}
+        assert missing <= {"host", "ptr", "device_id"}, (theirs, missing)  # set by `__init__`
+    assert all(hasattr(cupy.ndarray, name) for name in (*cuda_standin._LOOKS, *cuda_standin._SUMS))
