@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from math import ceil
@@ -47,6 +48,7 @@ from pyinception.workspace import empty
 
 STORAGE = {"bf16": "bfloat16", "fp16": "float16", "tf32": "float32", "fp32": "float32"}
 RUNG = {"bf16": "mma", "fp16": "mma", "tf32": "tf32", "fp32": "direct"}
+REHEARSED_SECONDS = 60.0  # no further call is timed then: nobody asks how long an emulator takes
 SMALL = ("conv", "reduce_conv", "inception", "max_pool", "batch_norm", "softmax_cross_entropy")
 
 
@@ -95,14 +97,15 @@ class Ours:
     def times(self, **calls: Callable[[], Any]) -> dict[str, Any]:
         """Median, p20, p80 of each call: by events on the GPU, L2 warm and flushed before each.
 
-        A graph is replayed several times between two events where L2 is warm, as a rival's is, so
-        that what launching it takes the host does not count.
+        A graph is replayed several times between two events where L2 is warm, as a rival's is.
         """
         if self.rehearsal:
-            return {
-                f"host_{name}": summarize(sample(lambda c=call: host_timer(c), least=1, most=1))
-                for name, call in calls.items()
-            }
+            end, found = time.monotonic() + REHEARSED_SECONDS, {}
+            for name, call in calls.items():
+                if not found or time.monotonic() < end:
+                    timer = partial(host_timer, call)
+                    found[f"host_{name}"] = summarize(sample(timer, least=1, most=1))
+            return found
         import cupy
 
         flush = cupy.empty(2 * cupy.cuda.Device().attributes["L2CacheSize"], np.uint8)
