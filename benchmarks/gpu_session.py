@@ -29,6 +29,7 @@ import gpu_probes as probes
 from gpu_device import CudaError
 from gpu_machine import Machine, Stage, Task
 from gpu_store import Store, StoreError
+from gpu_table import tables
 from gpu_timing import MODULES, RowTooLong, with_limit
 
 FORMS = ("stacked", "inplace", "chain")  # of gpu_modules, named here so that --list stays light
@@ -194,6 +195,8 @@ def run(options: argparse.Namespace) -> int:
                 _restart(options, started, f"the CUDA context is lost ({error})")
     store.document["stopped"] = f"budget: {passed} rows left" if passed else None
     store.save()
+    rows = [row for row in store.document["rows"] if row["environment"] == store.environment_id]
+    options.out.with_suffix(".md").write_text(tables(rows), encoding="utf-8")
     left_over = f"budget spent, {passed} rows left, run again to go on"
     _say(f"{left_over if passed else 'all rows asked for are finished'}: {options.out}")
     return 0

@@ -18,6 +18,7 @@ sys.path.insert(0, str(BENCHMARKS))
 import gpu_device  # noqa: E402
 import gpu_session  # noqa: E402
 import gpu_store  # noqa: E402
+import gpu_table  # noqa: E402
 import gpu_timing as timing  # noqa: E402
 
 
@@ -299,6 +300,31 @@ def test_a_row_that_hangs_is_left_for_a_fresh_process(tmp_path, fake, again, mon
     monkeypatch.setattr(threading, "excepthook", lambda _: None)  # `Again`, in the timer
     gpu_session.main(options(tmp_path / "s.json", "--cases", "3a", "--row-seconds", "0.1"))
     assert len(again) == 1 and again[0][1:3] == ["gpu_session.py", "--dry-run"]
+
+
+def test_the_table_beside_the_file(tmp_path, fake):
+    """Least time of each side; no time of a wrong row, none of a rehearsal, predictions apart."""
+    place = {"batch": 128, "precision": "bf16"}
+
+    def row(stage, us=None, status="ok", **more):
+        times = {"graph_warm": {"median_us": us}} if us else None
+        return {"stage": stage, "status": status, "times": times, "case": {"case": "3a", **place},
+                **more}  # fmt: skip
+
+    text = gpu_table.tables(
+        [
+            row("ours_module", 50.0, predicted={"us": 40.0}),
+            row("cudnn", 90.0), row("cudnn", 75.0), row("cudnn", 10.0, status="wrong"),
+            row("torch_compile", 80.0),
+            row("ours_train") | {"times": {"step_warm": {"median_us": 100.0}}},
+            {"stage": "golden", "status": "failed", "case": {"what": "ptx"}},
+        ]
+    )  # fmt: skip
+    assert "| 3a | 128 | bf16 | forward | 50.0 | 40.0 | 75.0 cuDNN | 1.50 |" in text
+    assert "| 3a | 128 | bf16 | training | 100.0 | - | - | - |" in text
+    assert "| cudnn | 2 ok, 1 wrong |" in text and "| golden | 1 failed |" in text
+    assert gpu_session.main(options(tmp_path / "s.json", "--cases", "3a")) == 0
+    assert "| torch_eager | 1 rehearsed |" in (tmp_path / "s.md").read_text()
 
 
 def test_long_rows_that_nothing_rests_on_stand_behind_the_first_figures():
