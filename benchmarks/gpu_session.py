@@ -150,10 +150,14 @@ def run(options: argparse.Namespace) -> int:
     machine.look(options.plans)
     store.use(probes.environment(machine.cuda, machine.libraries, options.commit))
     tasks = plan(options.stages, options.cases, options.batches, options.precisions)
+
+    def done(task: Task) -> bool:
+        return store.finished(task.key, of_this_commit="ours" in task.stage.needs)
+
     if options.list:
         for task in tasks:
             reason = machine.missing(task.stage)
-            state = "done" if store.finished(task.key) else "skipped" if reason else "pending"
+            state = "done" if done(task) else "skipped" if reason else "pending"
             _say(f"{task.key:60} {state}{f': {reason}' if reason and state != 'done' else ''}")
         return 0
     for name in options.stages:
@@ -164,7 +168,7 @@ def run(options: argparse.Namespace) -> int:
             _say(f"{name}: skipped: {reason}")
     todo = [task for task in tasks if machine.missing(task.stage) is None]
     if not options.rerun:
-        todo = [task for task in todo if not store.finished(task.key)]
+        todo = [task for task in todo if not done(task)]
     todo = todo[: options.limit] if options.limit is not None else todo
     if options.rerun:
         store.reopen(task.key for task in todo)

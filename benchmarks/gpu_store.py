@@ -75,9 +75,12 @@ class Store:
                 return dict(row)
         return None
 
-    def finished(self, key: str) -> bool:
+    def finished(self, key: str, *, of_this_commit: bool = False) -> bool:
+        """Whether nothing is left to do; ``of_this_commit``: by what the checkout holds now."""
         row = self.find(key)
         if row is None or row.get("reopened"):
+            return False
+        if of_this_commit and row["commit"] != self.commit:
             return False
         if row["status"] == "failed":
             return int(row.get("attempts", 1)) >= MOST_ATTEMPTS
@@ -100,7 +103,7 @@ class Store:
     def begin(self, row: dict[str, Any]) -> dict[str, Any] | None:
         """Count an attempt at a row, so that one that ends the process is known; the row before."""
         before = self.find(row["key"])
-        again = before is not None and not before.get("reopened")
+        again = before and not before.get("reopened") and before["commit"] == self.commit
         attempts = int(before.get("attempts", 0)) if before and again else 0
         reason = "began, and the process ended before it did"
         self._replace(row["key"], {"status": "failed", "reason": reason, **row}, attempts + 1)

@@ -345,6 +345,7 @@ def test_another_machine_does_not_reuse_rows(tmp_path):
     again = gpu_store.Store(tmp_path / "s.json", rehearsal=False)
     again.use({"fingerprint": {"device": "one"}, "commit": "b"})
     assert again.finished("k") and again.slowest("s") == 2.0 and again.find("k")["error"] == "nan"
+    assert not again.finished("k", of_this_commit=True)  # of kernels that have changed since
     again.use({"fingerprint": {"device": "two"}, "commit": "b"})
     assert not again.finished("k") and again.slowest("s") == 0
     again.put({"key": "k", "stage": "s", "status": "ok"})
