@@ -137,8 +137,8 @@ class Ours:
         from op_cases import arrays, cases, wide_cases
 
         storage = "bfloat16" if rung == "mma" else "float32"
-        (row,) = [r for r in table.ROWS[op, direction] if r.name == f"{self.backend}/{rung}"]
-        (truth,) = [r for r in table.ROWS[op, direction] if r.backend == "reference"]
+        (row,) = [r for r in table.rows(op, direction) if r.name == f"{self.backend}/{rung}"]
+        (truth,) = [r for r in table.rows(op, direction) if r.backend == "reference"]
         ran, declined, worst, exact = 0, [], 0.0, True
         for case in wide_cases() if rung != "direct" else cases():
             if (case.op, case.direction) != (op, direction):

@@ -37,7 +37,7 @@ from pyinception.spec import (
     SoftmaxCrossEntropySpec,
     Spec,
 )
-from pyinception.table import ROWS
+from pyinception.table import HOST_ROWS, rows
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -197,7 +197,7 @@ def state(specs: Iterable[Spec], name: str) -> str:
 
 def lacking(name: str) -> str | None:
     """Why nothing runs on backend ``name``: the table's reason comes before this machine's."""
-    if not any(row.backend == name for rows in ROWS.values() for row in rows):
+    if not any(row.backend == name for key in HOST_ROWS for row in rows(*key)):
         return "the dispatch table has no row for it yet"
     return backend.why_not(name)
 

@@ -38,7 +38,8 @@ from pyinception.spec import (
     SoftmaxCrossEntropySpec,
     Spec,
 )
-from pyinception.table import ROWS, SITES, Row, formats
+from pyinception.table import HOST_ROWS, SITES, Row, formats
+from pyinception.table import rows as rows_of
 
 __all__ = ["Array", "Known", "Plan", "beside", "check", "choose", "launch", "operations", "wide"]
 
@@ -141,7 +142,9 @@ def _choose(
         raise TypeError(f'{function}: x {text}"cuda")')
     if name != "auto" and (reason := why_not(name)):
         raise BackendError(f'{function}: backend "{name}" cannot run: {reason}')
-    rows = [row for row in ROWS[op, direction] if name in ("auto", row.backend)]
+    on_host = target.memory == "host" and name != "emulated"
+    every = HOST_ROWS[op, direction] if on_host else rows_of(op, direction)
+    rows = [row for row in every if name in ("auto", row.backend)]
     if name == "auto":  # kernels of another machine run only where they are asked for
         rows = [row for row in rows if row.backend != "emulated"]
     if wish != "tf32":  # never less than the precision of the arrays, unless it is asked for
@@ -300,4 +303,4 @@ def operations(spec: Spec) -> Iterator[tuple[str, str]]:
         InceptionSpec: "inception",
     }
     name = f"{spec.kind}_pool" if isinstance(spec, PoolSpec) else names[type(spec)]
-    return (key for key in ROWS if key[0] == name)
+    return (key for key in HOST_ROWS if key[0] == name)

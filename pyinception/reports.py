@@ -13,7 +13,8 @@ from pyinception import backend, config, dispatch, workspace
 from pyinception.cuda import machine
 from pyinception.prepack import Format, packs
 from pyinception.spec import BranchSpec, ConvSpec, InceptionSpec, Spec
-from pyinception.table import ROWS, WINOGRAD_KERNELS
+from pyinception.table import WINOGRAD_KERNELS
+from pyinception.table import rows as rows_of
 
 EXTRAS = {
     "jit": ("numba",),
@@ -140,7 +141,7 @@ def explain(spec: Spec, *, dtype: str = "float32", memory: str = "host") -> Expl
     kernels: dict[str, str] = {}
     formats: tuple[Format, ...] = ()
     for op, direction in dispatch.operations(spec):
-        for row in ROWS[op, direction]:
+        for row in rows_of(op, direction):
             rows.append((op, direction, row.name, row.why_not(spec, target)))
         try:
             plan = dispatch.choose(op, direction, spec, target)

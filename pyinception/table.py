@@ -12,11 +12,11 @@ layer shape; the reference rows copy what `kernels/reference.py` returns.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from pyinception import config, table_separable
 from pyinception.backend import Target, core, level_reason, reference, why_not
-from pyinception.cuda import executor, runs
 from pyinception.prepack import Format, raw
 from pyinception.spec import BranchSpec, ConvSpec, InceptionSpec, LinearSpec, Spec
 
@@ -287,6 +287,8 @@ CUDA_RUNGS = ("mma", "tf32", "direct")
 
 def _cuda_rows(key: Key, backend: str) -> list[Row]:
     """The rows of backend "cuda", or "emulated": the same kernels by the same plans."""
+    from pyinception.cuda import runs  # a fifth of the import, which the host's rows do without
+
     start = runs.emulated if backend == "emulated" else runs.runtime
     return [
         Row(*key, f"{backend}/{rung}", backend, rung, _cuda_declines(key, backend, rung),
@@ -297,6 +299,8 @@ def _cuda_rows(key: Key, backend: str) -> list[Row]:
 
 
 def _cuda_declines(key: Key, backend: str, rung: str) -> Why:
+    from pyinception.cuda import executor, runs
+
     def why(spec: Spec, target: Target) -> str | None:
         memory = "host" if backend == "emulated" else "cuda"
         if target.memory != memory:
@@ -369,7 +373,7 @@ WINOGRAD_KERNELS = ((3, 3), (5, 5), (1, 3), (3, 1), (1, 7), (7, 1))
 _WITH_WINOGRAD = ("conv", "reduce_conv", "inception")
 
 
-def _rows() -> dict[Key, tuple[Row, ...]]:
+def _host_rows() -> dict[Key, tuple[Row, ...]]:
     cpu = {algorithm: _cpu_runs(algorithm) for algorithm in ALGORITHMS}
     table: dict[Key, tuple[Row, ...]] = {}
     for key, run in _reference_runs().items():
@@ -379,10 +383,17 @@ def _rows() -> dict[Key, tuple[Row, ...]]:
             for a in ALGORITHMS
             if key in cpu[a] and (op in _WITH_WINOGRAD or a in ("auto", "plain"))
         ]
-        rows += _cuda_rows(key, "cuda") + _cuda_rows(key, "emulated")
         rows.append(Row(*key, "reference", "reference", "plain", _reference_declines, run))
         table[key] = tuple(rows)
     return table
 
 
-ROWS: dict[Key, tuple[Row, ...]] = _rows()
+# What arrays in host memory run on, unless the emulator is asked for.
+HOST_ROWS: dict[Key, tuple[Row, ...]] = _host_rows()
+
+
+@cache
+def rows(op: str, direction: str) -> tuple[Row, ...]:
+    """Every row of one (op, direction): the CPU's, CUDA's, the emulator's, the reference."""
+    *cpu, last = HOST_ROWS[key := (op, direction)]
+    return (*cpu, *_cuda_rows(key, "cuda"), *_cuda_rows(key, "emulated"), last)

@@ -104,6 +104,18 @@ def traced(array: Array) -> Array:
     return array.view(Traced) if isinstance(array, np.ndarray) else array
 
 
+def dense(shape: Sequence[int]) -> tuple[int, ...]:
+    """Strides of a C-contiguous array, in elements."""
+    return tuple(prod(shape[axis + 1 :]) for axis in range(len(shape)))
+
+
+def address_of(array: Array) -> int:
+    """Where an array of NumPy or in CUDA memory begins."""
+    host = isinstance(array, np.ndarray)
+    interface = array.__array_interface__ if host else array.__cuda_array_interface__
+    return int(interface["data"][0])
+
+
 def _device_empty(shape: tuple[int, ...], like: Array, kind: np.dtype[Any]) -> Array:
     try:
         return array_module(like).empty(shape, kind)  # CuPy's pool aligns to 512 bytes

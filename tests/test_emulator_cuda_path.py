@@ -41,7 +41,7 @@ def test_every_op_runs_where_its_arrays_are(case: Any, monkeypatch: pytest.Monke
     with standing_in(monkeypatch) as runtime:
         arguments = moved(case.fresh(), runtime)
         before = [array.ctypes.data for array in hosts(arguments)]
-        rows = table.ROWS[case.op, case.direction]
+        rows = table.rows(case.op, case.direction)
         (row,) = [row for row in rows if row.name == "cuda/direct"]
         row.run(case.spec, *arguments)
         assert runtime.ran and [array.ctypes.data for array in hosts(arguments)] == before
@@ -56,9 +56,9 @@ def test_tensor_cores(case: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     given = stored(case.fresh(), runs.operands(key, case.spec, "bfloat16"))
     with standing_in(monkeypatch) as runtime:
         arguments = moved(given, runtime)
-        (row,) = [row for row in table.ROWS[key] if row.name == "cuda/mma"]
+        (row,) = [row for row in table.rows(*key) if row.name == "cuda/mma"]
         row.run(case.spec, *arguments)
-        (row,) = [row for row in table.ROWS[key] if row.name == "emulated/mma"]
+        (row,) = [row for row in table.rows(*key) if row.name == "emulated/mma"]
         row.run(case.spec, *given)
         for got, expected in zip(hosts(arguments), hosts(given), strict=True):
             np.testing.assert_array_equal(got, expected)

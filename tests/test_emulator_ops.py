@@ -52,7 +52,7 @@ def framed(value: Any) -> Any:
 
 
 def run(case: Case, rung: str, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    (row,) = [row for row in table.ROWS[case.op, case.direction] if row.name == f"emulated/{rung}"]
+    (row,) = [row for row in table.rows(case.op, case.direction) if row.name == f"emulated/{rung}"]
     row.run(case.spec, *arguments)
     return arguments
 
@@ -60,7 +60,7 @@ def run(case: Case, rung: str, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
 def reference(case: Case, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
     """The reference in float32, on what is stored."""
     wide = stored(arguments, runs.operands((case.op, case.direction), case.spec, "float32"))
-    table.ROWS[case.op, case.direction][-1].run(case.spec, *wide)
+    table.rows(case.op, case.direction)[-1].run(case.spec, *wide)
     return wide
 
 
@@ -132,7 +132,7 @@ def test_plans_sentences_reach_the_caller() -> None:
     spec = LrnSpec(1, 2, 2, 8, beta=0.5)
     with pytest.raises(BackendError, match="a constant lies outside the range"):
         dispatch.choose("lrn", "fprop", spec, Target("host", "float32"), backend="emulated")
-    rows = {row.name: row for row in table.ROWS["lrn", "fprop"]}
+    rows = {row.name: row for row in table.rows("lrn", "fprop")}
     assert rows["cuda/direct"].why_not(spec, Target("host", "float32")) == (
         "needs arrays in cuda memory"
     )

@@ -188,6 +188,8 @@ def test_on_the_core_it_is_one_run(monkeypatch: pytest.MonkeyPatch) -> None:
         assert session._launches.runs == [2, 2]
         assert len(core.calls) == recorded
         assert len(session._packed) == 1 + 6 + 2 + 1 + 1
+        assert len({id(packed.data.base) for _, packed in session._packed}) == 1
+        assert all(packed.data.ctypes.data % 64 == 0 for _, packed in session._packed)
         init.initialise(net, seed=5)
         addresses = [packed.data.ctypes.data for _, packed in session._packed]
         changed = session(x)

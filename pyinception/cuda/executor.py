@@ -23,6 +23,7 @@ import numpy as np
 from pyinception import workspace
 from pyinception.backend import BackendError, array_module, core
 from pyinception.kernels import cuda_args
+from pyinception.workspace import dense
 
 Strides = tuple[int, ...]  # elements; of an array of any rank
 SOURCES = Path(cuda_args.__file__).parent / "cuda"
@@ -73,11 +74,6 @@ def launches_of(plan: str, record: np.ndarray) -> tuple[list[tuple[Any, ...]], i
     except NotImplementedError as error:
         raise Declined(str(error).partition(": ")[2]) from None
     return launches, workspace_bytes
-
-
-def dense(shape: Sequence[int]) -> Strides:
-    """Strides of a C-contiguous array, in elements."""
-    return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
 
 
 def strides_of(array: Any) -> Strides | None:

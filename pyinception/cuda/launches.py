@@ -22,7 +22,8 @@ import numpy as np
 from pyinception import workspace
 from pyinception.backend import Array, BackendError, core
 from pyinception.cuda import executor, runs
-from pyinception.cuda.executor import Declined, Scratch, Strides, dense, launches_of, strides_of
+from pyinception.cuda.executor import Declined, Scratch, Strides, launches_of, strides_of
+from pyinception.workspace import address_of, dense
 
 ALIGNMENT = 256  # bytes, of pieces of scratch
 
@@ -153,13 +154,6 @@ class Runtime:
 
 
 Memory = Emulated | Runtime
-
-
-def address_of(array: Array) -> int:
-    """Where an array of NumPy or in CUDA memory begins."""
-    host = isinstance(array, np.ndarray)
-    interface = array.__array_interface__ if host else array.__cuda_array_interface__
-    return int(interface["data"][0])
 
 
 # ---------------------------------------------------------------------------------------- noting
