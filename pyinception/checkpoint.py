@@ -11,8 +11,10 @@ import json
 import os
 import stat
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from io import BufferedReader
+from math import prod
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -20,6 +22,7 @@ from zlib import crc32
 import numpy as np
 
 from pyinception.backend import Array
+from pyinception.workspace import ALIGNMENT, aligned
 
 FORMAT = 1
 _PREFIX = "optimizer/"
@@ -144,19 +147,20 @@ def load(path: _PathLike) -> Checkpoint:
     CheckpointError
         If it is truncated, damaged (CRC-32), or of another format; pickles are never opened.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load as parse
-
     file = Path(path)
     if file.exists() and not file.is_file():
         raise CheckpointError(f"load: {file} is not a regular file")
-    content = file.read_bytes()
-    try:
-        tensors = parse(content)
-        length = int.from_bytes(content[:8], "little")
-        metadata = json.loads(content[8 : 8 + length]).get("__metadata__", {})
-    except (SafetensorError, ValueError, KeyError, TypeError, OverflowError) as error:
-        raise CheckpointError(f"load: {file} {_diagnosis(content)} ({error})") from None
+    with file.open("rb") as stream:
+        size = os.fstat(stream.fileno()).st_size
+        head = stream.read(8)
+        length = int.from_bytes(head, "little")
+        header = stream.read(min(length, size)) if size > 8 else b""
+        try:
+            metadata, entries = _parse(header, length, size - 8 - length)
+            tensors = dict(_read(stream, entries))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            text = f"{_diagnosis(head + header[:2], size)} ({error})"
+            raise CheckpointError(f"load: {file} {text}") from None
     try:
         note = json.loads(metadata.get("pyinception", "{}"))
         checks, record = note.get("crc32", {}), note.get("record")
@@ -169,7 +173,7 @@ def load(path: _PathLike) -> Checkpoint:
         text = f"has format {version}, this version reads up to {FORMAT}"
         raise CheckpointError(f"load: {file} {text}")
     for name, array in tensors.items():
-        if name in checks and crc32(array.tobytes()) != checks[name]:
+        if name in checks and crc32(array) != checks[name]:
             raise CheckpointError(f"load: {file} is damaged: CRC-32 of {name} differs")
     cut = len(_PREFIX)
     return Checkpoint(
@@ -179,17 +183,76 @@ def load(path: _PathLike) -> Checkpoint:
     )
 
 
-def _diagnosis(content: bytes) -> str:
+@dataclass(frozen=True)
+class _Entry:
+    """A tensor as the header of a file describes it."""
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    nbytes: int
+
+
+_DTYPES = {f"F{8 * n}": f"<f{n}" for n in (2, 4, 8)} | {"BOOL": "?", "C64": "<c8"}
+_DTYPES |= {f"{kind.upper()}{8 * n}": f"<{kind}{n}" for kind in "iu" for n in (1, 2, 4, 8)}
+
+
+def _parse(header: bytes, length: int, size: int) -> tuple[Mapping[str, str], list[_Entry]]:
+    """The metadata of a safetensors header, and its tensors in the order in which they lie.
+
+    ``size`` bytes follow the header of ``length``. Tensors fill them without gaps or overlaps.
+    """
+    if len(header) != length or size < 0 or header[:1] != b"{":
+        raise ValueError(f"a header of {length} bytes")
+    found = json.loads(header)
+    metadata = found.pop("__metadata__", {})
+    if not all(isinstance(text, str) for text in metadata.values()):
+        raise ValueError("metadata that is no text")
+    entries, end = [], 0
+    for name, about in sorted(found.items(), key=lambda item: item[1]["data_offsets"]):
+        begin, stop = about["data_offsets"]
+        shape, dtype = tuple(about["shape"]), np.dtype(_DTYPES[about["dtype"]])
+        numbers = [begin, stop, *shape]
+        if not all(type(number) is int and number >= 0 for number in numbers):
+            raise ValueError(f"{name} has offsets {begin}, {stop} and shape {shape}")
+        if begin != end or stop - begin != prod(shape) * dtype.itemsize:
+            raise ValueError(f"{name} of {shape}, {dtype} lies at {begin} ... {stop}")
+        entries.append(_Entry(name, dtype, shape, stop - begin))
+        end = stop
+    if end != size:
+        raise ValueError(f"{end} bytes of tensors, {size} in the file")
+    return metadata, entries
+
+
+def _read(stream: BufferedReader, entries: list[_Entry]) -> Iterator[tuple[str, Array]]:
+    """(name, array) of every tensor, each on a cache line of its own.
+
+    Model and optimiser have a block of memory each, so that nets which are loaded keep theirs only.
+    """
+    parts = {True: 0, False: 0}
+    for entry in entries:
+        parts[entry.name.startswith(_PREFIX)] += -(-entry.nbytes // ALIGNMENT) * ALIGNMENT
+    blocks = {key: aligned(size) for key, size in parts.items()}
+    for entry in entries:
+        key = entry.name.startswith(_PREFIX)
+        memory, blocks[key] = blocks[key][: entry.nbytes], blocks[key][entry.nbytes :]
+        blocks[key] = blocks[key][-entry.nbytes % ALIGNMENT :]
+        if stream.readinto(memory) != entry.nbytes:
+            raise ValueError(f"{entry.name} is cut off")
+        yield entry.name, memory.view(entry.dtype).reshape(entry.shape)
+
+
+def _diagnosis(content: bytes, size: int) -> str:
     if content[:4] == b"PK\x03\x04" or content[:1] == b"\x80":
         return (
             "is a zip or pickle file (torch.save?), which can run code and is never opened; "
             "convert it to safetensors first"
         )
     length = int.from_bytes(content[:8], "little")
-    if len(content) < 8 or (content[8:9] == b"{" and 8 + length > len(content)):
-        return f"is truncated: {len(content)} bytes"
+    if size < 8 or (content[8:9] == b"{" and 8 + length > size):
+        return f"is truncated: {size} bytes"
     if content[8:9] == b"{":
-        return f"is truncated or damaged: {len(content)} bytes"
+        return f"is truncated or damaged: {size} bytes"
     return "is not a safetensors file"
 
 

@@ -147,6 +147,18 @@ class Module:
             values[...] = beside(state[name], values)
             part.changed()
 
+    def _adopt(self, state: Mapping[str, Array]) -> None:
+        """`load_state_dict` for arrays that nobody else holds: they become the values themselves
+        where there are none yet, so that nothing is copied into a network just made."""
+        parts = {n: p for n, p in self._walk() if isinstance(p, (Parameter, Buffer))}
+        if not all(_untouched(part) for part in parts.values()):
+            self.load_state_dict(state)
+            return
+        checkpoint.check_state("load_state_dict", {n: p.data for n, p in parts.items()}, state)
+        for name, part in parts.items():
+            part.data = state[name]
+            part.changed()
+
     def save(self, path: str | os.PathLike[str], record: Any = None) -> None:
         """Write parameters and buffers to a safetensors file; see `checkpoint.save`."""
         checkpoint.save(path, self.state_dict(), record=record)
@@ -154,7 +166,7 @@ class Module:
     def load(self, path: str | os.PathLike[str]) -> Any:
         """Read parameters and buffers from a file of `save`; returns the record saved with it."""
         loaded = checkpoint.load(path)
-        self.load_state_dict(loaded.model)
+        self._adopt(loaded.model)
         return loaded.record
 
     def to(self, memory: str) -> "Module":
@@ -203,6 +215,12 @@ class Module:
 
 def _values(part: Parameter | Buffer) -> Array:
     return part.values if isinstance(part, Parameter) else part.data
+
+
+def _untouched(part: Parameter | Buffer) -> bool:
+    """Whether its array is NumPy's own and as it was made."""
+    owned = type(part.data) is np.ndarray and part.data.base is None
+    return owned and part.version == 0 and _values(part) is part.data
 
 
 class Sequential(Module):

@@ -211,7 +211,9 @@ class Parameter(Tensor):
         lr_mult: float = 1.0,
         decay_mult: float = 1.0,
     ) -> None:
-        super().__init__(np.full(shape, constant, np.float32), requires_grad=True)
+        # zeros() leaves pages alone that are read from a file later
+        values = np.full(shape, constant, np.float32) if constant else np.zeros(shape, np.float32)
+        super().__init__(values, requires_grad=True)
         self.fan_in = fan_in
         self.constant = constant
         self.lr_mult = lr_mult

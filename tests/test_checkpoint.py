@@ -72,6 +72,78 @@ def test_any_safetensors_reader_can_use_it(tmp_path: Path) -> None:
     np.testing.assert_array_equal(other.fc.bias.data, net.fc.bias.data + 1)  # type: ignore[attr-defined]
 
 
+def test_a_network_just_made_takes_the_arrays_themselves(tmp_path: Path) -> None:
+    net, _ = trained()
+    path = tmp_path / "run"
+    checkpoint.save(path, net.state_dict(), {"v": np.ones(1 << 20, np.float32)})
+    fresh = Sequential(
+        conv=layers.Conv2d(3, 4, 3), norm=layers.BatchNorm(4), fc=layers.Linear(4, 2)
+    )
+    zeros = fresh.conv.weight.data  # type: ignore[attr-defined]
+    fresh.load(path)
+    owners = [array.base for array in fresh.state_dict().values()]
+    assert all(array.ctypes.data % 64 == 0 for array in fresh.state_dict().values())
+    assert not zeros.any() and all(owner is not None for owner in owners)
+    assert sum({id(owner): owner.nbytes for owner in owners}.values()) < 4096  # not the optimiser's
+    other = network(seed=2)
+    held = other.conv.weight.data  # type: ignore[attr-defined]
+    other.load(path)  # whoever holds arrays of a network in use sees the new values
+    for name, array in net.state_dict().items():
+        np.testing.assert_array_equal(fresh.state_dict()[name], array)
+        np.testing.assert_array_equal(other.state_dict()[name], array)
+    assert held is other.conv.weight.data  # type: ignore[attr-defined]
+
+
+def _headers() -> dict[str, tuple[Any, int]]:
+    """Headers that a reader must refuse, by what is wrong, and the bytes that follow."""
+    first = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
+    second = {"dtype": "I16", "shape": [2, 2], "data_offsets": [8, 16]}
+    return {
+        "nothing": ({"a": first, "b": second}, 16),
+        "nothing, no tensor": ({}, 0),
+        "nothing, empty": ({"a": {"dtype": "F32", "shape": [0, 3], "data_offsets": [0, 0]}}, 0),
+        "a gap": ({"a": first, "b": second | {"data_offsets": [12, 20]}}, 20),
+        "an overlap": ({"a": first, "b": second | {"data_offsets": [4, 12]}}, 12),
+        "bytes after it": ({"a": first}, 12),
+        "bytes missing": ({"a": first, "b": second}, 12),
+        "size": ({"a": first | {"shape": [3]}}, 8),
+        "negative": ({"a": first | {"shape": [-1, -2]}}, 8),
+        "backwards": ({"a": first | {"data_offsets": [8, 0]}}, 8),
+        "fraction": ({"a": first | {"shape": [2.0]}}, 8),
+        "truth": ({"a": first | {"shape": [True, 2]}}, 8),
+        "dtype": ({"a": first | {"dtype": "F31"}}, 8),
+        "no dtype": ({"a": {"shape": [2], "data_offsets": [0, 8]}}, 8),
+        "three offsets": ({"a": first | {"data_offsets": [0, 8, 8]}}, 8),
+        "no tensor": ({"a": 5}, 0),
+        "a list": ([], 0),
+        "metadata": ({"__metadata__": {"pyinception": 5}, "a": first}, 8),
+    }
+
+
+@pytest.mark.parametrize("wrong", _headers())
+def test_headers_are_read_as_the_library_reads_them(wrong: str, tmp_path: Path) -> None:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    found, size = _headers()[wrong]
+    text = json.dumps(found).encode()
+    content = len(text).to_bytes(8, "little") + text + bytes(range(size))
+    path = tmp_path / "net.safetensors"
+    path.write_bytes(content)
+    if wrong.startswith("nothing"):
+        expected = load(content)
+        loaded = checkpoint.load(path).model
+        assert loaded.keys() == expected.keys()
+        for name, array in expected.items():
+            assert (loaded[name].dtype, loaded[name].shape) == (array.dtype, array.shape)
+            assert loaded[name].tobytes() == array.tobytes()
+        return
+    with pytest.raises((SafetensorError, KeyError)):
+        load(content)
+    with pytest.raises(CheckpointError, match=r"net\.safetensors is (truncated|not)"):
+        checkpoint.load(path)
+
+
 def test_a_view_is_saved_as_it_looks(tmp_path: Path) -> None:
     wide = np.arange(24, dtype=np.float32).reshape(4, 6)
     checkpoint.save(tmp_path / "a", {"t": wide[:, ::2].T, "scalar": np.array(5, np.int64)})
