@@ -19,7 +19,8 @@ invariance  the same bits for any number of threads, alone or in a batch
 emulated    20 training steps on the CUDA kernels, emulated, beside the CPU's
 cold        the same from a stored network, beside ONNX Runtime
 versus      GoogLeNet forward beside torch eager
-training    a training step of GoogLeNet beside torch, and its memory
+training    a training step of GoogLeNet beside torch (eager, compiled) and TensorFlow, its memory;
+            --tensorflow PYTHON: an interpreter that has TensorFlow
 modules_cores, modules_tensor
             GoogLeNet's nine modules by the CUDA kernels on the emulator, in every storage
 depthwise   depthwise convolution on Xception's maps beside torch, a copy of its bytes, its 1x1
@@ -50,6 +51,7 @@ import figures_depthwise
 import figures_fusion
 import figures_recipes
 import figures_rivals
+import figures_training
 from figures_emulated import emulated
 from figures_record import RESULTS, Figure, Unavailable, store
 
@@ -93,7 +95,7 @@ FIGURES: dict[str, Callable[[bool], Figure]] = {
     "start": behaviour.start,
     "cold": figures_rivals.cold,
     "versus": behaviour.versus,
-    "training": figures_rivals.training,
+    "training": figures_training.training,
     "fusion": figures_fusion.fusion,
     "turns": behaviour.turns,
     "invariance": behaviour.invariance,
@@ -118,7 +120,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Measure the figures that are promised.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(FIGURES)}")
     parser.add_argument("--quick", action="store_true", help="smaller variants, nothing stored")
+    parser.add_argument("--tensorflow", metavar="PYTHON", help="interpreter with TensorFlow")
     options = parser.parse_args(arguments)
+    if options.tensorflow:
+        figures_training.interpreters["tensorflow"] = options.tensorflow
     unknown = [name for name in options.names if name not in FIGURES]
     if unknown:
         parser.error(f"unknown figure {unknown[0]!r}, expected some of {', '.join(FIGURES)}")

@@ -16,7 +16,7 @@ from pyinception.bench.rivals import Graph
 from pyinception.bench.timing import once
 from pyinception.extents import padding_pair, pair
 from pyinception.layers import AvgPool2d, Conv2d, MaxPool2d, fold_batch_norms
-from pyinception.models.googlenet import TRUNK
+from pyinception.models.googlenet import HEADS, TRUNK
 from pyinception.models.rows import Mixed, Network
 from pyinception.module import Module
 
@@ -79,7 +79,16 @@ class Net:
 
 
 def googlenet_graph(ops: Any, x: Any, weights: Any) -> Any:
-    """The paper's trunk over a rival's operations; weights by name."""
+    """The paper's trunk over a rival's operations; weights by name.
+
+    Where there are weights for the auxiliary heads: (logits, aux1, aux2), dropout left out.
+    """
+    heads = []
+
+    def head(x: Any, name: str) -> Any:
+        x = conv(ops.avg_pool(x, (5, 5), (3, 3), (0, 0), True), f"{name}.conv")
+        x = ops.linear(x, weights[f"{name}.fc1.weight"], weights[f"{name}.fc1.bias"])
+        return ops.linear(ops.relu(x), weights[f"{name}.fc2.weight"], weights[f"{name}.fc2.bias"])
 
     def conv(x: Any, name: str, stride: int = 1, padding: int = 0) -> Any:
         w, b = weights[f"{name}.weight"], weights[f"{name}.bias"]
@@ -112,7 +121,10 @@ def googlenet_graph(ops: Any, x: Any, weights: Any) -> Any:
             x = ops.lrn(x, 5, 1e-4, 0.75, 1.0)
         else:
             assert kind == "dropout", kind  # the identity in evaluation
-    return ops.linear(x, weights["fc.weight"], weights["fc.bias"])
+        if name in HEADS and f"{HEADS[name]}.fc1.weight" in weights:
+            heads.append(head(x, HEADS[name]))
+    logits = ops.linear(x, weights["fc.weight"], weights["fc.bias"])
+    return (logits, *heads) if heads else logits
 
 
 def network_graph(net: Network) -> Graph:
