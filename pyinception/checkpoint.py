@@ -11,11 +11,11 @@ import json
 import os
 import stat
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from io import BufferedReader
 from math import prod
 from pathlib import Path
+from threading import Thread
 from typing import Any
 from zlib import crc32
 
@@ -26,6 +26,7 @@ from pyinception.workspace import ALIGNMENT, aligned
 
 FORMAT = 1
 _PREFIX = "optimizer/"
+_MANY = 1 << 20  # bytes from which on several threads read
 _PathLike = str | os.PathLike[str]
 
 
@@ -157,24 +158,13 @@ def load(path: _PathLike) -> Checkpoint:
         header = stream.read(min(length, size)) if size > 8 else b""
         try:
             metadata, entries = _parse(header, length, size - 8 - length)
-            tensors = dict(_read(stream, entries))
+            checks, record = _record(metadata)
+            tensors = _read(stream.fileno(), 8 + length, entries, checks)
+        except CheckpointError as error:
+            raise CheckpointError(f"load: {file} {error}") from None
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             text = f"{_diagnosis(head + header[:2], size)} ({error})"
             raise CheckpointError(f"load: {file} {text}") from None
-    try:
-        note = json.loads(metadata.get("pyinception", "{}"))
-        checks, record = note.get("crc32", {}), note.get("record")
-        version = int(note.get("format", FORMAT))
-        if not isinstance(checks, dict):
-            raise TypeError(f"crc32 is {checks!r:.40}")
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"load: {file} has a damaged record ({error})") from None
-    if version > FORMAT:
-        text = f"has format {version}, this version reads up to {FORMAT}"
-        raise CheckpointError(f"load: {file} {text}")
-    for name, array in tensors.items():
-        if name in checks and crc32(array) != checks[name]:
-            raise CheckpointError(f"load: {file} is damaged: CRC-32 of {name} differs")
     cut = len(_PREFIX)
     return Checkpoint(
         {name: array for name, array in tensors.items() if not name.startswith(_PREFIX)},
@@ -224,22 +214,69 @@ def _parse(header: bytes, length: int, size: int) -> tuple[Mapping[str, str], li
     return metadata, entries
 
 
-def _read(stream: BufferedReader, entries: list[_Entry]) -> Iterator[tuple[str, Array]]:
-    """(name, array) of every tensor, each on a cache line of its own.
+def _record(metadata: Mapping[str, str]) -> tuple[dict[str, int], Any]:
+    """(CRC-32 by name, the caller's record) of what `save` wrote; ({}, None) of another's file."""
+    try:
+        note = json.loads(metadata.get("pyinception", "{}"))
+        checks, record = note.get("crc32", {}), note.get("record")
+        version = int(note.get("format", FORMAT))
+        if not isinstance(checks, dict):
+            raise TypeError(f"crc32 is {checks!r:.40}")
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"has a damaged record ({error})") from None
+    if version > FORMAT:
+        raise CheckpointError(f"has format {version}, this version reads up to {FORMAT}")
+    return checks, record
+
+
+def _read(
+    file: int, start: int, entries: list[_Entry], checks: Mapping[str, int]
+) -> dict[str, Array]:
+    """Name -> array of every tensor, each on a cache line of its own, its CRC-32 checked.
 
     Model and optimiser have a block of memory each, so that nets which are loaded keep theirs only.
+    Large files are read and checked by several threads.
     """
     parts = {True: 0, False: 0}
     for entry in entries:
         parts[entry.name.startswith(_PREFIX)] += -(-entry.nbytes // ALIGNMENT) * ALIGNMENT
     blocks = {key: aligned(size) for key, size in parts.items()}
+    tensors: dict[str, Array] = {}
+    jobs = []
     for entry in entries:
         key = entry.name.startswith(_PREFIX)
         memory, blocks[key] = blocks[key][: entry.nbytes], blocks[key][entry.nbytes :]
         blocks[key] = blocks[key][-entry.nbytes % ALIGNMENT :]
-        if stream.readinto(memory) != entry.nbytes:
-            raise ValueError(f"{entry.name} is cut off")
-        yield entry.name, memory.view(entry.dtype).reshape(entry.shape)
+        tensors[entry.name] = memory.view(entry.dtype).reshape(entry.shape)
+        jobs.append((entry.name, memory, start, checks.get(entry.name)))
+        start += entry.nbytes
+    wrong: list[Exception] = []
+    count = min(len(os.sched_getaffinity(0)), 4) if sum(parts.values()) > _MANY else 1
+    others = [Thread(target=_fill, args=(file, jobs[i::count], wrong)) for i in range(1, count)]
+    for thread in others:
+        thread.start()
+    _fill(file, jobs[::count], wrong)
+    for thread in others:
+        thread.join()
+    if wrong:
+        raise wrong[0]
+    return tensors
+
+
+def _fill(file: int, jobs: list[tuple[str, Array, int, Any]], wrong: list[Exception]) -> None:
+    """Read and check (name, memory, offset, CRC-32 or None), up to the first that fails."""
+    try:
+        for name, memory, offset, check in jobs:
+            done = 0
+            while done < memory.nbytes and not wrong:
+                count = os.preadv(file, [memory[done:]], offset + done)
+                if count == 0:
+                    raise ValueError(f"{name} is cut off")
+                done += count
+            if check is not None and not wrong and crc32(memory) != check:
+                raise CheckpointError(f"is damaged: CRC-32 of {name} differs")
+    except (OSError, ValueError) as error:
+        wrong.append(error)
 
 
 def _diagnosis(content: bytes, size: int) -> str:

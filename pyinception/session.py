@@ -179,7 +179,7 @@ class Session:
         self._seen = self._versions()
 
     def _bytes(self, count: int) -> Array:
-        return workspace.aligned(count) if self._on is None else self._on.empty(count)
+        return workspace.lasting(count) if self._on is None else self._on.empty(count)
 
     def _view(
         self, memory: Array, offset: int, shape: tuple[int, ...], dtype: Any, strides: Any = None
@@ -277,12 +277,11 @@ class Session:
                     call(*arguments)
 
     def _pack(self, calls: list[_Call]) -> list[_Call]:
-        """The calls with their weights packed where rows read packed ones, in one block of memory:
-        the first touch of whole pages of 2 MB takes a third of the time."""
+        """The calls with their weights packed where rows read packed ones, in one block."""
         formats = [_formats(call) for call, _ in calls]
         line = workspace.ALIGNMENT // 4
         sizes = [-(-format.size // line) * line for wanted in formats for format in wanted]
-        memory = workspace.aligned(4 * sum(sizes)).view(np.float32)
+        memory = workspace.lasting(4 * sum(sizes)).view(np.float32)
         packed_calls: list[_Call] = []
         for (plan, arguments), wanted in zip(calls, formats, strict=True):
             parts = list(arguments)

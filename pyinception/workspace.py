@@ -4,9 +4,10 @@ While a `Tape` of calls is being recorded (`Session`), arrays handed out here ar
 their lifetimes can be planned into one arena afterwards.
 """
 
+import mmap
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from ctypes import addressof, c_char
 from dataclasses import dataclass, field
@@ -75,6 +76,19 @@ def record(into: Recording | None = None) -> Iterator[Recording]:
 def aligned(size: int) -> Array:
     """``size`` uninitialised bytes on the host, from a 64-byte boundary on."""
     return _aligned((size,), np.dtype(np.uint8))
+
+
+def lasting(size: int) -> Array:
+    """`aligned`, for what is read in every call for long: in pages of 2 MB where there are such.
+
+    70 MB of packed weights in pages of 4 KB cost GoogLeNet a tenth of its time (two Zen 4 cores).
+    """
+    if size < 1 << 22 or not hasattr(mmap, "MADV_HUGEPAGE"):
+        return aligned(size)
+    block = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(OSError):  # a kernel without them
+        block.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(block, np.uint8)
 
 
 def _aligned(shape: tuple[int, ...], kind: np.dtype[Any]) -> Array:

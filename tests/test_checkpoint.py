@@ -178,6 +178,24 @@ def test_every_flipped_data_bit_is_noticed(tmp_path: Path) -> None:
             checkpoint.load(path)
 
 
+@pytest.mark.parametrize("name", ["a", "b", "c", "optimizer/d"])
+def test_a_flipped_bit_of_a_large_file_is_noticed(name: str, tmp_path: Path) -> None:
+    """Such a file is read by several threads."""
+    path = tmp_path / "net.safetensors"
+    one = np.arange(1 << 18, dtype=np.float32)
+    checkpoint.save(path, {"a": one, "b": one + 1, "c": one + 2}, {"d": one + 3})
+    whole = checkpoint.load(path)
+    for i, array in enumerate((*whole.model.values(), *whole.optimizer.values())):
+        np.testing.assert_array_equal(array, one + i)
+    content = bytearray(path.read_bytes())
+    start = 8 + int.from_bytes(content[:8], "little")
+    offsets = json.loads(content[8:start])[name]["data_offsets"]
+    content[start + offsets[1] - 1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=rf"net\.safetensors is damaged: CRC-32 of {name} "):
+        checkpoint.load(path)
+
+
 def test_a_damaged_header_never_loads_silently(tmp_path: Path) -> None:
     """A flipped header bit either raises or changes a name or the record, never a number."""
     path = tmp_path / "net.safetensors"
