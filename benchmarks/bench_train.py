@@ -8,22 +8,24 @@ from pathlib import Path
 import pytest
 
 import pyinception as pyi
-from pyinception import config
 from pyinception.session import specs
 
 sys.path.append(str(Path(__file__).resolve().parent))
 
-from figures_rivals import STEPS
+import training_step
+
+STEPS = {"pyinception": training_step.ours, "torch": training_step.torch}
 
 
 @pytest.mark.parametrize("contender", STEPS)
-def test_train(measure, settings, contender):
+def test_train(measure, settings, contender, monkeypatch):
     threads, batch = settings
-    if contender.startswith("torch") and find_spec("torch") is None:
+    if contender == "torch" and find_spec("torch") is None:
         pytest.skip("torch: not installed")
-    forward = sum(s.macs for _, _, s in specs(pyi.models.googlenet(), (batch, 224, 224, 3)))
-    with config.using(threads=threads):
-        step = STEPS[contender](batch)
-        assert math.isfinite(step())
-        # Either gradient takes as many multiply-adds as the forward; the heads are left out.
-        measure(f"googlenet training step, batch {batch}", step, 3 * forward)
+    monkeypatch.setattr(training_step, "THREADS", threads)
+    net = pyi.models.googlenet(seed=1)
+    forward = sum(spec.macs for _, _, spec in specs(net, (batch, 224, 224, 3)))
+    step = STEPS[contender](batch, net.state_dict())
+    assert math.isfinite(step())
+    # Either gradient takes as many multiply-adds as the forward; the heads are left out.
+    measure(f"googlenet training step, batch {batch}", step, 3 * forward)
