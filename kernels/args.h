@@ -103,4 +103,9 @@ struct SgdArgs {
   float rate, momentum, decay, unused;
 };
 
+// A copy of maps of bfloat16 whose channels are x_c and y_c.
+struct CopyArgs {
+  Int x, x_n, x_h, x_w, x_c, y, y_n, y_h, y_w, y_c, N, H, W;
+};
+
 }  // namespace pyi

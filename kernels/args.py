@@ -96,6 +96,8 @@ BATCH_NORM = record(
     " ggamma gbeta partial N H W C chunks chunk_rows relu",
     "eps unused",
 )
+# A copy of maps of bfloat16 whose channels are x_c and y_c.
+COPY = record("x x_n x_h x_w x_c y y_n y_h y_w y_c N H W")
 DROPOUT = record(
     "x x_n x_h x_w y y_n y_h y_w N H W C seed step layer first_sample threshold", "divisor unused"
 )
@@ -118,4 +120,5 @@ RECORDS = {
     "BatchNormArgs": BATCH_NORM,
     "DropoutArgs": DROPOUT,
     "SgdArgs": SGD,
+    "CopyArgs": COPY,
 }

@@ -13,6 +13,7 @@ import numpy as np
 
 from pyinception import config, workspace
 from pyinception.backend import (
+    BFLOAT16,
     HOST,
     NARROW,
     Array,
@@ -60,8 +61,8 @@ class Plan:
         """The packed format of every weight that this plan takes; empty for unpacked rows."""
         if self.row.backend != "cpu" or self.row.algorithm == "plain":
             return ()
-        level = self.target.level
-        return formats(self.op, self.direction, self.spec, self.row.algorithm, level)
+        key = self.op, self.direction
+        return formats(key, self.spec, self.row.algorithm, self.target)
 
     @property
     def format(self) -> Format | None:
@@ -137,7 +138,7 @@ def _choose(
     if target.dtype == "float64" and name != "reference":
         text = 'expected float32 (float64 runs with backend="reference" only)'
         raise TypeError(f"{function}: arrays have dtype float64, {text}")
-    if target.dtype in NARROW and name in ("auto", "cpu", "reference") and target.memory == "host":
+    if target.memory == "host" and not _stored_on_host(op, direction, target.dtype, name):
         text = f'has dtype {target.dtype}, expected float32 (16 bits run on backend="emulated" or '
         raise TypeError(f'{function}: x {text}"cuda")')
     if name != "auto" and (reason := why_not(name)):
@@ -159,6 +160,13 @@ def _choose(
     reasons = "; ".join(f"{row}: {reason}" for row, reason in declined) or "the table has no row"
     asked = f'backend "{name}", algorithm "{wish}"'
     raise BackendError(f"{function}: nothing runs {op} {direction} on {asked} ({reasons})")
+
+
+def _stored_on_host(op: str, direction: str, dtype: str, name: str) -> bool:
+    """Whether this dtype of maps is no reason to refuse NumPy arrays."""
+    if dtype not in NARROW or name == "emulated":
+        return True
+    return name != "reference" and dtype == "bfloat16" and (op, direction) in BFLOAT16
 
 
 def _say_once(plan: Plan) -> None:

@@ -29,15 +29,17 @@ class Format:
     direction: str = "fprop"
     algorithm: str = "auto"
     level: str = ""
+    dtype: str = "float32"
 
     @property
     def size(self) -> int:
-        """Floats of a packed array."""
-        return int(
-            core().packed_size(
-                self.K, self.R, self.S, self.C, self.direction, self.algorithm, self.level
-            )
-        )
+        """Numbers of a packed array."""
+        pair = 1 if self.dtype == "float32" else 2  # bfloat16: two channels are one word
+        words = core().packed_size(
+            self.K, self.R, self.S, -(-self.C // pair), self.direction,
+            self.algorithm if pair == 1 else "direct", self.level,
+        )  # fmt: skip
+        return pair * int(words)
 
     def reads_like(self, other: "Format") -> bool:
         """Whether both name one order: "" is the host's level; "auto" shows by the size."""
@@ -49,7 +51,7 @@ class Format:
 
 @dataclass(frozen=True, eq=False)
 class Packed:
-    """Weights in a packed format: ``data`` is a 1-D float32 array of ``format.size`` numbers."""
+    """Weights in a packed format: ``data`` is a 1-D array of ``format.size`` numbers."""
 
     format: Format
     data: Array
@@ -71,7 +73,7 @@ class Packed:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of the packed numbers: float32."""
+        """Of the packed numbers: the format's."""
         kind: np.dtype[Any] = self.data.dtype
         return kind
 
@@ -81,14 +83,14 @@ def prepack(weights: Array, format: Format, out: Array | None = None) -> Packed:
 
     Parameters
     ----------
-    weights : float32, C-contiguous, of the format's filter shape.
+    weights : C-contiguous, of the format's dtype (float32 or bfloat16) and filter shape.
     format : which order; take ``plan.format`` for the one a plan wants.
-    out : float32 of ``format.size`` numbers, reused if given (a `Session` repacks in place).
+    out : ``format.size`` numbers of that dtype, reused if given (a `Session` repacks in place).
 
     Raises
     ------
     TypeError, ValueError
-        If the dtype is not float32; if the shapes differ.
+        If the dtype is not the format's; if the shapes differ.
     BackendError
         If the compiled core is missing: the reference takes unpacked weights only.
     """
@@ -97,10 +99,10 @@ def prepack(weights: Array, format: Format, out: Array | None = None) -> Packed:
     if tuple(filters.shape) != wanted:
         text = f"expected (K, R, S, C) = {wanted}"
         raise ValueError(f"prepack: weights has shape {tuple(weights.shape)}, {text}")
-    if weights.dtype != np.float32:
-        raise TypeError(f"prepack: weights has dtype {weights.dtype}, expected float32")
+    if weights.dtype.name != format.dtype:
+        raise TypeError(f"prepack: weights has dtype {weights.dtype}, expected {format.dtype}")
     if out is None:
-        out = aligned(4 * format.size).view(np.float32)
+        out = aligned(weights.itemsize * format.size).view(weights.dtype)
     filters = np.ascontiguousarray(filters)
     threads = config.get("threads")
     core().pack(filters, out, format.direction, format.algorithm, format.level, threads)

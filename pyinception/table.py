@@ -11,12 +11,12 @@ layer shape; the reference rows copy what `kernels/reference.py` returns.
 # mypy: allow-untyped-defs, allow-untyped-calls
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
 from pyinception import config, table_separable
-from pyinception.backend import Target, core, level_reason, reference, why_not
+from pyinception.backend import BFLOAT16, Target, core, level_reason, reference, why_not
 from pyinception.prepack import Format, raw
 from pyinception.spec import BranchSpec, ConvSpec, InceptionSpec, LinearSpec, Spec
 
@@ -51,12 +51,13 @@ SITES: dict[Key, tuple[tuple[int, ...], ...]] = {
 }
 
 
-def formats(op: str, direction: str, spec: Spec, algorithm: str, level: str) -> tuple[Format, ...]:
+def formats(key: Key, spec: Spec, algorithm: str, target: Target) -> tuple[Format, ...]:
     """The packed format of each weight of `SITES`, in its order."""
-    if (op, direction) not in SITES:
+    direction, level, dtype = key[1], target.level, target.dtype
+    if key not in SITES:
         return ()
     if isinstance(spec, LinearSpec):
-        return (Format(spec.K, 1, 1, spec.C, direction, algorithm, level),)
+        return (Format(spec.K, 1, 1, spec.C, direction, algorithm, level, dtype),)
     convs: list[ConvSpec] = []
     if isinstance(spec, ConvSpec):
         convs = [spec]
@@ -69,7 +70,7 @@ def formats(op: str, direction: str, spec: Spec, algorithm: str, level: str) -> 
         # The core's "auto" format is a rule of the filter; a stride rules Winograd out.
         return "direct" if algorithm == "auto" and conv.stride != (1, 1) else algorithm
 
-    return tuple(Format(*conv.w_shape, direction, wanted(conv), level) for conv in convs)
+    return tuple(Format(*conv.w_shape, direction, wanted(conv), level, dtype) for conv in convs)
 
 
 # ------------------------------------------------------------------------------------ CPU rows
@@ -322,11 +323,13 @@ def _cpu_declines(key: Key, algorithm: str) -> Why:
     name = "dropout" if key[0] == "dropout" else "_".join(key)
 
     def why(spec: Spec, target: Target) -> str | None:
-        if reason := _reference_declines(spec, target) or why_not("cpu"):
+        narrow = target.dtype == "bfloat16" and algorithm in BFLOAT16.get(key, ())
+        as_if = replace(target, dtype="float32") if narrow else target
+        if reason := _reference_declines(spec, as_if) or why_not("cpu"):
             return reason
         if not hasattr(core(), name):
             return f"this build of the core has no {name}"
-        if target.dtype != "float32":
+        if as_if.dtype != "float32":
             return f"needs float32, not {target.dtype}"
         if reason := level_reason(target.level):
             return reason

@@ -153,8 +153,10 @@ def test_public_calls_in_16_bits() -> None:
     np.testing.assert_array_equal(pooled.astype(F32), pyi.max_pool2d(y.astype(F32), 2))
     with pyi.using(backend="emulated"), pytest.raises(TypeError, match="b has dtype bfloat16"):
         pyi.conv2d(x, w, b.astype(BF16))
+    host = pyi.conv2d(x, w, b, padding=1, relu=True)  # the CPU's own kernels
+    np.testing.assert_array_equal(host.astype(F32), y.astype(F32))
     with pytest.raises(TypeError, match="bfloat16, expected float32"):
-        pyi.conv2d(x, w, b)
+        pyi.conv2d_backward(y, x, w, padding=1)
 
 
 @pytest.mark.parametrize("dtype", [F32, BF16], ids=str)

@@ -70,6 +70,8 @@ def test_every_program_exists_for_every_level():
     levels = {row["level"] for row in rows}
     assert levels == {"x86-64-v3", "x86-64-v4"}
     by_level = {level: {r["name"] for r in rows if r["level"] == level} for level in levels}
-    assert by_level["x86-64-v3"] == by_level["x86-64-v4"]
+    widest = {"conv_bfloat16_dot", "reduce_conv_bfloat16_dot"}  # zmm registers alone
+    assert by_level["x86-64-v3"] | widest == by_level["x86-64-v4"]
+    assert not by_level["x86-64-v3"] & widest
     plain = {name for name in by_level["x86-64-v3"] if name.endswith("_plain")}
     assert plain, "the plain twins"

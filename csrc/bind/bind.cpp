@@ -1,6 +1,7 @@
 // Arrays in, exceptions out.
 #include "bind.h"
 
+#include <pybind11/numpy.h>
 #include <unistd.h>
 
 #include <cstring>
@@ -20,6 +21,14 @@ std::string type_name(const py::object& object) {
 }
 
 unsigned long main_thread = 0;
+
+// ml_dtypes' bfloat16, which has no buffer format: lent as the integers of its bits.
+bool is_bfloat16(const py::object& object) {
+  if (!py::isinstance<py::array>(object)) return false;
+  const py::dtype dtype = py::reinterpret_borrow<py::array>(object).dtype();
+  return dtype.char_() == 'E' && dtype.itemsize() == 2 &&
+         py::str(dtype.attr("name")).cast<std::string>() == "bfloat16";
+}
 
 }  // namespace
 
@@ -42,7 +51,7 @@ Array::Array(const char* function, const char* name, const py::object& given, bo
   if (LaunchList* list = recording()) {
     // An export of the buffer, not only its owner: an owner may resize what nobody holds.
     bool buffer = held_.view.obj != nullptr;
-    list->keep(buffer ? py::reinterpret_steal<py::object>(PyMemoryView_FromObject(object.ptr()))
+    list->keep(buffer ? py::reinterpret_steal<py::object>(PyMemoryView_FromObject(owner_.ptr()))
                       : owner_);
   }
 }
@@ -70,8 +79,16 @@ void Array::turn(const char* function, const char* name, const py::object& order
 }
 
 void Array::from_buffer(const char* function, const char* name, bool output) {
-  if (PyObject_GetBuffer(owner_.ptr(), &held_.view, PyBUF_RECORDS_RO) != 0)
-    throw py::error_already_set();
+  bool bfloat16 = false;
+  if (PyObject_GetBuffer(owner_.ptr(), &held_.view, PyBUF_RECORDS_RO) != 0) {
+    py::error_already_set error;
+    bfloat16 = is_bfloat16(owner_);
+    if (!bfloat16) throw error;
+    owner_ = owner_.attr("view")("uint16");
+    if (PyObject_GetBuffer(owner_.ptr(), &held_.view, PyBUF_RECORDS_RO) != 0) {
+      throw py::error_already_set();
+    }
+  }
   const Py_buffer& buffer = held_.view;
   const std::string format = buffer.format ? buffer.format : "B";
   const char code = format.size() == 1 ? format[0] : 0;
@@ -100,6 +117,7 @@ void Array::from_buffer(const char* function, const char* name, bool output) {
              shape_.data(),
              strides_.data(),
              0};
+  if (bfloat16) tensor_.dtype.code = 4;  // kDLBfloat
 }
 
 void Array::from_dlpack(const char* function, const char* name, bool output) {

@@ -71,6 +71,14 @@ void Check::kind(const DLTensor* t, const char* name, int code, int bits, int nd
   }
 }
 
+void Check::storage(const DLTensor* t, const char* name, int ndim) {
+  if (size_ == 0 && t != nullptr) {
+    const bool half = t->dtype.code == 4 && t->dtype.bits == 16;  // kDLBfloat
+    size_ = bfloat16_allowed_ && half && t->device.device_type == kHostMemory ? 2 : 4;
+  }
+  size_ == 2 ? kind(t, name, 4, 16, ndim) : kind(t, name, 2, 32, ndim);
+}
+
 void Check::remember(const DLTensor* t, const char* name, bool output) {
   const int64_t bytes = t->dtype.bits / 8;
   int64_t first = 0, last = 0;  // elements from the data pointer; filters may have strides below 0
@@ -97,8 +105,9 @@ void Check::remember(const DLTensor* t, const char* name, bool output) {
 }
 
 Map Check::map(const DLTensor* t, const char* name, bool output) {
-  kind(t, name, 2, 32, 4);
+  storage(t, name, 4);
   Map m;
+  m.size = size_;
   m.N = t->shape[0], m.H = t->shape[1], m.W = t->shape[2], m.C = t->shape[3];
   if (m.N < 0 || m.H < 1 || m.W < 1 || m.C < 1) {
     fail(PYI_INVALID_VALUE, function_, ": ", name, " has shape ", shape_text(t->shape, 4),
@@ -143,7 +152,7 @@ Map Check::map(const DLTensor* t, const char* name, bool output) {
 }
 
 Map Check::matrix(const DLTensor* t, const char* name, bool output) {
-  kind(t, name, 2, 32, 2);
+  storage(t, name, 2);
   int64_t shape[4] = {1, 1, t->shape[0], t->shape[1]};
   int64_t row = stride_of(t, 0);
   int64_t strides[4] = {row * t->shape[0], row * t->shape[0], row, stride_of(t, 1)};
@@ -162,7 +171,7 @@ Map Check::matrix(const DLTensor* t, const char* name, bool output) {
 Filter Check::filter(const DLTensor* t, const char* name, int64_t R, int64_t S) {
   Filter f;
   if (t != nullptr && t->ndim == 1) {
-    kind(t, name, 2, 32, 1);
+    storage(t, name, 1);
     if (R < 1 || S < 1) {
       fail(PYI_INVALID_VALUE, function_, ": ", name,
            " is packed, so the kernel size must be given, got (", R, ", ", S, ")");
@@ -172,7 +181,7 @@ Filter Check::filter(const DLTensor* t, const char* name, int64_t R, int64_t S) 
     }
     f.packed = true, f.R = R, f.S = S, f.K = t->shape[0];
   } else {
-    kind(t, name, 2, 32, 4);
+    storage(t, name, 4);
     f.K = t->shape[0], f.R = t->shape[1], f.S = t->shape[2], f.C = t->shape[3];
     f.k = stride_of(t, 0), f.r = stride_of(t, 1), f.s = stride_of(t, 2), f.c = stride_of(t, 3);
     if (f.K < 1 || f.R < 1 || f.S < 1 || f.C < 1) {
@@ -181,13 +190,23 @@ Filter Check::filter(const DLTensor* t, const char* name, int64_t R, int64_t S) 
     }
   }
   f.data = reinterpret_cast<float*>(const_cast<char*>(data_of(t)));
+  f.size = size_;
   remember(t, name, false);
   return f;
+}
+
+float* Check::packed(const DLTensor* t, const char* name, int64_t length) {
+  storage(t, name, 1);
+  return numbers(t, name, length, true);
 }
 
 float* Check::vector(const DLTensor* t, const char* name, int64_t length, bool output) {
   if (t == nullptr) return nullptr;
   kind(t, name, 2, 32, 1);
+  return numbers(t, name, length, output);
+}
+
+float* Check::numbers(const DLTensor* t, const char* name, int64_t length, bool output) {
   if (t->shape[0] != length) {
     fail(PYI_INVALID_VALUE, function_, ": ", name, " has shape ", shape_text(t->shape, 1),
          ", expected (", length, ",)");

@@ -30,13 +30,15 @@ pyi_status pyi_pack(const DLTensor* w_, const DLTensor* packed_, const char* dir
       fail(PYI_INVALID_VALUE, "pack: direction is '", direction ? direction : "NULL",
            "', expected fprop or dgrad");
     }
+    call.check.allow_bfloat16();
     Filter w = call.check.filter(w_, "w", 0, 0);
     if (w.packed) fail(PYI_INVALID_VALUE, "pack: w is packed already, expected (K, R, S, C)");
     w.winograd = choose_winograd_format(call, w);
-    int64_t size =
-        packed_floats(call.level, dgrad ? w.C : w.K, w.R, w.S, dgrad ? w.K : w.C, w.winograd);
-    float* to = call.check.vector(packed_, "packed", size, true);
-    if (to == nullptr) fail(PYI_INVALID_TYPE, "pack: packed is missing, expected an array");
+    if (dgrad && w.size == 2) {
+      fail(PYI_UNSUPPORTED, "pack: w is bfloat16, expected float32 for direction 'dgrad'");
+    }
+    int64_t size = packed_elements(call.level, w, dgrad ? w.C : w.K, dgrad ? w.K : w.C, w.winograd);
+    float* to = call.check.packed(packed_, "packed", size);
     call.check.disjoint();
     packed(call, w, dgrad);
     auto* a = static_cast<PackArgs*>(call.list.launches.back().args);
@@ -49,6 +51,7 @@ pyi_status pyi_conv_fprop(const DLTensor* x_, const DLTensor* w_, const DLTensor
                           const pyi_options* options) {
   return entry("conv_fprop", options, [&](Call& call) {
     call.check.allow_cuda();
+    call.check.allow_bfloat16();
     Geometry g = geometry(call.check, params);
     Map x = call.check.map(x_, "x");
     Filter w = call.check.filter(w_, "w", params->kernel_h, params->kernel_w);

@@ -114,8 +114,9 @@ ConvArgs* fill_conv(Call& call, const std::vector<ConvSource>& sources,
   }
   for (const ConvOutput& o : outputs) {
     for (int64_t k0 = 0; k0 < o.y.C; k0 += level.nr(), ++j) {
-      panel[j] = {o.bias ? address(o.bias + k0) : 0, o.y.address() + 4 * k0, o.y.n, o.y.h, o.y.w,
-                  std::min(level.nr(), o.y.C - k0)};
+      panel[j] = {
+          o.bias ? address(o.bias + k0) : 0, o.y.address() + o.y.size * k0, o.y.n, o.y.h, o.y.w,
+          std::min(level.nr(), o.y.C - k0)};
       for (size_t k = 0; k < sources.size(); ++k) {
         const ConvSource& s = sources[k];
         const float* w = o.weights ? o.weights : s.weights;
@@ -140,8 +141,9 @@ Filter checked(Check& check, Filter w, const Level& level, int64_t K, int64_t C,
     fail(PYI_INVALID_VALUE, check.function(), ": the widths of packed ", name, " are (", K, ", ", C,
          "), expected at least 1 each; a bias or an output must tell them");
   }
-  int64_t want = packed_floats(level, K, w.R, w.S, C, false);
-  w.winograd = winograd_points(w.R, w.S) > 0 && w.K == packed_floats(level, K, w.R, w.S, C, true);
+  int64_t want = packed_elements(level, w, K, C, false);
+  w.winograd =
+      w.size == 4 && winograd_points(w.R, w.S) > 0 && w.K == packed_elements(level, w, K, C, true);
   if (w.K != want && !w.winograd) {
     fail(PYI_INVALID_VALUE, check.function(), ": packed ", name, " has ", w.K, " floats, expected ",
          want, " for (K, R, S, C) = (", K, ", ", w.R, ", ", w.S, ", ", C, ") on ", level.name);
@@ -166,6 +168,11 @@ int64_t packed_floats(const Level& level, int64_t K, int64_t R, int64_t S, int64
   return lanes * C * (winograd ? winograd_points(R, S) : R * S);
 }
 
+int64_t packed_elements(const Level& level, const Filter& w, int64_t K, int64_t C, bool winograd) {
+  const int64_t pair = 4 / w.size;  // channels of a term
+  return pair * packed_floats(level, K, w.R, w.S, ceil_div(C, pair), winograd);
+}
+
 const float* packed(Call& call, const Filter& w, bool dgrad) {
   if (w.packed) return w.data;
   auto* a = call.list.record<PackArgs>();
@@ -184,9 +191,10 @@ const float* packed(Call& call, const Filter& w, bool dgrad) {
   } else {
     *a = {address(w.data), w.k, w.r, w.s, w.c, 0, w.K, w.R, w.S, w.C};
   }
-  float* to = call.list.floats(packed_floats(call.level, a->K, a->R, a->S, a->C, w.winograd));
+  float* to = call.list.floats(packed_elements(call.level, w, a->K, a->C, w.winograd) * w.size / 4);
   a->packed = address(to);
-  const char* program = !w.winograd       ? "pack"
+  const char* program = w.size == 2       ? "pack_bfloat16"
+                        : !w.winograd     ? "pack"
                         : call.plain_twin ? "pack_winograd_plain"
                                           : "pack_winograd";
   call.list.add(call.level.program(program), a, ceil_div(a->K, call.level.nr()),
@@ -196,6 +204,7 @@ const float* packed(Call& call, const Filter& w, bool dgrad) {
 
 void add_conv(Call& call, const std::vector<ConvSource>& sources,
               const std::vector<ConvOutput>& outputs, bool relu, bool accumulate) {
+  if (sources[0].x.size == 2) return add_conv_bfloat16(call, sources, outputs, relu);
   const Level& level = call.level;
   ConvArgs* a = fill_conv(call, sources, outputs, relu, accumulate);
   const int64_t pixels = a->P * a->Q;
@@ -232,15 +241,16 @@ void add_conv(Call& call, const std::vector<ConvSource>& sources,
   want = std::min(want, std::max<int64_t>(1, static_cast<int64_t>(tile_flops / (kTileFlops / 8))));
   a->tile_panels = call.threads > 1 ? ceil_div(a->panel_count, want) : a->panel_count;
   a->panel_tiles = ceil_div(a->panel_count, a->tile_panels);
-  call.list.add(level.program("conv"), a, a->N * a->pixel_tiles * a->panel_tiles,
+  const char* program = conv_program(call, false, outputs[0].y.size);
+  call.list.add(level.program(program), a, a->N * a->pixel_tiles * a->panel_tiles,
                 static_cast<size_t>(a->lists + staging(tile)));
 }
 
 void add_fprop(Call& call, const Map& x, const Filter& w, const float* packed, const float* bias,
                const Map& y, const Geometry& g, bool relu) {
   if (call.plain) {
-    plain_conv(call, "conv_fprop_plain", x, w, const_cast<float*>(bias), y, {}, g, relu, false,
-               y.N * y.H);
+    const char* program = x.size == 2 ? "conv_fprop_bfloat16_plain" : "conv_fprop_plain";
+    plain_conv(call, program, x, w, const_cast<float*>(bias), y, {}, g, relu, false, y.N * y.H);
   } else if (w.winograd) {
     add_winograd(call, x, {}, w, packed, bias, y, g, relu, false);
   } else {
@@ -328,9 +338,10 @@ void add_wgrad(Call& call, const Map& x, const Map& gy, const Map& mask, float* 
                 static_cast<size_t>(x_at + x_rows * width * x.C * 4 + kSlack));
 }
 
-Map new_map(Call& call, int64_t N, int64_t H, int64_t W, int64_t C) {
+Map new_map(Call& call, int64_t N, int64_t H, int64_t W, int64_t C, int64_t size) {
   Map m;
-  m.data = call.list.floats(N * H * W * C);
+  m.data = call.list.floats(ceil_div(N * H * W * C * size, 4));
+  m.size = size;
   m.N = N, m.H = H, m.W = W, m.C = C;
   m.w = C, m.h = W * C, m.n = H * W * C;
   return m;

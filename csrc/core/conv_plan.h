@@ -11,6 +11,8 @@ struct Geometry {
 
 int64_t packed_floats(const Level& level, int64_t K, int64_t R, int64_t S, int64_t C,
                       bool winograd);
+// The same for a filter's own storage, in its elements.
+int64_t packed_elements(const Level& level, const Filter& w, int64_t K, int64_t C, bool winograd);
 // Address of the packed filter; appends a pack launch to the current phase if it is not packed yet.
 const float* packed(Call& call, const Filter& w, bool dgrad);
 
@@ -52,7 +54,14 @@ void add_dgrad(Call& call, const Map& gy, const Filter& w, const float* packed, 
                const Map& gx, const Geometry& g, bool accumulate);
 void add_wgrad(Call& call, const Map& x, const Map& gy, const Map& mask, float* gw, float* gb,
                int64_t R, int64_t S, const Geometry& g);
-Map new_map(Call& call, int64_t N, int64_t H, int64_t W, int64_t C);
+// add_conv of bfloat16 maps, and of one that is computed on the way.
+void add_conv_bfloat16(Call& call, std::vector<ConvSource> sources, std::vector<ConvOutput> outputs,
+                       bool relu);
+void add_copy(Call& call, const Map& x, const Map& y);  // bfloat16, cut or filled with zeros
+bool is_even(const Map& m);                             // pixels whole pairs apart
+Map in_pairs(Map m, bool channels);  // strides, and channels, counted in elements of four bytes
+const char* conv_program(const Call& call, bool reduce, int64_t size);
+Map new_map(Call& call, int64_t N, int64_t H, int64_t W, int64_t C, int64_t size = 4);
 Geometry geometry(Check& check, const pyi_conv_params* params);
 // Extents of a packed filter, which has none of its own, from its neighbours; checks its size.
 Filter checked(Check& check, Filter w, const Level& level, int64_t K, int64_t C, const char* name);

@@ -59,11 +59,16 @@ const Level& pick_level(const char* name);  // "" or NULL: best that runs here
 // ---- Checked operands
 // ----------------------------------------------------------------------------
 
-// A float32 map (N, H, W, C) with unit channel stride; strides in elements.
+// A float32 map (N, H, W, C) with unit channel stride; strides in elements. With size = 2 one of
+// bfloat16, which only the host's forward programs take.
 struct Map {
   float* data = nullptr;
   int64_t N = 0, H = 0, W = 0, C = 0;
   int64_t n = 0, h = 0, w = 0;
+  int64_t size = 4;  // bytes of an element
+  void advance(int64_t elements) {
+    data = reinterpret_cast<float*>(reinterpret_cast<char*>(data) + elements * size);
+  }
   int64_t address() const { return reinterpret_cast<int64_t>(data); }
   bool empty() const { return N == 0 || H == 0 || W == 0 || C == 0; }
 };
@@ -75,6 +80,7 @@ struct Filter {
   int64_t k = 0, r = 0, s = 0, c = 0;
   bool packed = false;
   bool winograd = false;  // the format it is packed in, or is to be packed in
+  int64_t size = 4;       // bytes of an element, as of the maps
 };
 
 // Checks of one call, in the order kind, dtype, rank, shape, strides, alignment, overlap.
@@ -84,11 +90,14 @@ class Check {
   const char* function() const { return function_; }
   // All operands may lie on one CUDA device instead; call before all operands.
   void allow_cuda() { cuda_allowed_ = true; }
+  // Maps and filters may be bfloat16, all of them, in host memory; call before all operands.
+  void allow_bfloat16() { bfloat16_allowed_ = true; }
   bool on_cuda() const { return device_.device_type == kCudaMemory; }
   Map map(const DLTensor* t, const char* name, bool output = false);
   Map matrix(const DLTensor* t, const char* name, bool output = false);  // (N, C) as (1, 1, N, C)
   Filter filter(const DLTensor* t, const char* name, int64_t R, int64_t S);
   float* vector(const DLTensor* t, const char* name, int64_t length, bool output = false);
+  float* packed(const DLTensor* t, const char* name, int64_t length);  // an output, as filters are
   // A vector that may not be missing.
   float* needed(const DLTensor* t, const char* name, int64_t length, bool output = false);
   uint8_t* bytes(const DLTensor* t, const char* name, const Map& like, bool output);
@@ -110,9 +119,12 @@ class Check {
   };
   static constexpr int kHostMemory = 1, kCudaMemory = 2;  // of DLPack
   void kind(const DLTensor* t, const char* name, int code, int bits, int ndim);
+  void storage(const DLTensor* t, const char* name, int ndim);  // kind() of a map or filter
+  float* numbers(const DLTensor* t, const char* name, int64_t length, bool output);
   void remember(const DLTensor* t, const char* name, bool output);
   const char* function_;
-  bool cuda_allowed_ = false;
+  bool cuda_allowed_ = false, bfloat16_allowed_ = false;
+  int64_t size_ = 0;          // of an element of maps and filters; 0: none seen yet
   DLDevice device_ = {0, 0};  // of the first operand
   std::vector<Operand> operands_;
 };
@@ -224,12 +236,12 @@ inline int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 
 // A channel slice of a map.
 inline Map slice(Map m, int64_t first, int64_t channels) {
-  m.data += first;
+  m.advance(first);
   m.C = channels;
   return m;
 }
 inline Map images(Map m, int64_t first, int64_t count) {
-  m.data += first * m.n;
+  m.advance(first * m.n);
   m.N = count;
   return m;
 }

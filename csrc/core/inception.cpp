@@ -32,8 +32,10 @@ constexpr int64_t kKernel[6] = {1, 1, 3, 1, 5, 1};
 // The third branch may have 3x3 in place of 5x5, as some published weights do. A packed filter says
 // by its size which it is.
 int64_t third_kernel(const Level& level, const Filter& w, int64_t K, int64_t C) {
-  const bool three = w.K == packed_floats(level, K, 3, 3, C, false) ||
-                     w.K == packed_floats(level, K, 3, 3, C, true);
+  Filter small = w;
+  small.R = small.S = 3;
+  const bool three = w.K == packed_elements(level, small, K, C, false) ||
+                     (w.size == 4 && w.K == packed_elements(level, small, K, C, true));
   return three ? 3 : 5;
 }
 
@@ -154,6 +156,7 @@ pyi_status pyi_inception_fprop(const DLTensor* x_, const DLTensor* const weights
                                const pyi_options* options) {
   return entry("inception_fprop", options, [&](Call& call) {
     call.check.allow_cuda();
+    call.check.allow_bfloat16();
     Map x = call.check.map(x_, "x");
     Weights m = check_weights(call, weights, x.C, true);
     Map y = call.check.map(y_, "y", true);
@@ -167,9 +170,9 @@ pyi_status pyi_inception_fprop(const DLTensor* x_, const DLTensor* const weights
     call.list.barrier();
     const int64_t group = group_size(call, x, m);
     if (saved == nullptr) {
-      s.r3 = new_map(call, group, x.H, x.W, m.w[kReduce3].K);
-      s.r5 = new_map(call, group, x.H, x.W, m.w[kReduce5].K);
-      s.pooled = new_map(call, group, x.H, x.W, x.C);
+      s.r3 = new_map(call, group, x.H, x.W, m.w[kReduce3].K, x.size);
+      s.r5 = new_map(call, group, x.H, x.W, m.w[kReduce5].K, x.size);
+      s.pooled = new_map(call, group, x.H, x.W, x.C, x.size);
     }
     for (int64_t n = 0; n < x.N; n += group) {
       const int64_t count = std::min(group, x.N - n), at = saved == nullptr ? 0 : n;

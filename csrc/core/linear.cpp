@@ -49,6 +49,7 @@ extern "C" {
 pyi_status pyi_linear_fprop(const DLTensor* x_, const DLTensor* w_, const DLTensor* b_,
                             const DLTensor* y_, int relu, const pyi_options* options) {
   return entry("linear_fprop", options, [&](Call& call) {
+    call.check.allow_bfloat16();
     Map x = call.check.matrix(x_, "x");
     Filter w = weights(call.check, w_, "w");
     Map y = call.check.matrix(y_, "y", true);

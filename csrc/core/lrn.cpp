@@ -19,6 +19,10 @@ int64_t clipped_size(int64_t size, int64_t C) { return std::min(size, 2 * C - 1)
 
 void add_lrn(Call& call, const char* program, const Map& x, const Map& gy, const Map& y,
              int64_t size, float alpha, float beta, float k) {
+  if (x.size == 2 && call.plain) {
+    fail(PYI_UNSUPPORTED, call.check.function(),
+         ": x is bfloat16, expected float32 with algorithm 'plain'");
+  }
   const float scale = alpha / static_cast<float>(size);
   const float slope = 2 * alpha * beta / static_cast<float>(size);
   size = clipped_size(size, x.C);
@@ -41,10 +45,12 @@ pyi_status pyi_lrn_fprop(const DLTensor* x_, const DLTensor* y_, int64_t size, f
                          float beta, float k, const pyi_options* options) {
   return entry("lrn_fprop", options, [&](Call& call) {
     check_lrn(call.check, size);
+    call.check.allow_bfloat16();
     Map x = call.check.map(x_, "x"), y = call.check.map(y_, "y", true);
     call.check.extents("y", y, x.N, x.H, x.W, x.C, "(N, H, W, C)");
     call.check.disjoint();
-    add_lrn(call, call.plain ? "lrn_fprop_plain" : "lrn_fprop", x, {}, y, size, alpha, beta, k);
+    const char* program = x.size == 2 ? "lrn_fprop_bfloat16" : "lrn_fprop";
+    add_lrn(call, call.plain ? "lrn_fprop_plain" : program, x, {}, y, size, alpha, beta, k);
   });
 }
 

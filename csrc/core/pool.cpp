@@ -13,6 +13,10 @@ constexpr int64_t kGroup = 3;        // GROUP
 void add_pool(Call& call, const char* program, const char* plain, const Map& x, const Map& y,
               const void* argmax, int64_t R, int64_t S, const Geometry& g, bool count_include_pad,
               bool accumulate, int64_t tiles) {
+  if (x.size == 2 && (call.plain || argmax != nullptr)) {
+    fail(PYI_UNSUPPORTED, call.check.function(), ": x is bfloat16, expected float32 with ",
+         call.plain ? "algorithm 'plain'" : "an argmax");
+  }
   auto* a = call.list.record<PoolArgs>();
   *a = {x.address(),
         x.n,
@@ -38,8 +42,9 @@ void add_pool(Call& call, const char* program, const char* plain, const Map& x, 
         g.pad_w,
         count_include_pad,
         accumulate};
+  // bfloat16: a float32 row of one pixel behind the list of taps.
   call.list.add(call.level.program(call.plain ? plain : program), a, tiles,
-                static_cast<size_t>(kEntryBytes * (R * S + kGroup)));
+                static_cast<size_t>(kEntryBytes * (R * S + kGroup) + (x.size == 2 ? 4 * x.C : 0)));
 }
 
 struct Window {
@@ -96,8 +101,8 @@ void check_pool(Check& check, const Map& x, const char* name, const Map& y, cons
 
 void add_max_pool(Call& call, const Map& x, const Map& y, uint8_t* argmax, int64_t R, int64_t S,
                   const Geometry& g) {
-  add_pool(call, "max_pool_fprop", "max_pool_fprop_plain", x, y, argmax, R, S, g, false, false,
-           y.N * y.H);
+  const char* program = x.size == 2 ? "max_pool_fprop_bfloat16" : "max_pool_fprop";
+  add_pool(call, program, "max_pool_fprop_plain", x, y, argmax, R, S, g, false, false, y.N * y.H);
 }
 
 void add_max_pool_dgrad(Call& call, const Map& gy, const uint8_t* argmax, const Map& gx, int64_t R,
@@ -117,6 +122,7 @@ pyi_status pyi_max_pool_fprop(const DLTensor* x_, const DLTensor* y_, const DLTe
   return entry("max_pool_fprop", options, [&](Call& call) {
     Window w = window(call.check, params);
     check_taps(call.check, w);
+    call.check.allow_bfloat16();
     Map x = call.check.map(x_, "x"), y = call.check.map(y_, "y", true);
     check_pool(call.check, x, "y", y, w);
     uint8_t* argmax = call.check.bytes(argmax_, "argmax", y, true);
@@ -145,10 +151,12 @@ pyi_status pyi_avg_pool_fprop(const DLTensor* x_, const DLTensor* y_, int count_
                               const pyi_conv_params* params, const pyi_options* options) {
   return entry("avg_pool_fprop", options, [&](Call& call) {
     Window w = window(call.check, params);
+    call.check.allow_bfloat16();
     Map x = call.check.map(x_, "x"), y = call.check.map(y_, "y", true);
     check_pool(call.check, x, "y", y, w);
     call.check.disjoint();
-    add_pool(call, "avg_pool_fprop", "avg_pool_fprop_plain", x, y, nullptr, w.R, w.S, w.geometry,
+    const char* program = x.size == 2 ? "avg_pool_fprop_bfloat16" : "avg_pool_fprop";
+    add_pool(call, program, "avg_pool_fprop_plain", x, y, nullptr, w.R, w.S, w.geometry,
              count_include_pad != 0, false, y.N * y.H);
   });
 }

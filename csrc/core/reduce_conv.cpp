@@ -12,22 +12,26 @@ namespace pyi {
 constexpr int64_t kGroupBytes = 2 << 20;  // reduced maps of a group of images: in L2 and L3
 
 // The fused program: one source, computed tile by tile by the 1x1 of `first`.
-static void add_reduce_conv(Call& call, const Map& x, const Filter& wr, const float* packed_r,
+static void add_reduce_conv(Call& call, Map x, const Filter& wr, const float* packed_r,
                             const float* br, const Filter& w, const float* packed_w, const float* b,
-                            const Map& y, const Geometry& g) {
+                            Map y, const Geometry& g) {
   const Level& level = call.level;
   Map r;  // as it will lie in scratch: no address of its own
-  r.N = x.N, r.H = x.H, r.W = x.W, r.C = wr.K;
+  const int64_t terms =
+      wr.K * x.size / 4;  // of r's channels; pairs of bfloat16 (conv_bfloat16.cpp)
+  r.N = x.N, r.H = x.H, r.W = x.W, r.C = terms;
+  const int64_t size = x.size;
+  if (size == 2) x = in_pairs(x, true), y = in_pairs(y, false);
   ConvSource from_x{x, {}, packed_r, 1, 1, {}}, from_r{r, {}, packed_w, w.R, w.S, g};
   ConvArgs* a = fill_conv(call, {from_r}, {{y, b, nullptr}}, true, false);
   auto* source = reinterpret_cast<Source*>(a->sources);
   source->staged = source->merged = 1;
   const int64_t width = staged_width(from_r, true, a->Q), pixels = a->P * a->Q;
-  r.w = wr.K, r.h = width * wr.K, r.n = 0;
+  r.w = terms, r.h = width * terms, r.n = 0, r.C = wr.K, r.size = size;
   ConvArgs* first = fill_conv(call, {from_x}, {{r, br, nullptr}}, true, false);
   first->N = x.N, first->P = x.H, first->Q = x.W;
   a->reduce = address(first);
-  a->zero = address(zero_row(std::max(w.S * wr.K, x.C)));
+  a->zero = address(zero_row(std::max(w.S * terms, x.C)));
   a->lists = std::max(a->lists, first->lists);
   // Whole maps compute no halo twice; larger maps are cut so that the reduced rows stay in L2, and
   // a batch smaller than the team so that every thread has a piece.
@@ -37,7 +41,7 @@ static void add_reduce_conv(Call& call, const Map& x, const Filter& wr, const fl
   a->tile_pixels = tile;
   a->pixel_tiles = ceil_div(pixels, tile);
   a->tile_panels = a->panel_count, a->panel_tiles = 1;
-  call.list.add(level.program("reduce_conv"), a, a->N * a->pixel_tiles,
+  call.list.add(level.program(conv_program(call, true, size)), a, a->N * a->pixel_tiles,
                 static_cast<size_t>(a->lists + staged_bytes(from_r, true, tile, a->Q)));
 }
 
@@ -53,6 +57,7 @@ pyi_status pyi_reduce_conv_fprop(const DLTensor* x_, const DLTensor* wr_, const 
                                  const pyi_options* options) {
   return entry("reduce_conv_fprop", options, [&](Call& call) {
     call.check.allow_cuda();
+    call.check.allow_bfloat16();
     Geometry g = geometry(call.check, params);
     Map x = call.check.map(x_, "x");
     Filter wr = call.check.filter(wr_, "wr", 1, 1);
@@ -95,7 +100,8 @@ pyi_status pyi_reduce_conv_fprop(const DLTensor* x_, const DLTensor* wr_, const 
     const float* packed_r = call.plain ? nullptr : packed(call, wr, false);
     const float* packed_w = call.plain ? nullptr : packed(call, w, false);
     call.list.barrier();
-    if (r_ == nullptr && !call.plain && !w.winograd) {
+    const bool pairs = x.size == 4 || (x.C % 2 == 0 && wr.K % 2 == 0 && is_even(x) && is_even(y));
+    if (r_ == nullptr && !call.plain && !w.winograd && pairs) {
       add_reduce_conv(call, x, wr, packed_r, br, w, packed_w, b, y, g);
       return;
     }
@@ -104,7 +110,7 @@ pyi_status pyi_reduce_conv_fprop(const DLTensor* x_, const DLTensor* wr_, const 
     if (r_ == nullptr) {
       group = std::clamp<int64_t>(kGroupBytes / (x.H * x.W * wr.K * 4),
                                   std::min<int64_t>(call.threads, x.N), x.N);
-      r = new_map(call, group, x.H, x.W, wr.K);
+      r = new_map(call, group, x.H, x.W, wr.K, x.size);
     }
     for (int64_t n = 0; n < x.N; n += group) {
       const int64_t count = std::min(group, x.N - n);

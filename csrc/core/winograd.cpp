@@ -84,7 +84,7 @@ bool winograd_pays(int64_t K, int64_t R, int64_t S, int64_t C) {
 
 bool choose_winograd(const Call& call, const Filter& w, const Geometry& g) {
   if (call.plain) return false;
-  const char* reason = why_not_winograd(w.R, w.S, g);
+  const char* reason = w.size == 2 ? "needs float32" : why_not_winograd(w.R, w.S, g);
   const char* function = call.check.function();
   if (call.winograd && !call.automatic && reason != nullptr) {
     fail(PYI_UNSUPPORTED, function, ": algorithm 'winograd' ", reason, ", got ", w.R, "x", w.S,
@@ -107,6 +107,7 @@ bool choose_winograd(const Call& call, const Filter& w, const Geometry& g) {
 }
 
 bool choose_winograd_format(const Call& call, const Filter& w) {
+  if (w.size == 2) return false;
   if (call.automatic) return winograd_pays(w.K, w.R, w.S, w.C);
   return call.winograd && why_not_winograd(w.R, w.S, {}) == nullptr;
 }

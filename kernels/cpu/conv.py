@@ -12,6 +12,9 @@ y is `=`, or `+=` with accumulate. A tile is a range of output pixels of one ima
 panels. Its pixels go in groups of MR; the last group repeats its last pixel, which stores the same
 value twice. Taps that no pixel of the group can see are skipped.
 
+Maps of bfloat16 are maps of pairs of channels (bfloat16.py): an element of x, y's strides and the
+weights has four bytes there too, and only the register tile knows (bfloat16_tile.py).
+
 Staged rows carry zero columns at both sides, so the S taps of a filter row are one run of S C
 floats: a 5x5 over 16 channels has 5 long taps and not 25 short ones. The order of each sum is that
 of sums.py, whatever the tile, the level or the staging.
@@ -22,7 +25,7 @@ from numba import carray, cfunc, njit
 
 from ..args import CONV, PANEL, SOURCE, SUM_CHUNK
 from .memory import MINUS_INFINITY, OPTIONS, PROGRAM, ZERO, floats, integers, pointer
-from .register_tile import RUN_HEADER, conv_tile
+from .register_tile import RUN_HEADER, Emit, conv_tile
 from .staging import stage_row
 from .sums import sum_chunk
 from .target import Target
@@ -158,11 +161,11 @@ def list_pixels(i0, i1, m, Q, phase_w, p, q):
         q[i] = first + u * phase_w
 
 
-def conv_groups(target: Target):
-    """The loop over groups, panels and sources, for one CPU level."""
-    MR, HALF, NV, VL, NR = target.mr, target.half, target.nv, target.vl, target.nr
-    full_wide, full_narrow = conv_tile(MR, NV, VL), conv_tile(MR, 1, VL)
-    half_wide, half_narrow = conv_tile(HALF, NV, VL), conv_tile(HALF, 1, VL)
+def conv_groups(target: Target, emit: type[Emit]):
+    """The loop over groups, panels and sources, for one CPU level and kind of operands."""
+    MR, HALF, NV, VL, NR = emit.pixels(target), target.half, target.nv, target.vl, target.nr
+    full_wide, full_narrow = conv_tile(MR, NV, VL, emit), conv_tile(MR, 1, VL, emit)
+    half_wide, half_narrow = conv_tile(HALF, NV, VL, emit), conv_tile(HALF, 1, VL, emit)
 
     @njit(**OPTIONS)
     def list_length(src):
@@ -229,9 +232,9 @@ def conv_groups(target: Target):
     return groups
 
 
-def conv(target: Target):
+def conv(target: Target, emit: type[Emit] = Emit):
     """Tile program of args.CONV; tile = (image, pixel tile, panel tile), panels innermost."""
-    groups = conv_groups(target)
+    groups = conv_groups(target, emit)
 
     @cfunc(PROGRAM, **OPTIONS)
     def program(args, tile, scratch):
@@ -262,13 +265,13 @@ def conv(target: Target):
     return program
 
 
-def reduce_conv(target: Target):
+def reduce_conv(target: Target, emit: type[Emit] = Emit):
     """Tile program of args.CONV whose one source is the ReLU of a 1x1, computed tile by tile.
 
     The rows of the reduced map that a tile needs, clipped to the image, are computed into scratch;
     rows and columns outside the image are zero, not relu(bias).
     """
-    groups = conv_groups(target)
+    groups = conv_groups(target, emit)
 
     @cfunc(PROGRAM, **OPTIONS)
     def program(args, tile, scratch):

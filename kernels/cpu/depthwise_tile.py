@@ -15,7 +15,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from .register_tile import I64, _Emit
+from .register_tile import I64, Emit
 
 PIXELS = 4  # neighbouring outputs of a tile: eight accumulators hide the latency of an FMA
 TAPS = 3  # neighbouring taps of a filter gradient's tile
@@ -45,7 +45,7 @@ def fprop_tile(pixels: int, NV: int, VL: int, *, whole=False, broadcast=False, g
         def codegen(context, b, sig, values):
             taps, count, shift, step, mask_shift, mask_step, filters, weight_step = values[:8]
             out, out_step, bias, lanes, floor, accumulate = values[8:]
-            e, grid = _Emit(b, VL), [(i, j) for i in range(pixels) for j in range(NV)]
+            e, grid = Emit(b, VL), [(i, j) for i in range(pixels) for j in range(NV)]
             zero = ir.Constant(e.vector, [0.0] * VL)
             masks = [e.lane_mask(lanes, j) for j in range(NV)]
 
@@ -140,7 +140,7 @@ def wgrad_tile(taps: int, NV: int, VL: int, *, whole=False, broadcast=False, gat
         def codegen(context, b, sig, values):
             x, x_step, tap_step, gy, gy_step, mask, mask_step = values[:7]
             pixels, sums, sum_step, lanes = values[7:]
-            e, grid = _Emit(b, VL), [(t, j) for t in range(taps) for j in range(NV)]
+            e, grid = Emit(b, VL), [(t, j) for t in range(taps) for j in range(NV)]
             zero = ir.Constant(e.vector, [0.0] * VL)
             masks = [e.lane_mask(lanes, j) for j in range(NV)]
 

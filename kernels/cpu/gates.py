@@ -8,11 +8,11 @@ import re
 
 ALLOWED_UNDEFINED = {"memcpy", "memset", "memmove"}
 _DOUBLE = r"^\s+v?(?:add|sub|mul|div|sqrt|min|max|fn?m(?:add|sub)\d+)[sp]d\s.*$"
-_FMA = r"vfmadd\d+ps\s.*%[yz]mm"
+_FMA = r"(?:vfmadd\d+|vdpbf16)ps\s.*%[yz]mm"
 # rsp is never a data pointer, so a vector beside it is one that did not fit the registers.
 _SPILL = r"^.*(?:%[xyz]mm\d+.*\(%rsp\)|\(%rsp\).*%[xyz]mm\d+).*$"
 # A scalar out of memory; constants, which lie beside the code (%rip), are those of a transform.
-_BROADCAST = r"(?m)^(?!.*%rip).*(?:vbroadcastss\s|\{1to\d+\})"
+_BROADCAST = r"(?m)^(?!.*%rip).*(?:vbroadcastss\s|vpbroadcastd\s|\{1to\d+\})"
 # An inner loop of a register tile multiplies and adds at least this many vectors, and broadcasts at
 # least this many scalars to do so (which tells it from the loops of a transform).
 TILE_FMAS, TILE_BROADCASTS = 6, 3

@@ -17,13 +17,13 @@ def install(core: Any, level: str, names: tuple[str, ...] = ()) -> list[str]:
     Returns the names replaced. Programs of other levels stay as they were built.
     """
     select_target(level)
-    from .programs import PROGRAMS
+    from . import programs
     from .target import TARGETS
 
     replaced = []
-    for name, make in PROGRAMS.items():
+    for name in programs.names(TARGETS[level]):
         if not names or name in names:
-            program = make(TARGETS[level])
+            program = programs.PROGRAMS[name](TARGETS[level])
             _kept.append(program)
             core.replace_program(level, name, program.address)
             replaced.append(name)

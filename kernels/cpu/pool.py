@@ -60,18 +60,21 @@ def count_cells(a, p, q):
 
 
 @njit(**OPTIONS)
-def list_taps(a, n, p, q, taps):
-    """List (address, tap, -) of the window's pixels inside the image; returns how many."""
+def list_taps(a, n, p, q, taps, size):
+    """List (address, tap, -) of the window's pixels inside the image; returns how many.
+
+    size: bytes of an element.
+    """
     h, w = p * a.stride_h - a.pad_h, q * a.stride_w - a.pad_w
     r0, r1 = clipped(h, a.R, a.H)
     s0, s1 = clipped(w, a.S, a.W)
     count = 0
     for r in range(r0, r1):
-        x = map_pixel(a.x, a.x_n, a.x_h, a.x_w, n, h + r, w + s0)
+        x = a.x + (n * a.x_n + (h + r) * a.x_h + (w + s0) * a.x_w) * size
         for s in range(s0, s1):
             taps[ENTRY * count] = x
             taps[ENTRY * count + 1] = r * a.S + s
-            x += a.x_w * 4
+            x += a.x_w * size
             count += 1
     return count
 
@@ -156,7 +159,7 @@ def max_pool_fprop(target: Target):
         taps = integers(scratch, ENTRY * (a.R * a.S + GROUP))
         for q in range(a.Q):
             y = map_pixel(a.y, a.y_n, a.y_h, a.y_w, n, p, q)
-            count = list_taps(a, n, p, q, taps)
+            count = list_taps(a, n, p, q, taps, 4)
             # The last tap again is no better than itself.
             last = ENTRY * (count - 1)
             count = fill_up(taps, count, taps[last], taps[last + 1], 0)
@@ -309,7 +312,7 @@ def avg_pool_fprop(target: Target):
         for q in range(a.Q):
             y = map_pixel(a.y, a.y_n, a.y_h, a.y_w, n, p, q)
             # The sum starts at +0 and so is never -0: adding zeros changes no bit.
-            count = fill_up(taps, list_taps(a, n, p, q, taps), a.zero, 0, 0)
+            count = fill_up(taps, list_taps(a, n, p, q, taps, 4), a.zero, 0, 0)
             first(scratch, y, a.C)
             i = GROUP
             while i < count:

@@ -1,10 +1,12 @@
 """Every tile program of the CPU, by the name it has in the core's table."""
 
 from collections.abc import Callable
+from functools import partial
 
 from . import (
     add_scaled,
     batch_norm,
+    bfloat16,
     conv,
     conv_plain,
     depthwise,
@@ -13,17 +15,26 @@ from . import (
     dropout,
     lrn,
     pool,
+    pool_bfloat16,
     sgd,
     softmax,
     wgrad,
     winograd,
 )
 from . import winograd_plain as winograd_twins
+from .bfloat16_tile import EmitBfloat16, EmitDot
 from .target import Target
 
 PROGRAMS: dict[str, Callable] = {
     "conv": conv.conv,
     "reduce_conv": conv.reduce_conv,
+    "conv_bfloat16": partial(conv.conv, emit=EmitBfloat16),
+    "reduce_conv_bfloat16": partial(conv.reduce_conv, emit=EmitBfloat16),
+    "conv_bfloat16_dot": partial(conv.conv, emit=EmitDot),
+    "reduce_conv_bfloat16_dot": partial(conv.reduce_conv, emit=EmitDot),
+    "conv_fprop_bfloat16_plain": bfloat16.conv_fprop_bfloat16_plain,
+    "pack_bfloat16": bfloat16.pack_bfloat16,
+    "copy_bfloat16": bfloat16.copy_bfloat16,
     "conv_wgrad": wgrad.conv_wgrad,
     "pack": wgrad.pack,
     "conv_fprop_plain": conv_plain.conv_fprop_plain,
@@ -48,12 +59,15 @@ PROGRAMS: dict[str, Callable] = {
     "max_pool_dgrad": pool.max_pool_dgrad,
     "avg_pool_fprop": pool.avg_pool_fprop,
     "avg_pool_dgrad": pool.avg_pool_dgrad,
+    "max_pool_fprop_bfloat16": pool_bfloat16.max_pool_fprop_bfloat16,
+    "avg_pool_fprop_bfloat16": pool_bfloat16.avg_pool_fprop_bfloat16,
     "max_pool_fprop_plain": pool.max_pool_fprop_plain,
     "max_pool_dgrad_plain": pool.max_pool_dgrad_plain,
     "avg_pool_fprop_plain": pool.avg_pool_fprop_plain,
     "avg_pool_dgrad_plain": pool.avg_pool_dgrad_plain,
     "lrn_fprop": lrn.lrn_fprop,
     "lrn_dgrad": lrn.lrn_dgrad,
+    "lrn_fprop_bfloat16": pool_bfloat16.lrn_fprop_bfloat16,
     "lrn_fprop_plain": lrn.lrn_fprop_plain,
     "lrn_dgrad_plain": lrn.lrn_dgrad_plain,
     "softmax_cross_entropy_fprop": softmax.softmax_cross_entropy_fprop,
@@ -76,6 +90,14 @@ PROGRAMS: dict[str, Callable] = {
 }
 
 
+WIDEST = {name for name in PROGRAMS if name.endswith("_dot")}  # of the level with zmm registers
+
+
+def names(target: Target) -> list[str]:
+    """The programs that a level has."""
+    return [name for name in PROGRAMS if name not in WIDEST or target.vl == 16]
+
+
 def compile_all(target: Target) -> dict[str, object]:
     """Compiled cfunc of every program for one CPU level."""
-    return {name: make(target) for name, make in PROGRAMS.items()}
+    return {name: PROGRAMS[name](target) for name in names(target)}

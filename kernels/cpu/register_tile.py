@@ -22,16 +22,29 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from .target import Target
+
 F32, I64, I32 = ir.FloatType(), ir.IntType(64), ir.IntType(32)
 RUN_HEADER = 3  # first, terms and chunk, before the row addresses of a run
 
 
-class _Emit:
-    """A few vector idioms over an llvmlite builder."""
+class Emit:
+    """A few vector idioms over an llvmlite builder; what a float32 tile does with its operands.
+
+    bfloat16_tile.py has another kind of operands in the same tile.
+    """
+
+    OUT_BYTES = 4  # of an element of the output
+    ACCUMULATES = True  # whether a tile may start from what the output holds
 
     def __init__(self, builder: ir.IRBuilder, vl: int):
         self.b, self.vl, self.vector = builder, vl, ir.VectorType(F32, vl)
         self.bits = ir.VectorType(ir.IntType(1), vl)
+
+    @staticmethod
+    def pixels(target: Target) -> int:
+        """Pixels of a full tile."""
+        return target.mr
 
     def const(self, value: int) -> ir.Constant:
         return ir.Constant(I64, value)
@@ -69,6 +82,25 @@ class _Emit:
     def fma(self, a, b, c):
         return self._intrinsic(f"llvm.fma.v{self.vl}f32", self.vector, a, b, c)
 
+    def add_term(self, rows, weights_at, c, acc):
+        """acc[i, j] + row[i][c] * weights[c, j] for every (i, j) of acc, one term of the sum."""
+        NV = 1 + max(j for _, j in acc)
+        w = [self.load(self.b.add(weights_at, self.const(4 * self.vl * j))) for j in range(NV)]
+        offset = self.b.mul(c, self.const(4))
+        new = {}
+        for i, row in enumerate(rows):
+            pixel = self.broadcast(self.scalar(self.b.add(row, offset)))
+            for j in range(NV):
+                new[i, j] = self.fma(pixel, w[j], acc[i, j])
+        return new
+
+    def put(self, value, address, mask=None):
+        """Write a vector of the output, or its lanes of `mask`."""
+        if mask is None:
+            self.store(value, address)
+        else:
+            self.masked_store(value, address, mask)
+
     def broadcast(self, value, kind=None):
         kind = kind or self.vector
         undefined = ir.Constant(kind, ir.Undefined)
@@ -87,7 +119,7 @@ class _Emit:
         return self.b.select(self.b.fcmp_ordered("<=", value, floor), floor, value)
 
 
-def conv_tile(MR: int, NV: int, VL: int):
+def conv_tile(MR: int, NV: int, VL: int, emit: type[Emit] = Emit):
     """Intrinsic tile(runs, count, weights, bias, out, lanes, floor, accumulate, totals).
 
     out[i][0:lanes] = max(init + sum over runs t, c < terms[t] of
@@ -108,7 +140,7 @@ def conv_tile(MR: int, NV: int, VL: int):
 
         def codegen(context, b, sig, values):
             runs, count, weights, bias, out, lanes, floor, accumulate, totals = values
-            e, grid = _Emit(b, VL), [(i, j) for i in range(MR) for j in range(NV)]
+            e, grid = emit(b, VL), [(i, j) for i in range(MR) for j in range(NV)]
             entry, zero = b.block, ir.Constant(e.vector, [0.0] * VL)
             names = "run ready second later term run_end last add_totals init from_out from_bias"
             block = {n: b.append_basic_block(n) for n in f"{names} whole part done".split()}
@@ -151,12 +183,7 @@ def conv_tile(MR: int, NV: int, VL: int):
                 w_at.add_incoming(run_weights, block[source])
                 for ij in grid:
                     acc[ij].add_incoming(run_acc[ij] if source == "ready" else zero, block[source])
-            w = [e.load(b.add(w_at, e.const(4 * VL * j))) for j in range(NV)]
-            new = {}
-            for i in range(MR):
-                pixel = e.broadcast(e.scalar(b.add(row[i], b.mul(c, e.const(4)))))
-                for j in range(NV):
-                    new[i, j] = e.fma(pixel, w[j], acc[i, j])
+            new = e.add_term(row, w_at, c, acc)
             c_next = b.add(c, e.const(1))
             c.add_incoming(c_next, block["term"])
             w_at.add_incoming(b.add(w_at, step), block["term"])
@@ -182,10 +209,12 @@ def conv_tile(MR: int, NV: int, VL: int):
                 total[ij].add_incoming(run_acc[ij], block["last"])
                 total[ij].add_incoming(whole_sum[ij], block["add_totals"])
             out_row = [e.scalar(b.add(out, e.const(8 * i)), I64) for i in range(MR)]
-            at = {(i, j): b.add(out_row[i], e.const(4 * VL * j)) for i, j in grid}
+            at = {(i, j): b.add(out_row[i], e.const(e.OUT_BYTES * VL * j)) for i, j in grid}
             masks, low = [e.lane_mask(lanes, j) for j in range(NV)], e.broadcast(floor)
             full = b.icmp_signed(">=", lanes, e.const(NV * VL))
-            added = b.icmp_signed("!=", accumulate, e.const(0))
+            added = ir.Constant(ir.IntType(1), 0)  # else: the block goes unreachable and away
+            if e.ACCUMULATES:
+                added = b.icmp_signed("!=", accumulate, e.const(0))
             b.cbranch(added, block["from_out"], block["from_bias"])
             b.position_at_end(block["from_out"])
             from_out = {ij: b.fadd(e.masked_load(at[ij], masks[ij[1]]), total[ij]) for ij in grid}
@@ -208,11 +237,11 @@ def conv_tile(MR: int, NV: int, VL: int):
             # Whole vectors are stored plainly: masked stores are slow on AVX2.
             b.position_at_end(block["whole"])
             for ij in grid:
-                e.store(result[ij], at[ij])
+                e.put(result[ij], at[ij])
             b.branch(block["done"])
             b.position_at_end(block["part"])
             for ij in grid:
-                e.masked_store(result[ij], at[ij], masks[ij[1]])
+                e.put(result[ij], at[ij], masks[ij[1]])
             b.branch(block["done"])
             b.position_at_end(block["done"])
             return context.get_dummy_value()
@@ -238,7 +267,7 @@ def wgrad_tile(MR: int, NV: int, VL: int):
 
         def codegen(context, b, sig, values):
             x, gy, pixels, out, lanes = values
-            e, grid = _Emit(b, VL), [(i, j) for i in range(MR) for j in range(NV)]
+            e, grid = Emit(b, VL), [(i, j) for i in range(MR) for j in range(NV)]
             entry = b.block
             loop, end = b.append_basic_block("pixel"), b.append_basic_block("end")
             b.branch(loop)
@@ -291,7 +320,7 @@ def copy_lanes(width: int, gated: bool = False):
 
         def codegen(context, b, sig, values):
             to, x, y, count = values
-            e = _Emit(b, width)
+            e = Emit(b, width)
             mask = e.lane_mask(count, 0)
             value = e.masked_load(x, mask)
             if gated:

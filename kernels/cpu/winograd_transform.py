@@ -32,7 +32,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from .register_tile import I64, _Emit
+from .register_tile import I64, Emit
 
 TILE = 4  # outputs of a tile along an axis that has taps
 
@@ -81,7 +81,7 @@ MOST_POINTS = AXES[5].window ** 2
 class _Lines:
     """B^T, G without its divisors and A^T of one line of vectors."""
 
-    def __init__(self, e: _Emit, axis: Axis):
+    def __init__(self, e: Emit, axis: Axis):
         self.e, self.axis = e, axis
 
     def add(self, factor: float, x, total):
@@ -129,7 +129,7 @@ class _Lines:
         return y
 
 
-def _splat(emit: _Emit, number) -> ir.Constant:
+def _splat(emit: Emit, number) -> ir.Constant:
     return ir.Constant(emit.vector, [float(number)] * emit.vl)
 
 
@@ -143,7 +143,7 @@ def _every_axis(line, values: list, square: bool) -> list:
     return [value for row in rows for value in row]
 
 
-def _for_lanes(e: _Emit, count, body) -> None:
+def _for_lanes(e: Emit, count, body) -> None:
     """body(byte offset, None) for whole vectors of `count` floats, (offset, mask) for the rest."""
     b, size = e.b, e.vl * 4
     entry, names = b.block, "test whole rest part done"
@@ -167,11 +167,11 @@ def _for_lanes(e: _Emit, count, body) -> None:
     b.position_at_end(block["done"])
 
 
-def _load(e: _Emit, address, mask):
+def _load(e: Emit, address, mask):
     return e.load(address) if mask is None else e.masked_load(address, mask)
 
 
-def _addresses(e: _Emit, table, count: int) -> list:
+def _addresses(e: Emit, table, count: int) -> list:
     return [e.scalar(e.b.add(table, e.const(8 * i)), I64) for i in range(count)]
 
 
@@ -186,7 +186,7 @@ def input_tile(VL: int, axis: Axis, square: bool):
 
     def emit(context, b, sig, values):
         taps, masks, C, out, plane = values
-        e = _Emit(b, VL)
+        e = Emit(b, VL)
         lines = _Lines(e, axis)
         blocks = [b.append_basic_block(name) for name in ("plain", "masked", "end")]
         b.cbranch(b.icmp_signed("==", masks, e.const(0)), blocks[0], blocks[1])
@@ -226,7 +226,7 @@ def filter_tile(VL: int, axis: Axis, square: bool):
 
     def emit(context, b, sig, values):
         w, step, out, plane = values
-        e = _Emit(b, VL)
+        e = Emit(b, VL)
         count = axis.taps ** (2 if square else 1)
         g = [e.load(b.add(w, b.mul(step, e.const(i)))) for i in range(count)]
         u = _every_axis(_Lines(e, axis).filter, g, square)
@@ -254,7 +254,7 @@ def output_tile(VL: int, axis: Axis, square: bool):
 
     def emit(context, b, sig, values):
         m, plane, bias, out, lanes, floor, accumulate = values
-        e = _Emit(b, VL)
+        e = Emit(b, VL)
         from_out = b.icmp_signed("!=", accumulate, e.const(0))
 
         def body(at, mask):

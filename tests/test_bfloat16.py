@@ -1,0 +1,234 @@
+"""bfloat16 maps on the CPU: one rounding where a result is stored, float32 between.
+
+Exact sums of small integers are rounded once, so the expected bits follow from NumPy alone; on
+real data every level, the plain twin and any way of cutting the work agree to the bit.
+"""
+
+import copy
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import pyinception as pyi
+from pyinception import BackendError, session
+from pyinception.backend import core, reference
+from pyinception.layers import fold_batch_norms
+from pyinception.ops.weights import InceptionWeights
+from pyinception.prepack import Format, prepack
+
+conv2d, reduce_conv2d, inception = pyi.conv2d, pyi.reduce_conv2d, pyi.inception
+max_pool2d, avg_pool2d, lrn = pyi.max_pool2d, pyi.avg_pool2d, pyi.lrn
+BF16 = np.dtype(ml_dtypes.bfloat16)
+LEVELS = core().levels()
+ROUNDING = 2.0**-8  # of one store, relative: eight bits, to nearest
+
+
+def whole(draw: np.random.Generator, *shape: int, reach: int = 3) -> np.ndarray:
+    return draw.integers(-reach, reach + 1, shape).astype(BF16)
+
+
+def real(draw: np.random.Generator, *shape: int) -> np.ndarray:
+    return draw.standard_normal(shape).astype(BF16)
+
+
+def wide(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.float64)
+
+
+def bits(array: np.ndarray) -> np.ndarray:
+    assert array.dtype == BF16
+    return array.view(np.uint16)
+
+
+# (H, W, C, K, (R, S), stride, padding): whole pairs and odd channels, both sides of a vector, taps
+# merged and not, two chunks and more.
+CASES = [
+    (5, 7, 16, 32, (1, 1), (1, 1), (0, 0)),
+    (6, 5, 6, 40, (3, 3), (1, 1), (1, 1)),
+    (9, 8, 3, 64, (7, 7), (2, 2), (3, 3)),
+    (6, 6, 5, 7, (5, 5), (1, 1), (2, 2)),
+    (7, 6, 34, 33, (3, 3), (2, 1), (1, 0)),
+    (4, 4, 1, 1, (2, 3), (1, 2), (0, 1)),
+    (3, 4, 700, 17, (1, 1), (1, 1), (0, 0)),
+    (1, 1, 2, 3, (1, 1), (1, 1), (0, 0)),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c[2]}-{c[3]}-{c[4][0]}x{c[4][1]}")
+@pytest.mark.parametrize("relu", [False, True])
+def test_exact_sums_are_rounded_once(case: tuple, relu: bool) -> None:
+    h, w, c, k, (r, s), stride, padding = case
+    draw = np.random.default_rng(1)
+    x, f = whole(draw, 2, h, w, c), whole(draw, k, r, s, c)
+    b = draw.integers(-9, 10, k).astype(np.float32)
+    exact = reference().conv2d_fprop(
+        wide(x), wide(f), wide(b), relu=relu, stride=stride, padding=padding
+    )
+    want = exact.astype(np.float32).astype(BF16)
+    assert np.abs(exact).max() < 2**24 and (want != 0).mean() > 0.2
+    for algorithm in ("auto", "direct", "plain"):
+        y = conv2d(x, f, b, stride=stride, padding=padding, relu=relu, algorithm=algorithm)
+        np.testing.assert_array_equal(bits(y), bits(want), err_msg=algorithm)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c[2]}-{c[3]}-{c[4][0]}x{c[4][1]}")
+def test_levels_twin_threads_and_batch_agree_to_the_bit(case: tuple) -> None:
+    h, w, c, k, kernel, stride, padding = case
+    draw = np.random.default_rng(2)
+    x, f, b = real(draw, 3, h, w, c), real(draw, k, *kernel, c), real(draw, k).astype(np.float32)
+    how = {"stride": stride, "padding": padding}
+    y = conv2d(x, f, b, **how)
+    np.testing.assert_array_equal(bits(conv2d(x, f, b, algorithm="plain", **how)), bits(y))
+    np.testing.assert_array_equal(bits(conv2d(x[1:2], f, b, **how)), bits(y[1:2]))
+    for level in LEVELS:
+        for threads in (1, 3):
+            with pyi.using(cpu_level=level, threads=threads):
+                np.testing.assert_array_equal(bits(conv2d(x, f, b, **how)), bits(y))
+    # Each store rounds by at most half a unit; sums err by far less.
+    exact = reference().conv2d_fprop(wide(x), wide(f), wide(b), **how)
+    spread = reference().conv2d_fprop(abs(wide(x)), abs(wide(f)), abs(wide(b)), **how)
+    bound = ROUNDING * np.abs(exact) + 2.0**-23 * kernel[0] * kernel[1] * (c + 2) * spread
+    assert (np.abs(wide(y) - exact) <= bound).all()
+
+
+def test_slices_at_odd_places_and_prepacked_filters() -> None:
+    draw = np.random.default_rng(3)
+    frame, f, b = real(draw, 2, 5, 5, 31), real(draw, 20, 3, 3, 8), np.zeros(20, np.float32)
+    x = frame[..., 3:11]
+    want = conv2d(np.ascontiguousarray(x), f, b, padding=1)
+    target = np.full((2, 5, 5, 27), np.nan, BF16)
+    conv2d(x, f, b, padding=1, out=target[..., 5:25])
+    np.testing.assert_array_equal(bits(target[..., 5:25]), bits(want))
+    assert np.isnan(wide(target[..., :5])).all() and np.isnan(wide(target[..., 25:])).all()
+    packed = prepack(f, Format(20, 3, 3, 8, dtype="bfloat16"))
+    assert packed.dtype == BF16
+    np.testing.assert_array_equal(bits(conv2d(x, packed, b, padding=1)), bits(want))
+
+
+@pytest.mark.parametrize(("c", "reduced", "k"), [(16, 6, 24), (32, 48, 40), (7, 5, 9)])
+def test_the_fused_branch_is_its_two_convolutions(c: int, reduced: int, k: int) -> None:
+    draw = np.random.default_rng(4)
+    x, wr, w = real(draw, 2, 9, 8, c), real(draw, reduced, 1, 1, c), real(draw, k, 5, 5, reduced)
+    br, b = real(draw, reduced).astype(np.float32), real(draw, k).astype(np.float32)
+    first = conv2d(x, wr, br, relu=True)
+    want = conv2d(first, w, b, padding=2, relu=True)
+    for level in LEVELS:
+        with pyi.using(cpu_level=level):
+            np.testing.assert_array_equal(bits(reduce_conv2d(x, wr, br, w, b)), bits(want))
+            y, r = reduce_conv2d(x, wr, br, w, b, return_reduced=True)
+            np.testing.assert_array_equal(bits(y), bits(want))
+            np.testing.assert_array_equal(bits(r), bits(first))
+
+
+def test_a_module_is_its_seven_steps() -> None:
+    draw, widths = np.random.default_rng(5), (10, 6, 16, 5, 8, 7)
+    shapes = [(1, 20), (1, 20), (3, 6), (1, 20), (5, 5), (1, 20)]
+    parts: list[np.ndarray] = []
+    for k, (size, c) in zip(widths, shapes, strict=True):
+        parts += [real(draw, k, size, size, c), real(draw, k).astype(np.float32)]
+    w1, b1, wr3, br3, w3, b3, wr5, br5, w5, b5, wp, bp = parts
+    x = real(draw, 3, 7, 6, 20)
+    y = inception(x, InceptionWeights(*parts))
+    want = [
+        conv2d(x, w1, b1, relu=True),
+        reduce_conv2d(x, wr3, br3, w3, b3),
+        reduce_conv2d(x, wr5, br5, w5, b5),
+        conv2d(max_pool2d(x, 3, 1, 1), wp, bp, relu=True),
+    ]
+    np.testing.assert_array_equal(bits(y), bits(np.concatenate(want, -1)))
+
+
+def test_pools_and_normalisation_round_the_float32_result() -> None:
+    draw = np.random.default_rng(6)
+    x = real(draw, 2, 8, 9, 13)
+    x[0, 3, 4, 5], x[1, 0, 0, 0] = np.nan, -0.0
+    same = x.astype(np.float32)
+    for window in ((3, 2, 1), (2, 2, 0), (3, 1, 1)):
+        found = bits(max_pool2d(x, *window))
+        np.testing.assert_array_equal(found, bits(max_pool2d(same, *window).astype(BF16)))
+        found = avg_pool2d(x, *window)
+        want = avg_pool2d(same, *window).astype(BF16)
+        np.testing.assert_array_equal(wide(found), wide(want))
+    np.testing.assert_array_equal(wide(lrn(x)), wide(lrn(same).astype(BF16)))
+
+
+def test_every_number_is_stored_as_it_is() -> None:
+    """A mean of one pixel is that pixel: all 65,536 of them, subnormals and infinities too."""
+    x = np.arange(1 << 16, dtype=np.uint16).reshape(1, 16, 16, 256).view(BF16)
+    y = avg_pool2d(x, 1, 1)
+    nan = np.isnan(wide(x))
+    np.testing.assert_array_equal(np.isnan(wide(y)), nan)
+    np.testing.assert_array_equal(wide(y)[~nan], wide(x)[~nan])
+
+
+def test_ties_go_to_even_and_nan_stays_nan() -> None:
+    above, tie, odd = 1 + 2.0**-8 + 2.0**-16, 1 + 2.0**-8, 1 + 3 * 2.0**-8
+    values = np.array([above, tie, odd, -tie, np.inf, np.nan, 3.4e38], np.float32)
+    w = np.ones((7, 1, 1, 2), BF16)
+    y = conv2d(np.zeros((1, 1, 1, 2), BF16), w, values)
+    want = np.array([1 + 2.0**-7, 1, 1 + 2.0**-6, -1, np.inf, np.nan, np.inf], np.float32)
+    np.testing.assert_array_equal(y.astype(np.float32).ravel(), want)
+
+
+def test_a_session_is_the_network_and_near_float64() -> None:
+    net = pyi.models.small_inception(10, in_channels=3).eval()
+    draw = np.random.default_rng(7)
+    x = real(draw, 3, 16, 16, 3)
+    net = fold_batch_norms(net)
+    with pyi.using(backend="reference"):
+        truth = np.asarray(copy.deepcopy(net).astype(np.float64)(wide(x)).data)
+    net.store_as("bfloat16")
+    run = session.Session(net, x.shape)
+    y = run(x)
+    assert y.dtype == BF16 and run._launches is not None
+    np.testing.assert_array_equal(bits(y), bits(np.asarray(net(x).data)))
+    np.testing.assert_array_equal(bits(session.Session(net, (1, *x.shape[1:]))(x[2:])), bits(y[2:]))
+    depth = sum(1 for _, _, spec in session.specs(net, x.shape) if spec.macs)
+    error = np.abs(wide(y) - truth).max() / np.abs(truth).max()
+    assert 0 < error <= 2 * depth * ROUNDING  # a weight and a map rounded per layer
+    first = next(net.parameters())
+    first.values[...] *= 2
+    first.changed()
+    assert (bits(run(x)) != bits(y)).any()
+
+
+X, W = np.ones((1, 4, 4, 4), BF16), np.ones((3, 3, 3, 4), BF16)
+REFUSED = {
+    "float16": (lambda: conv2d(X.astype(np.float16), W.astype(np.float16)), TypeError, "float16"),
+    "filter of float32": (lambda: conv2d(X, W.astype(np.float32)), TypeError, "w has dtype"),
+    "bias of bfloat16": (lambda: conv2d(X, W, np.ones(3, BF16)), TypeError, "b has dtype"),
+    "reference": (lambda: conv2d(X, W, backend="reference"), TypeError, "x has dtype bfloat16"),
+    "winograd": (
+        lambda: conv2d(X, W, algorithm="winograd"),
+        BackendError,
+        "float64, not bfloat16",
+    ),
+    "gradient": (
+        lambda: pyi.conv2d_backward(np.ones((1, 2, 2, 3), BF16), X, W),
+        TypeError,
+        "has dtype bfloat16, expected float32",
+    ),
+    "argmax": (
+        lambda: max_pool2d(X, 2, 2, return_argmax=True),
+        NotImplementedError,
+        "x is bfloat16, expected float32 with an argmax",
+    ),
+    "packing for dgrad": (
+        lambda: prepack(W, Format(3, 3, 3, 4, "dgrad", dtype="bfloat16")),
+        NotImplementedError,
+        "expected float32 for direction 'dgrad'",
+    ),
+    "packed as float32": (
+        lambda: prepack(W, Format(3, 3, 3, 4)),
+        TypeError,
+        "weights has dtype bfloat16, expected float32",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refusals(name: str) -> None:
+    call, error, text = REFUSED[name]
+    with pytest.raises(error, match=text):
+        call()
