@@ -41,10 +41,16 @@ class Format:
         )  # fmt: skip
         return pair * int(words)
 
+    @property
+    def bytes(self) -> int:
+        """Memory of a packed array."""
+        return self.size * (4 if self.dtype == "float32" else 2)
+
     def reads_like(self, other: "Format") -> bool:
         """Whether both name one order: "" is the host's level; "auto" shows by the size."""
         names = [
-            (f.K, f.R, f.S, f.C, f.direction, f.level or core().host_level()) for f in (self, other)
+            (f.K, f.R, f.S, f.C, f.direction, f.level or core().host_level(), f.dtype)
+            for f in (self, other)
         ]
         return names[0] == names[1] and self.size == other.size
 

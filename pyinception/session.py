@@ -279,17 +279,17 @@ class Session:
     def _pack(self, calls: list[_Call]) -> list[_Call]:
         """The calls with their weights packed where rows read packed ones, in one block."""
         formats = [_formats(call) for call, _ in calls]
-        line = workspace.ALIGNMENT // 4
-        sizes = [-(-format.size // line) * line for wanted in formats for format in wanted]
-        memory = workspace.lasting(4 * sum(sizes)).view(np.float32)
+        line = workspace.ALIGNMENT
+        sizes = [-(-format.bytes // line) * line for wanted in formats for format in wanted]
+        memory = workspace.lasting(sum(sizes))
         packed_calls: list[_Call] = []
         for (plan, arguments), wanted in zip(calls, formats, strict=True):
             parts = list(arguments)
             for site, format in zip(SITES[plan.op, plan.direction] if wanted else (), wanted):
                 whole = parts[site[0]]
                 weights = whole[site[1]] if len(site) == 2 else whole
-                packed = prepack(weights, format, memory[: format.size])
-                memory = memory[-(-format.size // line) * line :]
+                packed = prepack(weights, format, memory[: format.bytes].view(weights.dtype))
+                memory = memory[-(-format.bytes // line) * line :]
                 self._packed.append((weights, packed))
                 if len(site) == 2:
                     parts[site[0]] = (*whole[: site[1]], packed, *whole[site[1] + 1 :])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import pyinception as pyi
-from pyinception import BackendError, session
+from pyinception import BackendError, bench, session
 from pyinception.backend import core, reference
 from pyinception.layers import fold_batch_norms
 from pyinception.ops.weights import InceptionWeights
@@ -191,6 +191,20 @@ def test_a_session_is_the_network_and_near_float64() -> None:
     first.values[...] *= 2
     first.changed()
     assert (bits(run(x)) != bits(y)).any()
+
+
+@pytest.mark.oracles
+def test_the_benchmark_has_rivals_in_bfloat16() -> None:
+    pytest.importorskip("torch", reason="torch is not installed")
+    how = {"rivals": ("torch", "onnxruntime"), "rounds": 1, "threads": 1}
+    found = bench.run_net(dtype="bfloat16", **how)
+    columns = found.rows[0]["columns"]
+    assert not found.failed and found.settings["dtype"] == "bfloat16", columns
+    assert found.left_out == {"onnxruntime": "has no bfloat16 on the CPU"}
+    ours, torch = columns["fused"]["error"], columns["torch"]["error"]
+    assert 2.0**-14 < ours < 2 * torch  # both round; float32 would be a hundred times nearer
+    with pytest.raises(ValueError, match="dtype is 'float16', expected one of float32, bfloat16"):
+        bench.run_net(dtype="float16")
 
 
 X, W = np.ones((1, 4, 4, 4), BF16), np.ones((3, 3, 3, 4), BF16)

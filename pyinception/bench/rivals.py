@@ -58,9 +58,10 @@ def graph_of(spec: TimedSpec) -> Graph:
 class Torch:
     """PyTorch on the CPU: eager, channels_last, inference mode; or compiled and frozen."""
 
-    def __init__(self, threads: int, compiled: bool = False) -> None:
+    def __init__(self, threads: int, compiled: bool = False, dtype: str = "float32") -> None:
         import torch
 
+        self.dtype = getattr(torch, dtype)
         self.torch, self.compiled = torch, compiled
         self.name = "torch.compile" if compiled else "torch"
         self.version = str(torch.__version__)
@@ -93,7 +94,7 @@ class Torch:
                 results["y"] = results["forward"](results["x"])
 
         def output() -> Array:
-            return to_nhwc(results["y"].numpy())
+            return to_nhwc(results["y"].float().numpy())
 
         return Opponent(call, output, convert, once(build))
 
@@ -116,7 +117,7 @@ class Torch:
 
     def weight(self, array: Array) -> Any:
         """KRSC or NHWC memory under the shape KCRS or NCHW: channels_last, no copy."""
-        tensor = self.torch.from_numpy(array)
+        tensor = self.torch.from_numpy(array).to(self.dtype)
         return tensor.permute(0, 3, 1, 2) if array.ndim == 4 else tensor
 
     def conv(self, x: Any, w: Any, b: Any, stride: Any, padding: Any, relu: bool) -> Any:
@@ -134,7 +135,8 @@ class Torch:
         return x.mean((2, 3), keepdim=True)
 
     def lrn(self, x: Any, size: int, alpha: float, beta: float, k: float) -> Any:
-        return self.functional.local_response_norm(x, size, alpha, beta, k)
+        # PyTorch has none for bfloat16 on the CPU; in float32 these are no copies.
+        return self.functional.local_response_norm(x.float(), size, alpha, beta, k).to(x.dtype)
 
     def concat(self, parts: list[Any]) -> Any:
         return self.torch.cat(parts, 1)
@@ -144,13 +146,13 @@ class Torch:
 
 
 class OpenVino:
-    """OpenVINO on the CPU, float32; NCHW outside, its own blocked layout inside.
+    """OpenVINO on the CPU; NCHW and float32 outside, its own blocked layout inside.
 
     With the latency hint all threads work on one request; with ``throughput`` a call starts as many
     requests as OpenVINO asks for and waits for all of them.
     """
 
-    def __init__(self, threads: int, throughput: bool = False) -> None:
+    def __init__(self, threads: int, throughput: bool = False, dtype: str = "float32") -> None:
         import openvino
         from openvino import opset13
 
@@ -161,7 +163,8 @@ class OpenVino:
         self.settings = {
             "PERFORMANCE_HINT": "THROUGHPUT" if throughput else "LATENCY",
             "INFERENCE_NUM_THREADS": threads,
-            "INFERENCE_PRECISION_HINT": "f32",  # the default may be bf16 where the CPU has it
+            # By default it takes bf16 where the CPU has it.
+            "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[dtype],
         }
 
     def prepare(self, graph: Graph, x: Array, weights: Any) -> Opponent:
@@ -248,7 +251,7 @@ def to_nhwc(array: Array) -> Array:
 
 @contextmanager
 def opened(
-    threads: int, wanted: bool | tuple[str, ...] = True
+    threads: int, wanted: bool | tuple[str, ...] = True, dtype: str = "float32"
 ) -> Iterator[tuple[list[Any], dict[str, str]]]:
     """The rivals that are installed, and why each other one is left out.
 
@@ -256,6 +259,7 @@ def opened(
     ----------
     threads : of every rival; PyTorch's own setting is put back afterwards.
     wanted : True for those that compile quickly, False for none, or names of `NAMES`.
+    dtype : "float32", or "bfloat16" for weights and maps of those that have it.
 
     Raises
     ------
@@ -271,6 +275,8 @@ def opened(
         for name in names
         if not all(importlib.util.find_spec(package) for package in _packages(name))
     }
+    if dtype != "float32" and "onnxruntime" in names:
+        missing["onnxruntime"] = f"has no {dtype} on the CPU"
     before = None
     if any(name.startswith("torch") and name not in missing for name in names):
         import torch
@@ -280,7 +286,7 @@ def opened(
         found: list[Any] = []
         for name in names:
             if name not in missing:
-                found.append(_open(name, threads))
+                found.append(_open(name, threads, dtype))
         yield found, missing
     finally:
         if before is not None:
@@ -291,11 +297,11 @@ def _packages(name: str) -> tuple[str, ...]:
     return ("onnx", "onnxruntime") if name == "onnxruntime" else (name.partition(".")[0],)
 
 
-def _open(name: str, threads: int) -> Any:
+def _open(name: str, threads: int, dtype: str) -> Any:
     if name.startswith("torch"):
-        return Torch(threads, compiled=name == "torch.compile")
+        return Torch(threads, compiled=name == "torch.compile", dtype=dtype)
     if name == "onnxruntime":
         from pyinception.bench.rival_onnx import OnnxRuntime
 
         return OnnxRuntime(threads)
-    return OpenVino(threads, throughput=name == "openvino.throughput")
+    return OpenVino(threads, throughput=name == "openvino.throughput", dtype=dtype)

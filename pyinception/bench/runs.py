@@ -129,18 +129,22 @@ def run_net(
     rivals: Rivals = True,
     rounds: int = 15,
     algorithm: str | None = None,
+    dtype: str = "float32",
     progress: Progress = None,
 ) -> Report:
     """A network, forward, through `Session`, against the same network in other libraries.
 
     Parameters as in `run_reduce_conv`; ``model`` is one of `net.SIDES`, ``rivals`` may name
     "torch.compile" too, which compiles for half a minute. The weights are ours in every library,
-    batch norms folded; logits are compared with float64.
+    batch norms folded; logits are compared with float64. ``dtype`` is "float32" or "bfloat16", of
+    weights and maps on every side (sums are float32).
     """
-    from pyinception.bench.net import Net
+    from pyinception.bench.net import LIMITS, Net
 
-    run = _Run("net", batch, threads, rivals, rounds, algorithm, progress)
-    return run.over_net(lambda batch, algorithm: Net(batch, algorithm, model), batch, model)
+    if dtype not in LIMITS:
+        raise ValueError(f"bench: dtype is {dtype!r}, expected one of {', '.join(LIMITS)}")
+    run = _Run("net", batch, threads, rivals, rounds, algorithm, progress, dtype)
+    return run.over_net(lambda batch, algorithm: Net(batch, algorithm, model, dtype), batch, model)
 
 
 @dataclass
@@ -154,6 +158,7 @@ class _Run:
     rounds: int
     algorithm: str | None
     progress: Progress
+    dtype: str = "float32"
     rows: list[dict[str, Any]] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
@@ -177,7 +182,8 @@ class _Run:
 
     def over_net(self, make_net: Any, batch: int, name: str) -> Report:
         self.peak = Peak(self.threads, self.level)
-        with config.using(threads=self.threads), opened(self.threads, self.rivals) as found:
+        rivals = opened(self.threads, self.rivals, self.dtype)
+        with config.using(threads=self.threads), rivals as found:
             competitors, self.left_out = found
             self._tell(name)
             net = make_net(batch, self.algorithm)
@@ -317,12 +323,15 @@ class _Run:
             if disturbed(row["columns"]["fused"], row["peak_gflops"], best)
         ]
         notes = [*_NOTES, *disturbed_note(places)]
+        if self.dtype != "float32":
+            notes.append(f"{self.dtype}: weights and maps, on every side; the peak is float32's")
         about = environment(self.threads, self.level)
         about["versions"] |= self.versions
         settings = {
             "batch": self.batch,
             "rounds": self.rounds,
             "algorithm": self.algorithm,
+            "dtype": self.dtype,
             "peak_gflops": self.peak.best,
             "peak_samples": len(self.peak.rates),
             "copy_gb_s": copy_rate(self.threads),

@@ -155,6 +155,7 @@ def net(
     rivals: Rivals = True,
     rival: Rival = None,
     algorithm: Algorithm = None,
+    dtype: Annotated[str, typer.Option(help="float32 or bfloat16, on every side.")] = "float32",
     save: Save = None,
     json: AsJson = False,
 ) -> int:
@@ -163,7 +164,8 @@ def net(
 
     how: dict[str, Any] = {"batch": batch, "threads": threads, "rounds": rounds}
     how["rivals"] = tuple(rival) if rival else rivals
-    report = bench.run_net(model=model, algorithm=algorithm, progress=_progress(), **how)
+    how |= {"dtype": dtype, "algorithm": algorithm}
+    report = bench.run_net(model=model, progress=_progress(), **how)
     return _finish(report, save, json)
 
 
