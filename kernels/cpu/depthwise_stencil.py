@@ -13,7 +13,7 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 from .memory import OPTIONS
-from .register_tile import _Emit
+from .register_tile import Emit
 from .target import Target
 
 ROWS, COLUMNS, TAPS = 2, 4, 3  # outputs of a tile, taps in each direction
@@ -42,7 +42,7 @@ def stencil_tile(VL: int, *, whole=False, gated=False):
         def codegen(context, b, sig, values):
             x, x_h, x_w, mask, m_h, m_w, filters, w_step = values[:8]
             out, out_h, out_w, bias, lanes, floor, edges = values[8:]
-            e = _Emit(b, VL)
+            e = Emit(b, VL)
             zero, lane_mask = ir.Constant(e.vector, [0.0] * VL), e.lane_mask(lanes, 0)
             grid = [(i, j) for i in range(ROWS) for j in range(COLUMNS)]
             acc = dict.fromkeys(grid, zero)
