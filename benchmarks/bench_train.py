@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import pyinception as pyi
-from pyinception.session import specs
+from pyinception.tracing import specs
 
 sys.path.append(str(Path(__file__).resolve().parent))
 

@@ -38,7 +38,7 @@ from gpu_timing import (
 sys.path.append(str(gpu_checkout.ROOT / "tests"))
 
 import pyinception as pyi
-from pyinception import backend, emulator, losses, optim, rng, session, table
+from pyinception import backend, emulator, losses, optim, rng, session, table, tracing
 from pyinception.cuda import runs
 from pyinception.layers import Conv2d, Inception, MaxPool2d
 from pyinception.module import Module as Layer
@@ -210,7 +210,7 @@ class Ours:
         for name, net in (("fused", fused), ("unfused", plain)):
             side = self._inference(net, x, truth, precision, 2, shape.flops(N), {})
             with self.within(precision):
-                specs = [spec for _, _, spec in session.specs(net, tuple(x.shape))]
+                specs = [spec for _, _, spec in tracing.specs(net, tuple(x.shape))]
             scale = x.dtype.itemsize / 4
             row["sides"][name] = {
                 "launches": side["launches"], "bytes": int(scale * sum(s.bytes for s in specs)),

@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pyinception import backend, dispatch, models, session
+from pyinception import backend, dispatch, models, tracing
 from pyinception.backend import BackendError, Target
 from pyinception.bench import Report, shapes
 from pyinception.cuda import runs
@@ -173,7 +173,7 @@ def features() -> dict[str, list[Spec]]:
         ((1, 224, 224, 3), (1, 28, 28, 3)),
         strict=True,
     ):
-        ops[name] = [spec for _, _, spec in session.specs(net, shape)]
+        ops[name] = [spec for _, _, spec in tracing.specs(net, shape)]
     return ops
 
 

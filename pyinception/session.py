@@ -5,8 +5,7 @@ become one list of launches, run by one call; on CUDA the list is captured into 
 is the same list. Where a call is none of these the noted rows are replayed.
 """
 
-from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from threading import Lock
@@ -20,50 +19,18 @@ from pyinception.border import Border
 from pyinception.dispatch import Plan, check
 from pyinception.module import Module
 from pyinception.prepack import Format, Packed, prepack
-from pyinception.spec import Spec
 from pyinception.table import SITES
-from pyinception.tensor import Tensor, no_grad
+from pyinception.tensor import Tensor
+from pyinception.tracing import Call, is_array, plan_memory, trace
 from pyinception.workspace import address_of, dense
 
 if TYPE_CHECKING:
     from pyinception.cuda import launches as cuda
 
-_Call = tuple[Any, tuple[Any, ...]]  # a plan or a host function, and its arguments
 _AXES = {2: "N C", 4: "N H W C"}
 # A batch goes through in groups of samples whose activations stay in the last cache: layer by layer
 # over the whole batch, every map of an early layer would travel to memory and back.
 GROUP_BYTES = 16 << 20
-
-
-def trace(net: Module, x: Array) -> tuple[Any, workspace.Recording]:
-    """Run ``net`` on ``x`` in evaluation without computing: its outputs and the calls it makes.
-
-    A call is (plan, arguments) or (function of the host, arrays); arrays that the calls hand each
-    other are the recording's ``arrays``, or views of them. A forward that computes with NumPy by
-    itself is refused: its results would stay those of the trace.
-    """
-    modes = [(module, module.training) for module in net.modules()]
-    net.eval()
-    try:
-        with no_grad(), workspace.record() as noted:
-            return net(Tensor(workspace.traced(x))), noted
-    finally:
-        for module, training in modes:
-            module.training = training
-
-
-def specs(net: Module, input_shape: tuple[int, ...]) -> list[tuple[str, str, Spec]]:
-    """(op, direction, spec) of every call that ``net`` makes in evaluation, nothing computed.
-
-    Examples
-    --------
-    >>> sum(spec.macs for _, _, spec in specs(googlenet(), (1, 224, 224, 3)))
-    1582671872
-    """
-    x = workspace.empty(input_shape, next(net.parameters()).data)
-    _, noted = trace(net, x)
-    plans = (plan for plan, _ in noted.calls if isinstance(plan, Plan))
-    return [(plan.op, plan.direction, plan.spec) for plan in plans]
 
 
 class Session:
@@ -190,50 +157,18 @@ class Session:
             return np.ndarray(shape, dtype, memory, offset, strides)
         return self._on.view(memory, offset, shape, dtype, strides)
 
-    def _plan_memory(self, noted: workspace.Recording, result: Array) -> list[_Call]:
-        """Move every activation into one arena; afterwards the traced arrays may go."""
-        blocks = sorted(noted.arrays, key=address_of)
-        starts = [address_of(block) for block in blocks]
-
-        def block_of(array: Array) -> int | None:
-            place = bisect_right(starts, address_of(array)) - 1
-            inside = place >= 0 and address_of(array) < starts[place] + max(blocks[place].nbytes, 1)
-            return place if inside else None
-
-        lives: dict[int, tuple[int, int]] = {}
-        for when, (_, arguments) in enumerate(noted.calls):
-            for array in _arrays(arguments):
-                place = block_of(array)
-                if place is not None:
-                    lives[place] = lives.get(place, (when, when))[0], when
-        last = block_of(result)
-        if last is not None:
-            lives[last] = lives.get(last, (0, 0))[0], len(noted.calls)
-        used = sorted(lives)
-        sizes = [blocks[place].nbytes for place in used]
-        offsets, self.arena_bytes = workspace.plan_lifetimes(sizes, [lives[p] for p in used])
-        self.unplanned_bytes = sum(sizes)
-        arena = self._arena = self._bytes(self.arena_bytes)
-        moved = dict(zip(used, offsets, strict=True))
-
-        def move(value: Any) -> Any:
-            if isinstance(value, tuple):
-                return tuple(move(part) for part in value)
-            place = block_of(value) if _is_array(value) else None
-            if place is None:
-                return value.view(np.ndarray) if isinstance(value, workspace.Traced) else value
-            offset = moved[place] + address_of(value) - starts[place]
-            return self._view(arena, offset, value.shape, value.dtype, value.strides)
-
-        self._y = move(result)
-        return [(call, move(arguments)) for call, arguments in noted.calls]
+    def _plan_memory(self, noted: workspace.Recording, result: Array) -> list[Call]:
+        planned = plan_memory(noted, result, self._bytes, self._view)
+        self._arena, self._y = planned.arena, planned.result
+        self.arena_bytes, self.unplanned_bytes = planned.arena.nbytes, planned.unplanned_bytes
+        return planned.calls
 
     @staticmethod
-    def _all_on(calls: list[_Call], *backends: str) -> bool:
+    def _all_on(calls: list[Call], *backends: str) -> bool:
         plans = [call for call, _ in calls]
         return bool(plans) and all(isinstance(c, Plan) and c.row.backend in backends for c in plans)
 
-    def _why_not_captured(self, calls: list[_Call]) -> str | None:
+    def _why_not_captured(self, calls: list[Call]) -> str | None:
         if memory_of(self._x) != "cuda":
             return "the weights are in host memory"
         if not self._all_on(calls, "cuda"):
@@ -255,7 +190,7 @@ class Session:
         """Arguments with every weight where kernels can read it."""
         if isinstance(value, tuple):
             return tuple(self._settle(part) for part in value)
-        if not _is_array(value) or self._owns(value):
+        if not is_array(value) or self._owns(value):
             return value
         if id(value) not in self._settled:
             assert self._on is not None
@@ -276,13 +211,13 @@ class Session:
                 else:
                     call(*arguments)
 
-    def _pack(self, calls: list[_Call]) -> list[_Call]:
+    def _pack(self, calls: list[Call]) -> list[Call]:
         """The calls with their weights packed where rows read packed ones, in one block."""
         formats = [_formats(call) for call, _ in calls]
         line = workspace.ALIGNMENT
         sizes = [-(-format.bytes // line) * line for wanted in formats for format in wanted]
         memory = workspace.lasting(sum(sizes))
-        packed_calls: list[_Call] = []
+        packed_calls: list[Call] = []
         for (plan, arguments), wanted in zip(calls, formats, strict=True):
             parts = list(arguments)
             for site, format in zip(SITES[plan.op, plan.direction] if wanted else (), wanted):
@@ -405,18 +340,6 @@ def _walk(launches: Any) -> None:
     launches.run(config.get("threads"))
 
 
-def _is_array(value: Any) -> bool:
-    return isinstance(value, np.ndarray) or hasattr(value, "__cuda_array_interface__")
-
-
 def _device_of(array: Array) -> int | None:
     """The number of its CUDA device; None in host memory."""
     return None if isinstance(array, np.ndarray) else int(array.device.id)
-
-
-def _arrays(value: Any) -> Iterator[Array]:
-    if isinstance(value, tuple):
-        for part in value:
-            yield from _arrays(part)
-    elif _is_array(value):
-        yield value

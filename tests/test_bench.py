@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from pyinception.kernels import reference
 
-from pyinception import backend, models, session
+from pyinception import backend, models, tracing
 from pyinception.spec import BranchSpec, ConvSpec, InceptionSpec
 
 REASON = backend.why_not("cpu")
@@ -32,7 +32,7 @@ def installed(name: str) -> bool:
 
 
 def test_shapes_are_those_of_the_model():
-    called = [spec for _, _, spec in session.specs(models.googlenet(aux=False), (1, 224, 224, 3))]
+    called = [spec for _, _, spec in tracing.specs(models.googlenet(aux=False), (1, 224, 224, 3))]
     convs = [spec for spec in called if isinstance(spec, ConvSpec)]
     assert convs == [shapes.conv(name) for name in shapes.STEM]
     modules = [spec for spec in called if isinstance(spec, InceptionSpec)]

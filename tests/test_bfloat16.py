@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import pyinception as pyi
-from pyinception import BackendError, bench, session
+from pyinception import BackendError, bench, session, tracing
 from pyinception.backend import core, reference
 from pyinception.layers import fold_batch_norms
 from pyinception.ops.weights import InceptionWeights
@@ -184,7 +184,7 @@ def test_a_session_is_the_network_and_near_float64() -> None:
     assert y.dtype == BF16 and run._launches is not None
     np.testing.assert_array_equal(bits(y), bits(np.asarray(net(x).data)))
     np.testing.assert_array_equal(bits(session.Session(net, (1, *x.shape[1:]))(x[2:])), bits(y[2:]))
-    depth = sum(1 for _, _, spec in session.specs(net, x.shape) if spec.macs)
+    depth = sum(1 for _, _, spec in tracing.specs(net, x.shape) if spec.macs)
     error = np.abs(wide(y) - truth).max() / np.abs(truth).max()
     assert 0 < error <= 2 * depth * ROUNDING  # a weight and a map rounded per layer
     first = next(net.parameters())

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pyinception import models
-from pyinception.session import specs
+from pyinception.tracing import specs
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "models.md"
 

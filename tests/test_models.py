@@ -5,8 +5,8 @@ import pytest
 
 import pyinception as pyi
 from pyinception import losses, optim
-from pyinception.session import specs
 from pyinception.spec import ConvSpec, InceptionSpec, LinearSpec
+from pyinception.tracing import specs
 
 # name: multiply-adds at 224x224 (facts of Caffe's bvlc_googlenet/train_val.prototxt)
 MODULE_MACS = (

@@ -7,8 +7,8 @@ import pyinception as pyi
 from pyinception import losses, models, workspace
 from pyinception.layers import ConvBatchNorm, fold_batch_norms
 from pyinception.models.rows import Mixed, batch_norm_unit, build, plain_unit
-from pyinception.session import specs
 from pyinception.spec import BranchSpec
+from pyinception.tracing import specs
 
 # function, arguments, image side, parameters, multiply-adds (None: none published)
 COUNTS = [

@@ -12,8 +12,9 @@ from pyinception import backend, init, layers, ops, workspace
 from pyinception.backend import core
 from pyinception.module import Module, Sequential
 from pyinception.prepack import packs
-from pyinception.session import Session, specs
+from pyinception.session import Session
 from pyinception.tensor import Tensor
+from pyinception.tracing import specs
 
 BACKENDS = [name for name in ("cpu", "reference") if backend.why_not(name) is None]
 DRAW = np.random.default_rng(8)

@@ -15,8 +15,8 @@ from svg import Drawing
 
 from pyinception.bench import shapes
 from pyinception.models import googlenet
-from pyinception.session import specs
 from pyinception.spec import ConvSpec
+from pyinception.tracing import specs
 
 HERE = Path(__file__).parent
 RESULTS = HERE.parents[1] / "benchmarks" / "results"

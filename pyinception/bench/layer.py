@@ -22,8 +22,9 @@ from pyinception.extents import FLOAT_BYTES
 from pyinception.layers import Conv2d, Inception, ReduceConv2d
 from pyinception.module import Module
 from pyinception.reports import Explanation, Time
-from pyinception.session import Session, specs
+from pyinception.session import Session
 from pyinception.spec import BranchSpec, ConvSpec, InceptionSpec, Spec
+from pyinception.tracing import specs
 
 WINOGRAD_TILE = 4  # outputs along an axis
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pyinception import config, models, session
+from pyinception import config, models, session, tracing
 from pyinception.backend import Array, core, dtype_of
 from pyinception.bench.problems import MOST_CHECKED, TimedSpec, aligned, macs_inside
 from pyinception.bench.rivals import Graph
@@ -55,7 +55,7 @@ class Net:
         self.graph = network_graph(net) if isinstance(net, Network) else googlenet_graph
         # Copies: torch refuses to share memory that our own parameters may later write.
         self.weights = {name: array.copy() for name, array in net.state_dict().items()}
-        specs: list[Any] = [spec for _, _, spec in session.specs(net, x.shape)]
+        specs: list[Any] = [spec for _, _, spec in tracing.specs(net, x.shape)]
         self.macs = sum(spec.macs for spec in specs)
         self.macs_inside = sum(
             macs_inside(spec) if isinstance(spec, TimedSpec) else spec.macs for spec in specs

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from pyinception import backend, config, init, models, session
+from pyinception import backend, config, init, models, session, tracing
 from pyinception.backend import Array, BackendError
 from pyinception.bench.net import logits_float64
 from pyinception.bench.report import Report, environment
@@ -133,7 +133,7 @@ def _cell(
 ) -> dict[str, Any]:
     net, x, truth = made
     with config.using(backend="auto"):  # extents are the same everywhere
-        macs = sum(spec.macs for _, _, spec in session.specs(net, x.shape))
+        macs = sum(spec.macs for _, _, spec in tracing.specs(net, x.shape))
     storage = {"bf16": "bfloat16", "fp32": "float32"}[precision]
     net.store_as(storage)
     given = x.astype(backend.dtype_of(storage))

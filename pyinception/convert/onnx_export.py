@@ -20,9 +20,9 @@ from pyinception.convert.files import ConvertError, require_onnx
 from pyinception.dispatch import Plan
 from pyinception.module import Module
 from pyinception.ops.shape import copy
-from pyinception.session import trace
 from pyinception.spec import ConvSpec, DepthwiseConvSpec, PoolSpec
 from pyinception.tensor import Tensor
+from pyinception.tracing import trace
 
 OPSET = 17
 

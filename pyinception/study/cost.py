@@ -9,8 +9,8 @@ from typing import Any
 
 from pyinception import models
 from pyinception.module import Module
-from pyinception.session import specs
 from pyinception.spec import ConvSpec
+from pyinception.tracing import specs
 
 # Caffe's bvlc_alexnet, at 227 x 227: kind and numbers of each layer with weights, and of each pool.
 ALEXNET: tuple[tuple[Any, ...], ...] = (
