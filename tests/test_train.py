@@ -326,8 +326,15 @@ def test_two_processes_do_not_share_a_run(tmp_path):
 
 
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
-    with pytest.raises(loop.TrainingError, match="lower --lr"), np.errstate(all="ignore"):
-        train(tmp_path / "run", QUICK | {"lr": 1e30, "epochs": 3})
+    diverges = QUICK | {"lr": 1e30, "epochs": 3}
+    told = "lower --lr, in a new run .*; nothing was saved"
+    with pytest.raises(loop.TrainingError, match=told), np.errstate(all="ignore"):
+        train(tmp_path / "run", diverges)
+    told = "lower --lr, in a new run .*last.safetensors has the very weights that led there$"
+    with pytest.raises(loop.TrainingError, match=told), np.errstate(all="ignore"):
+        train(tmp_path / "other", diverges, checkpoint_steps=1)  # finite, but 1e30
+    with pytest.raises(loop.TrainingError, match=told), np.errstate(all="ignore"):
+        train(tmp_path / "other", {}, resume=True)
 
 
 @pytest.mark.parametrize("ruined", ["weight", "momentum"])

@@ -56,6 +56,17 @@ class Job:
     fingerprint: str
     workers: data.Workers | None
     watch: Watch
+    saved: int  # the step whose weights are in the last checkpoint
+
+    def kept(self) -> str:
+        """What a run that went astray has left, in words."""
+        last, best = self.run.last, self.run.best
+        if not last.exists():
+            return "nothing was saved"
+        if self.saved < self.update.iteration:
+            return f"{last} is from before"
+        before = f", {best} is from before" if best.exists() else ""
+        return f"{last} has the very weights that led there{before}"
 
     def save(self, path: Path) -> None:
         """Write a checkpoint, and before it the metrics that belong to it.
@@ -81,6 +92,7 @@ class Job:
             "weights_sha256": weights_sha256(self.net),
         }
         checkpoint.save(path, self.net, self.update, record)
+        self.saved = self.update.iteration
 
 
 def restore(run: RunFolder, net: Module, update: Update, images: data.Dataset) -> State:

@@ -166,15 +166,15 @@ def train(
             report.line(f"{score['name']}: {score['accuracy']:.1%} on test ({score['how']})")
         pool = stack.enter_context(data.Workers(workers)) if workers else None
         watcher = Watch(net, watch, peak)
-        job = Job(run, recipe, net, update, sets, state, fingerprint(sets[0]), pool, watcher)
+        about = fingerprint(sets[0]), pool, watcher, update.iteration
+        job = Job(run, recipe, net, update, sets, state, *about)
         stop = stack.enter_context(Stop())
         last = min(recipe.epochs, stop_after or recipe.epochs)
         try:
             while state.epoch < last and not stop.signal:
                 _epoch(job, checkpoint_steps, stop, report)
         except TrainingError as error:
-            kept = f"; {run.last} is from before" if run.last.exists() else ""
-            text = f"{error}, in a new run (--resume repeats these steps){kept}"
+            text = f"{error}, in a new run (--resume repeats these steps); {job.kept()}"
             raise TrainingError(text) from None
         if stop.signal:
             if not run.last.exists():  # it came before the first step
