@@ -51,7 +51,7 @@ inline void share_matrices(Thread* const*, void* const* records, uint32_t) {
 
 // Lane l brings the address of row l % 8 of matrix l / 8; addresses of other lanes do not count.
 template <int N, bool kTrans>
-inline Fragment<uint32_t, N> ldmatrix(Thread& t, uint32_t address, uint32_t site) {
+EMU_INLINE Fragment<uint32_t, N> ldmatrix(Thread& t, uint32_t address, uint32_t site) {
   MatrixRecord<N> record{};
   if (t.lane < 8 * N) {
     before_access<Space::kShared, 16>(t, address, Access::kMatrix, Order::kWeak, site);
@@ -165,8 +165,9 @@ inline void multiply(Thread* const*, void* const* records, uint32_t) {
 }
 
 template <class T, int K, class S>
-inline Sum<S> mma(Thread& t, const Fragment<uint32_t, kRegistersA<T, K>>& a,
-                  const Fragment<uint32_t, kRegistersB<T, K>>& b, const Sum<S>& c, uint32_t site) {
+EMU_INLINE Sum<S> mma(Thread& t, const Fragment<uint32_t, kRegistersA<T, K>>& a,
+                      const Fragment<uint32_t, kRegistersB<T, K>>& b, const Sum<S>& c,
+                      uint32_t site) {
   MultiplyRecord<T, K, S> record{a, b, c};
   meet_matrix(t, 32, site, &record, multiply<T, K, S>);
   return record.c;

@@ -1,5 +1,5 @@
 // The types of PTX as C++ types, and the one rounding that every conversion and directed operation
-// uses. A register is a bit pattern: as<> reinterprets, set() and extend() write.
+// uses. A register is a bit pattern: as<> and extend<> make one of a value.
 #pragma once
 
 #include <cmath>
@@ -31,12 +31,19 @@ using u16x2 = Pair<uint16_t>;
 
 // ---- registers
 // -----------------------------------------------------------------------------------
+// A cast where one will do: a variable whose address memcpy takes is renamed into SSA form later,
+// and thousands of those in one function took the host's compiler most of its time.
 template <class To, class From>
 inline To as(From from) {
   static_assert(sizeof(To) == sizeof(From), "a reinterpretation keeps the size");
-  To to;
-  std::memcpy(&to, &from, sizeof to);
-  return to;
+  if constexpr (std::is_same_v<To, From> ||
+                (std::is_integral_v<To> && std::is_integral_v<From> && sizeof(To) > 1)) {
+    return static_cast<To>(from);
+  } else {
+    To to;
+    std::memcpy(&to, &from, sizeof to);
+    return to;
+  }
 }
 
 // The low bytes of a register that is wider than the instruction's type (st, cvt).
@@ -48,22 +55,17 @@ inline To low(From from) {
   return to;
 }
 
-template <class Register, class Value>
-inline void set(Register& to, Value value) {
-  to = as<Register>(value);
-}
-
 // A register may be wider than the result (ld, cvt): signed types extend their sign, others zeros.
 template <class Register, class Value>
-inline void extend(Register& to, Value value) {
+inline Register extend(Value value) {
   static_assert(sizeof(Register) >= sizeof(Value), "no register is narrower than its result");
   if constexpr (sizeof(Register) == sizeof(Value)) {
-    to = as<Register>(value);
+    return as<Register>(value);
   } else if constexpr (std::is_integral_v<Register>) {
     if constexpr (std::is_integral_v<Value>) {
-      to = static_cast<Register>(value);
+      return static_cast<Register>(value);
     } else {
-      to = value.bits;
+      return value.bits;
     }
   } else {
     static_assert(sizeof(Register) == 0, "a float register takes results of its own size");

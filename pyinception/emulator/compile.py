@@ -96,7 +96,7 @@ def library_of(translation: Translation, *, checked: bool) -> Path:
     """
     compiler, identity = _host_compiler()
     headers = _device_headers()
-    flags = [*_FLAGS, "-O1", "-DEMU_CHECKED"] if checked else [*_FLAGS, "-O2"]
+    flags = [*_FLAGS, "-Og", "-DEMU_CHECKED"] if checked else [*_FLAGS, "-O2"]
     if platform.machine().lower() in ("x86_64", "amd64"):
         flags.append("-march=x86-64-v3")
     key = _digest(identity, *flags, translation.code, *_read_by(headers / "generated.h", []))

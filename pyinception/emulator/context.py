@@ -32,6 +32,7 @@ CPP = {
     "f16": "emu::f16", "bf16": "emu::bf16", "f16x2": "emu::f16x2", "bf16x2": "emu::bf16x2",
 }  # fmt: skip
 VARIABLE = {1: "uint8_t", 2: "uint16_t", 4: "uint32_t", 8: "uint64_t"}
+SIGNED = {unsigned: unsigned[1:] for unsigned in VARIABLE.values()}
 SPECIALS = {f"%{name}.{axis}": f"t.{name}.{axis}"
             for name in ("tid", "ntid", "ctaid", "nctaid") for axis in "xyz"} | {
     "%laneid": "t.lane", "%warpid": "t.warp", "WARP_SZ": "32u",
@@ -40,6 +41,14 @@ SPECIALS = {f"%{name}.{axis}": f"t.{name}.{axis}"
     "%lanemask_ge": "(~0u << t.lane)",
     "%dynamic_smem_size": "(t.shared_bytes - t.dynamic_offset)",
 }  # fmt: skip
+
+
+def reinterpreted(text: str, own: str, kind: str) -> str:
+    """``text`` of the type ``own`` as ``kind``, bit by bit; the host's compiler is through with a
+    cast of integers sooner than with a call of ``emu::as``."""
+    if own == kind:
+        return text
+    return f"static_cast<{kind}>({text})" if SIGNED.get(own) == kind else f"emu::as<{kind}>({text})"
 
 
 def identifier(name: str, prefix: str) -> str:
@@ -109,14 +118,15 @@ class Context:
                 return "!" + self.scalar(i, operand.operand)
             case Register():
                 name = identifier(operand.name, "v_")
-                if self.writer.types[operand.name] == kind:
-                    return name
-                return f"emu::{'low' if slot.role == '<' else 'as'}<{kind}>({name})"
+                own = self.writer.types[operand.name]
+                if slot.role == "<" and own != kind:
+                    return f"emu::low<{kind}>({name})"
+                return reinterpreted(name, own, kind)
             case Immediate():
                 size = SIZES[slot.type]
                 bits = operand.value & ((1 << 8 * size) - 1)
-                suffix = "ull" if size == 8 else "u"
-                return f"emu::as<{kind}>({VARIABLE[size]}{{0x{bits:x}{suffix}}})"
+                number = f"{VARIABLE[size]}{{0x{bits:x}{'ull' if size == 8 else 'u'}}}"
+                return reinterpreted(number, VARIABLE[size], kind)
             case Special():
                 if operand.name not in SPECIALS or SIZES[slot.type] not in (2, 4, 8):
                     self.refuse(f"the special register {operand.name}")
@@ -158,11 +168,11 @@ class Context:
             return f"{operand.offset}u"
         if isinstance(base, Register):
             name = identifier(base.name, "v_")
-            if space != "shared":
-                return f"emu::as<uint64_t>({name}){shift}"
-            if SIZES[base.type] == 4:
-                return f"emu::as<uint32_t>({name}){shift}"
-            return f"emu::shared_offset(t, emu::as<uint64_t>({name}){shift}, {self.site})"
+            narrow = space == "shared" and SIZES[base.type] == 4
+            word = reinterpreted(name, self.writer.types[base.name], VARIABLE[4 if narrow else 8])
+            if space != "shared" or narrow:
+                return f"{word}{shift}"
+            return f"emu::shared_offset(t, {word}{shift}, {self.site})"
         variable = self.writer.variable(base.name)
         if variable is None or variable.space != (space or "global"):
             self.refuse(f"the address {base.name} in {space or 'generic'} memory")
@@ -189,10 +199,9 @@ class Context:
         if isinstance(to, Sink):
             return f"(void)({value});"
         assert isinstance(to, Register)
-        name = identifier(to.name, "v_")
-        if self.rule.slots[i].role == ">":
-            return f"emu::extend({name}, {value});"
-        return f"emu::set({name}, {value});"
+        function = "extend" if self.rule.slots[i].role == ">" else "as"
+        kind = self.writer.types[to.name]
+        return f"{identifier(to.name, 'v_')} = emu::{function}<{kind}>({value});"
 
     def assign_items(self, i: int, values: list[str]) -> str:
         operand = self.operand(i)
