@@ -18,6 +18,7 @@ from pyinception.cli import main
 from pyinception.layers import ConvBatchNorm, Linear, fold_batch_norms
 from pyinception.module import Sequential
 from pyinception.tensor import Parameter
+from pyinception.train import notes
 
 if reason := backend.why_not("emulated"):
     pytest.skip(reason, allow_module_level=True)
@@ -95,7 +96,9 @@ def test_a_network_moves_with_gradients_and_buffers(monkeypatch: pytest.MonkeyPa
         wanted = step()
         state = {name: array.copy() for name, array in net.state_dict().items()}
     with standing_in(monkeypatch, checked=False) as runtime:
+        assert notes.memory(net) == ""
         assert net.to("cuda") is net and net.to("cuda") is net
+        assert notes.memory(net) == "  GPU 20.0 of 80 GiB, 3.0 ours"
         arrays = [*net.state_dict().values(), *(p.grad for p in net.parameters())]
         assert all(type(array) is ndarray for array in arrays)
         for parameter in net.parameters():
