@@ -101,6 +101,13 @@ def test_slices_at_odd_places_and_prepacked_filters() -> None:
     conv2d(x, f, b, padding=1, out=target[..., 5:25])
     np.testing.assert_array_equal(bits(target[..., 5:25]), bits(want))
     assert np.isnan(wide(target[..., :5])).all() and np.isnan(wide(target[..., 25:])).all()
+    # An odd count of channels between even strides: what lies behind the last one is not read.
+    even = np.full((2, 5, 5, 32), np.nan, BF16)
+    even[..., 3:10] = x[..., :7]
+    want_odd = conv2d(np.ascontiguousarray(x[..., :7]), f[..., :7], b, padding=1)
+    np.testing.assert_array_equal(
+        bits(conv2d(even[..., 3:10], f[..., :7], b, padding=1)), bits(want_odd)
+    )
     packed = prepack(f, Format(20, 3, 3, 8, dtype="bfloat16"))
     assert packed.dtype == BF16
     np.testing.assert_array_equal(bits(conv2d(x, packed, b, padding=1)), bits(want))
