@@ -50,6 +50,7 @@ test: $(STAMPS)/dev
 	@echo "Left out: comparisons with other frameworks ('make test-all'), CUDA kernels ('make test-cuda')."
 
 test-cuda: $(STAMPS)/dev
+	$(BIN)/python tests/translate_kernels.py
 	$(BIN)/python -m pytest -q -n 2 -m cuda
 
 test-all: $(STAMPS)/oracles

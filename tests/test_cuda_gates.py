@@ -10,6 +10,7 @@ import subprocess
 import pytest
 from cuda_registers import ARCHITECTURES, PTXAS, REGISTERS
 from cuda_run import CUDA, NVCC
+from translate_kernels import emulated_architecture
 
 from pyinception.emulator import compile as compiling
 
@@ -61,7 +62,7 @@ def test_compiles_without_spills(unit, arch, tmp_path):
 
 @pytest.mark.parametrize("unit", REGISTERS)
 def test_ptx(unit):
-    text = compiling.ptx_of(CUDA / f"{unit}.cu", arch=ARCHITECTURES[unit][0])
+    text = compiling.ptx_of(CUDA / f"{unit}.cu", arch=emulated_architecture(unit))
     entries = re.findall(r"\.entry (\w+)\((.*?)(?=\.visible|\Z)", text, re.DOTALL)
     assert {entry for entry, _ in entries} == set(REGISTERS[unit])
     for entry, body in entries:
