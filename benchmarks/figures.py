@@ -5,6 +5,7 @@
     python benchmarks/figures.py --quick steps    # the smaller variant that the tests run
 
 logits      GoogLeNet's three classifiers against float64 torch
+ranks       the first class and the first five of 200 random images against float64 torch
 gradients   every gradient, with our ReLU masks and argmaxes forced into float64, and free
 steps       20 training steps of GoogLeNet and of the small Inception against float64 torch
 family      googlenet_bn and inception_v3 through `convert` against float64 torch
@@ -100,6 +101,7 @@ FIGURES: dict[str, Callable[[bool], Figure]] = {
     "turns": behaviour.turns,
     "invariance": behaviour.invariance,
     "logits": _accuracy("logits"),
+    "ranks": _accuracy("ranks"),
     "gradients": _accuracy("gradients"),
     "steps": _accuracy("steps"),
     "family": _accuracy("family", "figures_family"),

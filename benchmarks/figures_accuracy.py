@@ -83,6 +83,33 @@ def logits(quick: bool = False) -> Figure:
     return figure
 
 
+def ranks(quick: bool = False) -> Figure:
+    """Which classes come first, for many images; the logits' error beside it."""
+    count, batch = (4, 2) if quick else (200, 8)
+    promise = f"GoogLeNet, {count} random images: first class and first five equal to float64's"
+    figure = Figure("ranks", f"{promise}, logits within 2e-5")
+    net = googlenet(3)[0].eval()
+    truth = Oracle("googlenet", net, torch.float64)
+    session = pyi.Session(net, (batch, 224, 224, 3), algorithm="auto")
+    draw = np.random.default_rng(7)
+    firsts, fives, worst, closest = 0, 0, 0.0, np.inf
+    for _ in range(count // batch):
+        x = draw.standard_normal((batch, 224, 224, 3)).astype(np.float32)
+        right, found = truth(x)[0], session(x)
+        order, ours = np.argsort(-right, 1), np.argsort(-found, 1)
+        firsts += int((order[:, 0] != ours[:, 0]).sum())
+        fives += int((order[:, :5] != ours[:, :5]).any(1).sum())
+        worst = max(worst, largest(found, right))
+        sorted_logits = np.take_along_axis(right, order[:, :6], 1)
+        closest = min(closest, float(-np.diff(sorted_logits, axis=1).max()))
+    figure.add(images=count, first_differs=firsts, five_differ=fives, error=worst, closest=closest)
+    figure.notes.append("closest: least difference between two of the first six logits")
+    figure.same("first classes", firsts)
+    figure.same("first five classes, in order", fives)
+    figure.at_most("error / largest logit", worst, LOGIT_LIMITS["auto"])
+    return figure
+
+
 def gradients(quick: bool = False) -> Figure:
     """Every gradient of L + 0.3 (L1 + L2): kinks forced, then free beside torch's own fp32.
 

@@ -39,7 +39,9 @@ def oracle(test: Any) -> Any:
 
 
 @oracle
-@pytest.mark.parametrize("name", ["logits", "gradients", "steps", "family", "family_gradients"])
+@pytest.mark.parametrize(
+    "name", ["logits", "ranks", "gradients", "steps", "family", "family_gradients"]
+)
 def test_accuracy(name: str) -> None:
     figure = figures.FIGURES[name](True)
     assert figure.rows
