@@ -320,15 +320,11 @@ def _cuda_declines(key: Key, backend: str, rung: str) -> Why:
 
 
 def _cpu_declines(key: Key, algorithm: str) -> Why:
-    name = "dropout" if key[0] == "dropout" else "_".join(key)
-
     def why(spec: Spec, target: Target) -> str | None:
         narrow = target.dtype == "bfloat16" and algorithm in BFLOAT16.get(key, ())
         as_if = replace(target, dtype="float32") if narrow else target
         if reason := _reference_declines(spec, as_if) or why_not("cpu"):
             return reason
-        if not hasattr(core(), name):
-            return f"this build of the core has no {name}"
         if as_if.dtype != "float32":
             return f"needs float32, not {target.dtype}"
         if reason := level_reason(target.level):

@@ -192,18 +192,19 @@ def compare(
 
 @app.command("chart")
 def chart(
-    reports: Annotated[
-        list[Path],
-        typer.Argument(help="JSON of runs.", metavar="REPORT.JSON", exists=True, dir_okay=False),
-    ],
+    reports: Annotated[list[Path], typer.Argument(help="JSON of runs.", metavar="REPORT.JSON")],
     kind: Annotated[str, typer.Option(help="bars, heat (layer x batch) or roofline.")] = "bars",
     save: Annotated[str, typer.Option(help="Picture to write, PNG or SVG.")] = "bench.png",
 ) -> int:
     """A picture of stored runs."""
     from pyinception.bench.charts import draw
-    from pyinception.bench.report import Report
+    from pyinception.bench.report import load
 
-    draw([Report.from_json(path.read_text("utf-8")) for path in reports], kind, save)
+    found = []
+    for path in reports:
+        with output.reading("REPORT.JSON"):
+            found.append(load(path))
+    draw(found, kind, save)
     typer.echo(save)
     return 0
 
