@@ -201,6 +201,9 @@ def _parse(header: bytes, length: int, size: int) -> tuple[Mapping[str, str], li
     entries, end = [], 0
     for name, about in sorted(found.items(), key=lambda item: item[1]["data_offsets"]):
         begin, stop = about["data_offsets"]
+        if about["dtype"] not in _DTYPES:
+            known = ", ".join(_DTYPES)
+            raise CheckpointError(f"holds {name} as {about['dtype']}, expected one of {known}")
         shape, dtype = tuple(about["shape"]), np.dtype(_DTYPES[about["dtype"]])
         numbers = [begin, stop, *shape]
         if not all(type(number) is int and number >= 0 for number in numbers):

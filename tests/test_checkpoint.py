@@ -391,3 +391,12 @@ def test_what_cannot_be_saved(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match='"optimizer/" is reserved'):
         checkpoint.save(tmp_path / "a", {"optimizer/x": np.ones(1)})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_storage_that_numpy_lacks_is_named(tmp_path: Path) -> None:
+    about = {"w": {"dtype": "BF16", "shape": [2, 3], "data_offsets": [0, 12]}}
+    header = json.dumps(about).encode()
+    path = tmp_path / "net.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(12))
+    with pytest.raises(CheckpointError, match=r"net\.safetensors holds w as BF16, expected one of"):
+        checkpoint.load(path)
