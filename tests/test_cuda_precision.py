@@ -195,7 +195,7 @@ def test_a_frozen_norm_keeps_16_bit_gradients_and_folds_from_the_masters() -> No
     frozen = ops.FrozenBatchNorm(np.zeros(3, np.float32), np.ones(3, np.float32))
     frozen.recording = True
     x = np.ones((2, 4, 4, 3), np.float16)
-    frozen.saved = x, np.full(3, 2, np.float32), None
+    frozen.saved = x, np.full(3, 2, np.float32), frozen.mean, frozen.var, None
     gx, ggamma, gbeta = frozen.backward(np.full_like(x, 3000))
     assert gx.dtype == np.float16 and (gx == 6000).all()
     assert ggamma.dtype == gbeta.dtype == np.float32 and (gbeta == 96000).all()
