@@ -63,7 +63,7 @@ def decisions(root: Tensor, net: Module) -> Decisions:
         if isinstance(op, ops.Inception):
             _module_decisions(op, names, found)
             continue
-        places = {ops.Conv: 2, ops.Linear: 2, ops.BatchNorm: 4, ops.FrozenBatchNorm: 2}
+        places = {ops.Conv: 2, ops.Linear: 2, ops.BatchNorm: 4, ops.FrozenBatchNorm: 4}
         place = places.get(type(op))
         if place is not None and op.saved[place] is not None:
             layer = names[id(op.inputs[1])].rpartition(".")[0]
