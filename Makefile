@@ -7,7 +7,7 @@
 #   make lint       ruff, mypy, clang-format
 #   make docs       the pages of docs/ as HTML, into docs/_build
 #   make asan       the lifetime storm under AddressSanitizer and UndefinedBehaviorSanitizer
-#   make bench      every comparison on this CPU with its rivals, in under twenty minutes
+#   make bench      every comparison on this CPU with its rivals, about twenty minutes
 #   make figures    the longer figures: whole nets against float64, resume, start-up
 
 PYTHON ?= python3

@@ -306,3 +306,14 @@ def test_every_backend_takes_the_same_step(nesterov: bool, monkeypatch: pytest.M
     for one, other in zip(*found, strict=True):
         np.testing.assert_array_equal(one, other)
     assert len(launched) == (0 if nesterov else 6)  # two parameters, three steps
+
+
+@needs_core
+def test_a_weight_that_is_not_contiguous_is_moved_all_the_same() -> None:
+    """Its flat form would be a copy."""
+    net = layers.Linear(3, 2)
+    net.weight.data = np.asfortranarray(np.ones((2, 3), np.float32))
+    sgd = optim.SGD(net, 0.5)
+    net.weight.grad = np.ones((2, 3), np.float32)
+    sgd.step()
+    np.testing.assert_array_equal(net.weight.data, np.full((2, 3), 0.5))
