@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -294,5 +296,26 @@ def onnx_target() -> Target:
                   "net.onnx")  # fmt: skip
 
 
+def planted_target(fault: Callable[[], int]) -> Target:
+    """Bytes whose reader does `fault` where their number is 3 modulo 7: for the fuzzer to see."""
+
+    def read(path: Path) -> int:
+        return fault() if len(path.read_bytes()) % 7 == 3 else 1
+
+    def same(form: Any, draw: Draw) -> Any:
+        return form
+
+    return Target([bytes(50)], same, bytes, read, (ValueError,), "a")
+
+
+def strange() -> int:
+    raise KeyError("not documented")
+
+
+def greedy() -> int:
+    return len(bytearray(200 << 20))
+
+
 TARGETS = {"caffe": caffe_target, "shards": shards_target, "safetensors": safetensors_target,
-           "onnx": onnx_target}  # fmt: skip
+           "onnx": onnx_target, "strange": partial(planted_target, strange),
+           "greedy": partial(planted_target, greedy)}  # fmt: skip

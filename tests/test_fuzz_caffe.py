@@ -29,19 +29,9 @@ def test_found_before(path):
     assert peak <= 1.1 * path.stat().st_size + fuzzing.SPARE
 
 
-def test_the_fuzzer_sees_what_it_should(tmp_path):
+@pytest.mark.parametrize("name, error", [("strange", "KeyError"), ("greedy", "MemoryError")])
+def test_the_fuzzer_sees_what_it_should(tmp_path, name, error):
     """A reader that fails, and one that takes too much memory, end the run with the mutant kept."""
-
-    def strange(path: Path) -> int:
-        if len(path.read_bytes()) % 7 == 3:
-            raise KeyError("not documented")
-        return 1
-
-    def greedy(path: Path) -> int:
-        return len(bytearray(200 << 20)) if len(path.read_bytes()) % 7 == 3 else 1
-
-    for read, error in ((strange, KeyError), (greedy, MemoryError)):
-        target = fuzzing.Target([bytes(50)], lambda f, d: f, bytes, read, (ValueError,), "a")
-        with pytest.raises(error):
-            fuzzing.fuzz(target, 20, 1, tmp_path)
-        assert len((tmp_path / "failed").read_bytes()) % 7 == 3
+    with pytest.raises(AssertionError, match=rf"FUZZ_SEED=1 [\s\S]*\n{error}"):
+        fuzzing.run(name, SECONDS, tmp_path, seed=1)
+    assert len((tmp_path / "failed").read_bytes()) % 7 == 3
