@@ -4,7 +4,8 @@
 
 Each run is a process of its own: no library's team of threads is there when another is timed,
 but for those that share a run on purpose. Direct against direct, then any algorithm with its error
-beside it. What is not installed is named in the table and left out.
+beside it; float32, then bfloat16 on every side; what fusion buys; a training step. What is not
+installed is named in the table and left out.
 """
 
 import argparse
@@ -16,7 +17,10 @@ from pathlib import Path
 EACH = ("torch", "openvino", "onnxruntime")
 WHOLE = (*EACH, "openvino.throughput")
 COMPILED = ("torch.compile",)  # its team spins through a run, so it has runs of its own
+BFLOAT16 = ("torch", "openvino")  # those that have it, in runs of its own
 BENCH = (str(Path(sys.executable).with_name("pyinception")), "bench")
+SUFFIX = {COMPILED: "_compile", BFLOAT16: "_bfloat16"}
+FIGURES = ("fusion", "training")  # of figures.py: tables, stored beside the JSON
 RUNS = [
     (verb, batch, algorithm, EACH)
     for verb in ("reduce_conv", "module")
@@ -26,10 +30,11 @@ RUNS = [
 RUNS += [("conv", 1, "direct", EACH), ("conv", 1, "auto", EACH)]
 RUNS += [("net", batch, "auto", WHOLE) for batch in (1, 8, 32)]
 RUNS += [("net", batch, "auto", COMPILED) for batch in (1, 8)]
+RUNS += [("net", batch, "auto", BFLOAT16) for batch in (1, 8)]
 
 
 def main() -> int:
-    """Run all that is asked for; 1 where a result was wrong."""
+    """Run all that is asked for; 1 where a result was wrong or a promised figure does not hold."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("build/bench"))
     parser.add_argument("--rounds", type=int, default=5)
@@ -39,7 +44,7 @@ def main() -> int:
     asked.out.mkdir(parents=True, exist_ok=True)
     began, wrong, made = time.monotonic(), False, {}
     for verb, batch, algorithm, rivals in RUNS:
-        name = f"{verb}_{algorithm}_batch{batch}" + "_compile" * (rivals == COMPILED)
+        name = f"{verb}_{algorithm}_batch{batch}{SUFFIX.get(rivals, '')}"
         if asked.only and asked.only not in name:
             continue
         file = asked.out / f"{name}.json"
@@ -47,9 +52,11 @@ def main() -> int:
         command += [word for rival in rivals for word in ("--rival", rival)]
         command += ["--threads", str(asked.threads), "--rounds", str(asked.rounds)]
         command += ["--algorithm", algorithm, "--save", str(file)]
+        command += ["--dtype", "bfloat16"] * (rivals == BFLOAT16)
         print(f"== {name} ({time.monotonic() - began:.0f} s)", flush=True)
         wrong |= subprocess.run(command, check=False).returncode != 0
-        made.setdefault((verb, algorithm), []).append(file)
+        if rivals != BFLOAT16:  # a chart is of one precision
+            made.setdefault((verb, algorithm), []).append(file)
     for (verb, algorithm), files in made.items():
         for kind in ("bars", "heat", "roofline"):
             picture = asked.out / f"{verb}_{algorithm}_{kind}.png"
@@ -59,6 +66,13 @@ def main() -> int:
             )  # fmt: skip
             said = chart.stdout.strip() or chart.stderr.strip().splitlines()[-1]
             print(said, flush=True)
+    for figure in FIGURES:
+        if asked.only and asked.only not in figure:
+            continue
+        print(f"== {figure} ({time.monotonic() - began:.0f} s)", flush=True)
+        command = [sys.executable, str(Path(__file__).with_name("figures.py")), figure]
+        command += ["--results", str(asked.out / "figures.json")]
+        wrong |= subprocess.run(command, check=False).returncode != 0
     print(f"== done ({time.monotonic() - began:.0f} s), in {asked.out}")
     return int(wrong)
 

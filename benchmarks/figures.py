@@ -29,7 +29,7 @@ fusion      GoogLeNet's branches and modules, fused over unfused: time, bytes, m
 turns       our calls and torch's in turns: what either loses to the other's team of threads
 
 A figure that cannot be measured here is left out with the reason. Results go to
-benchmarks/results/figures.json, each with its own date and environment.
+benchmarks/results/figures.json (--results FILE), each with its own date and environment.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ import time
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 
 import figures_behaviour as behaviour
 import figures_data
@@ -123,6 +124,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(FIGURES)}")
     parser.add_argument("--quick", action="store_true", help="smaller variants, nothing stored")
     parser.add_argument("--tensorflow", metavar="PYTHON", help="interpreter with TensorFlow")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="the file they go to")
     options = parser.parse_args(arguments)
     if options.tensorflow:
         figures_training.interpreters["tensorflow"] = options.tensorflow
@@ -145,8 +147,9 @@ def main(arguments: list[str] | None = None) -> int:
             about = environment(config.get("threads") or len(os.sched_getaffinity(0)))
             if "torch" in sys.modules:
                 about["versions"]["torch"] = sys.modules["torch"].__version__
-            store(name, {**figure.as_dict(), "seconds": seconds, "environment": about})
-            print(f"written to {RESULTS}\n", flush=True)
+            measured = {**figure.as_dict(), "seconds": seconds, "environment": about}
+            store(name, measured, options.results)
+            print(f"written to {options.results}\n", flush=True)
     if failed:
         print(f"failed: {', '.join(failed)}")
     return 1 if failed else 0

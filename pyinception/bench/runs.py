@@ -285,10 +285,12 @@ class _Run:
         # Ours among ourselves need no pause on one thread; whatever runs after a rival does (the
         # call after OpenVINO's took 10 % longer, warm caches or not).
         alone = self.threads == 1 and not set(right) - {"fused", "unfused", "call"}
-        spinning = "onnxruntime" in right
-        settle = 0.0 if alone else SPINNING_SECONDS if spinning else SETTLE_SECONDS
+        settle = 0.0 if alone else SETTLE_SECONDS
+        spinning = {name: SPINNING_SECONDS for name in right if name == "onnxruntime"}
         before = len(self.peak.rates)
-        timings = interleave(right | {"peak": self.peak}, rounds=self.rounds, settle=settle)
+        timings = interleave(
+            right | {"peak": self.peak}, rounds=self.rounds, settle=settle, spinning=spinning
+        )
         del timings["peak"]
         around = float(np.median(self.peak.rates[before:]))
         fused = timings.get("fused")

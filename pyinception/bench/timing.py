@@ -26,7 +26,7 @@ BLOCK_SECONDS = 1e-3  # of one sample: the clock's 0.1 us and the loop around th
 # With more than one thread a rival's idle team may spin on our core for some milliseconds after
 # its last call; each block first runs its own call for this long, untimed.
 SETTLE_SECONDS = 5e-3
-SPINNING_SECONDS = 8e-2  # beside ONNX Runtime: its team spun for 50 to 75 ms (two Zen 4 cores)
+SPINNING_SECONDS = 8e-2  # after ONNX Runtime: its team spun for 50 to 75 ms (two Zen 4 cores)
 CALM = 0.9  # of the peak: undisturbed medians of the loop stayed above 0.94 (Zen 5, 1 thread)
 SPREAD = 1.3  # of p80 over p20: undisturbed rows stayed below 1.2
 
@@ -76,7 +76,11 @@ def repetitions(call: Call, seconds: float = BLOCK_SECONDS) -> int:
 
 
 def interleave(
-    calls: Mapping[str, Call], *, rounds: int = 15, settle: float = 0.0
+    calls: Mapping[str, Call],
+    *,
+    rounds: int = 15,
+    settle: float = 0.0,
+    spinning: Mapping[str, float] | None = None,
 ) -> dict[str, Timing]:
     """Time ``calls`` in turns, A B C B C A ..., so that a change of clock or load meets all alike.
 
@@ -85,6 +89,8 @@ def interleave(
     calls : name -> call without arguments.
     rounds : samples of each call; a sample is the mean of a block of about 1 ms.
     settle : seconds that a call runs untimed before each of its blocks, at least once.
+    spinning : name -> seconds in place of ``settle`` for whichever call comes after this one, whose
+        team of threads goes on spinning.
 
     Returns
     -------
@@ -95,6 +101,7 @@ def interleave(
     names = list(calls)
     counts = {name: repetitions(calls[name]) for name in names}
     samples: dict[str, list[float]] = {name: [] for name in names}
+    pauses, pause = spinning or {}, max((spinning or {}).values(), default=settle)
     with _no_collection():
         for turn in range(rounds):
             first = turn % len(names)
@@ -102,8 +109,9 @@ def interleave(
                 call = calls[name]
                 start = time.perf_counter()
                 call()
-                while time.perf_counter() - start < settle:
+                while time.perf_counter() - start < pause:
                     call()
+                pause = pauses.get(name, settle)
                 start = time.perf_counter()
                 for _ in range(counts[name]):
                     call()
