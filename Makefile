@@ -72,7 +72,7 @@ asan: $(STAMPS)/dev
 
 $(STAMPS)/rivals: $(STAMPS)/dev
 	$(BIN)/python -m pip install --quiet $(TORCH)
-	$(BIN)/python -m pip install --quiet "openvino>=2025.0" "onnxruntime>=1.20" "matplotlib>=3.9" $(ONNX)
+	$(BIN)/python -m pip install --quiet "openvino>=2025.0" "onnxruntime>=1.20" "threadpoolctl>=3" "matplotlib>=3.9" $(ONNX)
 	touch $@
 
 bench: $(STAMPS)/rivals

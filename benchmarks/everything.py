@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 EACH = ("torch", "openvino", "onnxruntime")
+ONE = (*EACH, "torch.nchw", "numpy")  # at batch 1: those that are slow
 WHOLE = (*EACH, "openvino.throughput")
 COMPILED = ("torch.compile",)  # its team spins through a run, so it has runs of its own
 BFLOAT16 = ("torch", "openvino")  # those that have it, in runs of its own
@@ -22,13 +23,17 @@ BENCH = (str(Path(sys.executable).with_name("pyinception")), "bench")
 SUFFIX = {COMPILED: "_compile", BFLOAT16: "_bfloat16"}
 FIGURES = ("fusion", "training")  # of figures.py: tables, stored beside the JSON
 RUNS = [
-    (verb, batch, algorithm, EACH)
+    (verb, batch, algorithm, ONE if batch == 1 else EACH)
     for verb in ("reduce_conv", "module")
     for algorithm in ("direct", "auto")
     for batch in (1, 8)
 ]
-RUNS += [("conv", 1, "direct", EACH), ("conv", 1, "auto", EACH)]
-RUNS += [("net", batch, "auto", WHOLE) for batch in (1, 8, 32)]
+RUNS += [
+    ("conv", 1, "direct", ONE),
+    ("conv", 1, "auto", ONE),
+    ("net", 1, "auto", (*WHOLE, "torch.nchw", "numpy")),
+]
+RUNS += [("net", batch, "auto", WHOLE) for batch in (8, 32)]
 RUNS += [("net", batch, "auto", COMPILED) for batch in (1, 8)]
 RUNS += [("net", batch, "auto", BFLOAT16) for batch in (1, 8)]
 

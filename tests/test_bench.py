@@ -306,11 +306,12 @@ def test_torch_keeps_its_threads():
 @pytest.mark.oracles
 def test_net_against_torch():
     pytest.importorskip("torch", reason="torch is not installed")
-    found = bench.run_net(rivals=("torch",), rounds=1, threads=1)
+    found = bench.run_net(rivals=("torch", "torch.nchw"), rounds=1, threads=1)
     (row,) = found.rows
     assert not found.failed, row["columns"]
     assert row["macs"] == 1_582_671_872
-    assert row["columns"]["torch"]["error"] < 2e-6  # the graph is the paper's, to rounding
+    for name in ("torch", "torch.nchw"):
+        assert row["columns"][name]["error"] < 2e-6  # the graph is the paper's, to rounding
 
 
 @pytest.mark.oracles

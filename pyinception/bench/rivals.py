@@ -1,8 +1,9 @@
 """Other libraries on the same problem: same dtype, threads, epilogue; each in its best layout.
 
 A problem is written once as a graph over seven operations; a rival supplies them. PyTorch runs the
-graph eagerly in channels_last or compiled; OpenVINO compiles it with the latency or the throughput
-hint; ONNX Runtime reads it as a model (`rival_onnx`). All are imported on demand.
+graph eagerly, in channels_last or NCHW, or compiled; OpenVINO compiles it with the latency or the
+throughput hint; ONNX Runtime reads it as a model (`rival_onnx`); NumPy has im2col and BLAS
+(`rival_numpy`). All are imported on demand.
 """
 
 import importlib
@@ -20,7 +21,9 @@ from pyinception.bench.timing import Call, once
 from pyinception.spec import PoolSpec
 
 Graph = Callable[[Any, Any, Any], Any]  # (operations, x, weights) -> y
-NAMES = ("torch", "torch.compile", "openvino", "openvino.throughput", "onnxruntime")
+NAMES = ("torch", "torch.nchw", "torch.compile", "openvino", "openvino.throughput", "onnxruntime",
+         "numpy")  # fmt: skip
+FLOAT32_ONLY = ("onnxruntime", "numpy")
 QUICK = ("torch", "openvino")  # to install and to compile: what a plain run meets
 
 
@@ -56,17 +59,18 @@ def graph_of(spec: TimedSpec) -> Graph:
 
 
 class Torch:
-    """PyTorch on the CPU: eager, channels_last, inference mode; or compiled and frozen."""
+    """PyTorch on the CPU, inference mode: eager, channels_last or NCHW; or compiled, frozen."""
 
-    def __init__(self, threads: int, compiled: bool = False, dtype: str = "float32") -> None:
+    def __init__(self, threads: int, way: str = "", dtype: str = "float32") -> None:
+        """``way``: "" for channels_last, "nchw" or "compile"."""
         import torch
 
         self.dtype = getattr(torch, dtype)
-        self.torch, self.compiled = torch, compiled
-        self.name = "torch.compile" if compiled else "torch"
+        self.torch, self.compiled, self.nchw = torch, way == "compile", way == "nchw"
+        self.name = f"torch.{way}" if way else "torch"
         self.version = str(torch.__version__)
         self.functional = torch.nn.functional
-        if compiled:
+        if self.compiled:
             importlib.import_module("torch._inductor.config")
         torch.set_num_threads(threads)
 
@@ -116,9 +120,10 @@ class Torch:
         return torch.compile(Net().eval(), dynamic=False)
 
     def weight(self, array: Array) -> Any:
-        """KRSC or NHWC memory under the shape KCRS or NCHW: channels_last, no copy."""
+        """KRSC or NHWC memory under the shape KCRS or NCHW: channels_last, no copy; or a copy."""
         tensor = self.torch.from_numpy(array).to(self.dtype)
-        return tensor.permute(0, 3, 1, 2) if array.ndim == 4 else tensor
+        turned = tensor.permute(0, 3, 1, 2) if array.ndim == 4 else tensor
+        return turned.contiguous() if self.nchw else turned
 
     def conv(self, x: Any, w: Any, b: Any, stride: Any, padding: Any, relu: bool) -> Any:
         y = self.functional.conv2d(x, w, b, stride, padding)
@@ -275,8 +280,9 @@ def opened(
         for name in names
         if not all(importlib.util.find_spec(package) for package in _packages(name))
     }
-    if dtype != "float32" and "onnxruntime" in names:
-        missing["onnxruntime"] = f"has no {dtype} on the CPU"
+    if dtype != "float32":
+        for name in set(FLOAT32_ONLY) & set(names):
+            missing[name] = f"has no {dtype} on the CPU"
     before = None
     if any(name.startswith("torch") and name not in missing for name in names):
         import torch
@@ -294,12 +300,17 @@ def opened(
 
 
 def _packages(name: str) -> tuple[str, ...]:
-    return ("onnx", "onnxruntime") if name == "onnxruntime" else (name.partition(".")[0],)
+    several = {"onnxruntime": ("onnx", "onnxruntime"), "numpy": ("threadpoolctl",)}
+    return several.get(name, (name.partition(".")[0],))
 
 
 def _open(name: str, threads: int, dtype: str) -> Any:
     if name.startswith("torch"):
-        return Torch(threads, compiled=name == "torch.compile", dtype=dtype)
+        return Torch(threads, name.partition(".")[2], dtype)
+    if name == "numpy":
+        from pyinception.bench.rival_numpy import NumPy
+
+        return NumPy(threads)
     if name == "onnxruntime":
         from pyinception.bench.rival_onnx import OnnxRuntime
 

@@ -26,7 +26,9 @@ BLOCK_SECONDS = 1e-3  # of one sample: the clock's 0.1 us and the loop around th
 # With more than one thread a rival's idle team may spin on our core for some milliseconds after
 # its last call; each block first runs its own call for this long, untimed.
 SETTLE_SECONDS = 5e-3
-SPINNING_SECONDS = 8e-2  # after ONNX Runtime: its team spun for 50 to 75 ms (two Zen 4 cores)
+# After those whose idle team spins longer: ONNX Runtime's for 50 to 75 ms, OpenBLAS' (NumPy's)
+# for some 20 ms (two Zen 4 cores).
+SPINNING_SECONDS, SPINNING = 8e-2, ("onnxruntime", "numpy")
 CALM = 0.9  # of the peak: undisturbed medians of the loop stayed above 0.94 (Zen 5, 1 thread)
 SPREAD = 1.3  # of p80 over p20: undisturbed rows stayed below 1.2
 
@@ -90,7 +92,7 @@ def interleave(
     rounds : samples of each call; a sample is the mean of a block of about 1 ms.
     settle : seconds that a call runs untimed before each of its blocks, at least once.
     spinning : name -> seconds in place of ``settle`` for whichever call comes after this one, whose
-        team of threads goes on spinning.
+        team of threads goes on spinning; names that are no calls are ignored.
 
     Returns
     -------
@@ -101,7 +103,8 @@ def interleave(
     names = list(calls)
     counts = {name: repetitions(calls[name]) for name in names}
     samples: dict[str, list[float]] = {name: [] for name in names}
-    pauses, pause = spinning or {}, max((spinning or {}).values(), default=settle)
+    pauses = {name: seconds for name, seconds in (spinning or {}).items() if name in calls}
+    pause = max(pauses.values(), default=settle)  # the calls that were counted may spin
     with _no_collection():
         for turn in range(rounds):
             first = turn % len(names)
