@@ -117,8 +117,8 @@ def test_start_measures_its_phases() -> None:
     for row in figure.rows[1:]:
         parts = [row[key] for key in ("interpreter", "import pyinception", "weights")]
         assert min(parts) > 0
-        assert sum(parts) < row["median"] * 1.5
-        assert row["best"] <= row["median"] < 60
+        assert sum(parts) < row["median"]  # of two processes: medians are means, and add up
+        assert 0 < row["best"] <= row["median"]
 
 
 # ------------------------------------------------------------------ the tools of the comparison

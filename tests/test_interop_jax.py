@@ -324,7 +324,7 @@ def test_lowering_for_cuda_turns_the_filters(monkeypatch):
 def python(code, **environment):
     return subprocess.run(
         [sys.executable, *code], capture_output=True, text=True, check=False,
-        env={**os.environ, **environment}, timeout=120,
+        env={**os.environ, **environment},
     )  # fmt: skip
 
 

@@ -257,7 +257,8 @@ def test_a_bar_is_drawn_after_a_second(monkeypatch):
     assert all(part in stream.getvalue() for part in ("20/100", "10 img/s", "loss 3", "a line"))
 
 
-def test_counting_tells_a_reporter():
+def test_counting_tells_a_reporter(monkeypatch):
+    monkeypatch.setattr(progress.time, "monotonic", lambda: 0.0)
     stream = io.StringIO()
     with progress.Counting(progress.Plain(stream), "checking", "file") as tell:
         for done in range(1, 4):

@@ -89,32 +89,32 @@ def test_fork_while_another_thread_calls():
 
 
 def test_interrupt_comes_soon_and_the_next_call_is_right():
-    out = passes(
-        """
+    """Counted in the caller's own processor time: a busy machine holds it up for any time."""
+    out = passes("""
         big = draw.standard_normal((64, 56, 56, 64)).astype(np.float32)
         expected = conv(2)
+        caller = time.pthread_getcpuclockid(threading.get_ident())
         waits = []
         for _ in range(3):
-            sent = []
+            inside, sent = threading.Event(), []
             def kick():
+                inside.wait()
                 time.sleep(0.3)
-                sent.append(time.perf_counter())
+                sent.append(time.clock_gettime(caller))
                 os.kill(os.getpid(), signal.SIGINT)
             thread = threading.Thread(target=kick)
             thread.start()
             try:
+                inside.set()
                 while True:
                     conv(2, big, "plain")
             except KeyboardInterrupt:
-                waits.append(time.perf_counter() - sent[0])
+                waits.append(time.clock_gettime(caller) - sent[0])
             thread.join()
             assert np.array_equal(conv(2), expected)
         print(max(waits))
-    """,
-        120,
-    )
-    # The bound is 0.2 s on a machine of its own; a busy one may hold the process up.
-    assert float(out) < 1.0
+    """)
+    assert float(out) < 0.5  # 0.2 s on a machine of its own
 
 
 def test_exit_while_a_daemon_thread_is_inside_a_call():
@@ -122,7 +122,7 @@ def test_exit_while_a_daemon_thread_is_inside_a_call():
         big = draw.standard_normal((64, 56, 56, 64)).astype(np.float32)
         threading.Thread(target=lambda: conv(2, big, "plain"), daemon=True).start()
         time.sleep(0.2)
-    """, 30)  # fmt: skip
+    """)
 
 
 def test_thread_settings_are_honoured():
@@ -187,8 +187,7 @@ def test_floating_point_state_is_left_alone():
 @pytest.mark.oracles
 def test_forked_data_loader_and_turns_with_torch():
     pytest.importorskip("torch")
-    passes(
-        """
+    passes("""
         import torch
         expected = conv(2)
         class Set(torch.utils.data.Dataset):
@@ -203,16 +202,13 @@ def test_forked_data_loader_and_turns_with_torch():
         for _ in range(20):
             torch.mm(m, m)
             assert np.array_equal(conv(2), expected)
-    """,
-        120,
-    )
+    """)
 
 
 @pytest.mark.oracles
 def test_the_team_of_torch_walks_where_it_has_the_size():
     pytest.importorskip("torch")
-    passes(
-        """
+    passes("""
         expected = conv(1)
         import torch
         torch.set_num_threads(2)
@@ -226,11 +222,14 @@ def test_the_team_of_torch_walks_where_it_has_the_size():
             os._exit(0 if np.array_equal(conv(2), expected) else 1)
         assert os.waitpid(child, 0)[1] == 0
         big = draw.standard_normal((64, 56, 56, 64)).astype(np.float32)
+        inside = threading.Event()
         def kick():
+            inside.wait()
             time.sleep(0.3)
             os.kill(os.getpid(), signal.SIGINT)
         threading.Thread(target=kick).start()
         try:
+            inside.set()
             while True:
                 conv(2, big, "plain")
         except KeyboardInterrupt:
@@ -239,9 +238,7 @@ def test_the_team_of_torch_walks_where_it_has_the_size():
         assert np.array_equal(conv(3), expected) and threads() > before  # a team of our own
         threading.Thread(target=lambda: conv(2, big, "plain"), daemon=True).start()
         time.sleep(0.2)
-    """,
-        120,
-    )
+    """)
 
 
 @pytest.mark.oracles
@@ -262,7 +259,7 @@ def test_loaded_in_a_forked_child_of_a_process_with_torchs_team():
         assert os.waitpid(child, 0)[1] == 0
     """
     command = [sys.executable, "-c", textwrap.dedent(body)]
-    subprocess.run(command, check=True, timeout=60)
+    subprocess.run(command, check=True)
 
 
 def test_recorded_launches_give_the_same_bits():

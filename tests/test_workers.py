@@ -253,7 +253,8 @@ with data.Workers(2) as workers:
     walk = data.batches(dataset, 2, seed=0, epoch=0, workers=workers)
     next(walk)
     print(*workers.pids, flush=True)
-    time.sleep(60)
+    while True:
+        time.sleep(0.1)
 """
 
 
@@ -274,11 +275,9 @@ def test_no_orphan_and_no_memory_is_left(folder, number: int) -> None:
         pids = [int(word) for word in parent.stdout.readline().split()]
         assert len(pids) == 2 and not any(map(gone, pids))
         parent.send_signal(number)
-        parent.communicate(timeout=30)
-    deadline = time.monotonic() + 20
-    while not all(map(gone, pids)) and time.monotonic() < deadline:
+        parent.communicate()
+    while not all(map(gone, pids)):  # what never ends, ends by the time limit of a test
         time.sleep(0.05)
-    assert all(map(gone, pids))
     assert not {name for name in set(os.listdir("/dev/shm")) - before if "pyinception" in name}
 
 
