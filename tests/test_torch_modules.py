@@ -107,6 +107,18 @@ def test_filters_are_packed_once_and_again_when_they_change():
             assert torch.equal(net(x), function(net, x))
 
 
+def test_other_filters_in_memory_that_was_let_go_of():
+    """Rounded by `half` and back by `float`: often at the old address, in the old version."""
+    x = image(2, 5, 7, 6)
+    with torch.no_grad():
+        for _ in range(30):
+            net = ReduceConv2d(5, 3, 4, 3)
+            net(x)
+            net.half().float()
+            right = reduce_conv2d(x, net.w_reduce, net.b_reduce, net.w, net.b)
+            assert torch.equal(net(x), right)
+
+
 def test_packed_filters_live_as_long_as_their_parameter():
     gc.collect()
     before = len(filters._kept)

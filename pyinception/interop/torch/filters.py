@@ -19,12 +19,12 @@ from pyinception.prepack import Format, Packed, prepack
 class _Kept:
     tensor: weakref.ref[torch.Tensor]
     version: int
-    address: int
+    memory: torch.Tensor  # held, so that no other filter comes to lie at its address
     packed: Packed
 
     def is_of(self, w: torch.Tensor) -> bool:
         """Whether ``w`` is the tensor that was packed, unchanged since."""
-        unchanged = self.version == w._version and self.address == w.data_ptr()
+        unchanged = self.version == w._version and self.memory.data_ptr() == w.data_ptr()
         return unchanged and self.tensor() is w
 
 
@@ -48,9 +48,9 @@ def packed_filter(w: torch.Tensor | Packed, format: Format) -> torch.Tensor | Pa
 
 def _keep(w: torch.Tensor, format: Format) -> Packed:
     key = id(w)
-    version, address = w._version, w.data_ptr()  # before packing: a later change must show
+    version, memory = w._version, w.detach()  # before packing: a later change must show
     packed = pack(w, format)
-    _kept[key] = _Kept(weakref.ref(w, lambda _: _kept.pop(key, None)), version, address, packed)
+    _kept[key] = _Kept(weakref.ref(w, lambda _: _kept.pop(key, None)), version, memory, packed)
     return packed
 
 
