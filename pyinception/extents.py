@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable
 from dataclasses import field
-from math import prod
+from math import inf, prod
+from numbers import Real
 from operator import index
 from typing import Any
 
@@ -25,6 +26,17 @@ def integer(function: str, argument: str, value: Any, least: int) -> int:
     if not least <= number <= LIMIT:
         raise ValueError(f"{function}: {argument} is {number}, expected {least} ... {LIMIT}")
     return number
+
+
+def real(function: str, argument: str, value: Any, least: float = 0, below: float = inf) -> None:
+    """Raise TypeError or ValueError naming the argument unless least <= ``value`` < below."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        kind = type(value).__name__
+        raise TypeError(f"{function}: {argument} is {value!r} ({kind}), expected a number")
+    if not least <= float(value) < below:
+        bound = "finite" if below == inf else f"below {below:g}"
+        text = f"expected at least {least:g}, {bound}"
+        raise ValueError(f"{function}: {argument} is {value}, {text}")
 
 
 def pair(function: str, argument: str, value: Any, least: int) -> Pair:

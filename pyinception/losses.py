@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pyinception import ops
+from pyinception.extents import real
 from pyinception.tensor import Tensor
 
 
@@ -32,11 +33,11 @@ def cross_entropy(
     Raises
     ------
     TypeError, ValueError
-        For labels that are no integers, of another length, or out of range (the place is named).
+        For labels that are no integers, of another length, or out of range (the place is named);
+        for weights that are no numbers, negative or not finite.
     """
-    if not 0 <= label_smoothing < 1:
-        text = f"label_smoothing is {label_smoothing}, expected 0 <= eps < 1"
-        raise ValueError(f"cross_entropy: {text}")
+    real("cross_entropy", "label_smoothing", label_smoothing, below=1)
+    real("cross_entropy", "aux_weight", aux_weight)
     if not isinstance(logits, (tuple, list)):
         return ops.Mean()(ops.SoftmaxCrossEntropy(labels, label_smoothing)(logits))
     main, *auxiliary = logits

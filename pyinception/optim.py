@@ -10,6 +10,7 @@ import numpy as np
 from pyinception import checkpoint, config, rng
 from pyinception.backend import Array, array_module, beside, core, memory_of, to_host, why_not
 from pyinception.cuda import steps
+from pyinception.extents import real
 from pyinception.module import Module
 from pyinception.tensor import Parameter
 
@@ -18,23 +19,32 @@ Schedule = Callable[[int], float]
 
 def step(base: float = 0.01, gamma: float = 0.96, size: int = 320_000) -> Schedule:
     """lr(t) = base gamma^floor(t / size): "step" of Caffe's bvlc_googlenet/solver.prototxt."""
+    _check_schedule("step", base=base, gamma=gamma, size=size)
     return lambda t: base * gamma ** (t // size)
 
 
 def poly(base: float = 0.01, power: float = 0.5, last: int = 2_400_000) -> Schedule:
     """lr(t) = base (1 - t / last)^power, 0 from ``last`` on: quick_solver.prototxt."""
+    _check_schedule("poly", base=base, power=power, last=last)
     return lambda t: base * max(0.0, 1 - t / last) ** power
 
 
 def exponential(base: float = 0.045, gamma: float = 0.94, size: int = 80_072) -> Schedule:
     """lr(t) = base gamma^(t / size), without steps; Inception-v3's 0.94 every two epochs is `step`
     or this (TensorFlow's ``staircase`` on or off)."""
+    _check_schedule("exponential", base=base, gamma=gamma, size=size)
     return lambda t: base * gamma ** (t / size)
 
 
 def cosine(base: float = 0.1, last: int = 78_200) -> Schedule:
     """lr(t) = base (1 + cos(pi t / last)) / 2, 0 from ``last`` on."""
+    _check_schedule("cosine", base=base, last=last)
     return lambda t: base * (1 + cos(pi * min(t, last) / last)) / 2
+
+
+def _check_schedule(kind: str, **numbers: float) -> None:
+    for name, value in numbers.items():
+        real(kind, name, value, 1 if name in ("size", "last") else 0)
 
 
 def clip_gradients(net: Module, limit: float) -> float:
@@ -81,11 +91,11 @@ class Optimizer:
     slots: tuple[str, ...] = ("",)  # suffixes of the state's names, one array a parameter each
 
     def __init__(self, net: Module, lr: float | Schedule, **shares: float) -> None:
+        kind = type(self).__name__
+        if not callable(lr):
+            real(kind, "lr", lr)
         for name, value in shares.items():
-            below_one = name in ("momentum", "decay")
-            if not 0 <= value < (1 if below_one else np.inf):
-                kind, bound = type(self).__name__, ", below 1" if below_one else ""
-                raise ValueError(f"{kind}: {name} is {value}, expected at least 0{bound}")
+            real(kind, name, value, below=1 if name in ("momentum", "decay") else np.inf)
         self.parameters = dict(net.named_parameters())
         self.schedule: Schedule = lr if callable(lr) else (lambda _: float(lr))
         self.iteration = 0

@@ -95,5 +95,24 @@ def test_a_smoothed_loss_has_a_floor() -> None:
     logits = np.log(q).astype(np.float32)
     loss = losses.cross_entropy(Tensor(logits), np.array([7]), label_smoothing=0.1)
     assert loss.item() == pytest.approx(1.0148, abs=5e-5)
-    with pytest.raises(ValueError, match=r"label_smoothing is 1\.0, expected 0 <= eps < 1"):
+    with pytest.raises(ValueError, match=r"label_smoothing is 1\.0, expected at least 0, below 1"):
         losses.cross_entropy(Tensor(logits), np.array([7]), label_smoothing=1.0)
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        (
+            {"label_smoothing": 1},
+            "label_smoothing is 1, expected at least 0, below 1",
+        ),
+        ({"label_smoothing": "0.1"}, r"label_smoothing is '0.1' \(str\), expected a number"),
+        ({"aux_weight": -0.3}, "cross_entropy: aux_weight is -0.3, expected at least 0"),
+        ({"aux_weight": float("nan")}, "cross_entropy: aux_weight is nan, expected at least 0"),
+        ({"aux_weight": None}, r"aux_weight is None \(NoneType\), expected a number"),
+    ],
+)
+def test_strange_weights_are_named(how: dict[str, Any], words: str) -> None:
+    logits = [Tensor(np.zeros((2, 3)))] * 2
+    with pytest.raises((TypeError, ValueError), match=words):
+        losses.cross_entropy(logits, [0, 1], **how)

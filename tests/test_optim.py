@@ -238,10 +238,20 @@ def test_rmsprop_resumes_to_the_bit() -> None:
         ),
         (lambda net: optim.RMSProp(net, eps=-1), "RMSProp: eps is -1, expected at least 0"),
         (lambda net: optim.Average(net, 1.0), "Average: decay is 1.0"),
+        (lambda net: optim.SGD(net, -0.1), "SGD: lr is -0.1, expected at least 0"),
+        (lambda net: optim.RMSProp(net, float("nan")), "RMSProp: lr is nan, expected at least 0"),
+        (lambda net: optim.SGD(net, "0.1"), r"SGD: lr is '0.1' \(str\), expected a number"),
+        (lambda net: optim.SGD(net, momentum=None), r"momentum is None \(NoneType\), expected a n"),
+        (lambda net: optim.step(size=0), "step: size is 0, expected at least 1"),
+        (lambda net: optim.step(-1.0), "step: base is -1.0, expected at least 0"),
+        (lambda net: optim.poly(last=0), "poly: last is 0, expected at least 1"),
+        (lambda net: optim.exponential(gamma=-0.5), "exponential: gamma is -0.5, expected at l"),
+        (lambda net: optim.cosine(0.1, 0), "cosine: last is 0, expected at least 1"),
+        (lambda net: optim.cosine(float("inf")), "cosine: base is inf, expected at least 0"),
     ],
 )
 def test_strange_settings(make, words: str) -> None:
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises((TypeError, ValueError), match=words):
         make(layers.Linear(2, 2))
 
 
