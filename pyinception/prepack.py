@@ -100,6 +100,9 @@ def prepack(weights: Array, format: Format, out: Array | None = None) -> Packed:
     BackendError
         If the compiled core is missing: the reference takes unpacked weights only.
     """
+    if not isinstance(format, Format):
+        text = f"format is {format!r} ({type(format).__name__}), expected a Format, as of a plan"
+        raise TypeError(f"prepack: {text}")
     wanted = (format.K, format.R, format.S, format.C)
     filters = weights[:, None, None, :] if weights.ndim == 2 else weights
     if tuple(filters.shape) != wanted:

@@ -57,7 +57,8 @@ class Session:
     its stream for the call before where that was on another.
 
     The session sees later changes of the weights: live arrays are read directly, packed ones are
-    packed again when a parameter's version has changed. Folding batch norms is left to the caller.
+    packed again when a parameter's version has changed (optimisers and ``load`` count it; who writes
+    into an array, ``p.data *= 2``, calls ``p.changed()``). Folding batch norms is left to the caller.
     One session serves one thread at a time: a second call meanwhile is refused.
     """
 

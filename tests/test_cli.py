@@ -107,6 +107,8 @@ def test_explain_shows_why_a_row_declines(run):
         ("train --resume", 1, "there is no run folder runs/digits-small_inception-seed0"),
         ("train --config none.toml", 1, "--config: cannot read none.toml: No such file"),
         ("evaluate nothing", 1, "no run 'nothing' in runs"),
+        ("evaluate", 1, "error: no run in runs (there are no runs)"),
+        ("explain", 2, "'kind'. Choose from: conv, reduce_conv, module"),
         ("evaluate --checkpoint lsat", 1, "no file 'lsat'; expected last, best or a path"),
         ("evaluate a --checkpoint b.safetensors", 2, "'b.safetensors' and the run 'a' exclude"),
         ("predict a.png --run a --checkpoint b", 2, "'b' and the run 'a' exclude"),

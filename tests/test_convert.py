@@ -306,6 +306,19 @@ def test_the_verb(tmp_path, capsys) -> None:
     assert "there is no file" in capsys.readouterr().err
 
 
+def test_a_file_that_cannot_be_converted_is_named(tmp_path, capsys) -> None:
+    """A network that its own `save` wrote says no name; the message tells what does."""
+    from pyinception.cli import main
+
+    (tmp_path / "a.caffemodel").write_bytes(b"abc")
+    models.googlenet_bn(num_classes=4).save(tmp_path / "b.safetensors")
+    for name in ("a.caffemodel", "b.safetensors"):
+        assert main.run(["convert", str(tmp_path / name), str(tmp_path / "o.onnx")]) == 1
+        told = capsys.readouterr().err
+        assert f"convert: {tmp_path / name}" in told
+        assert ("convert.export(net, ...) writes" in told) == (name == "b.safetensors")
+
+
 def test_what_convert_saved_is_read_whatever_the_network(tmp_path) -> None:
     how = convert.Preprocessing(255, (0.5,) * 3, (0.5,) * 3, 256, 224)
     for name, options in (("bn_inception", {"slim": True}), ("googlenet_bn", {"in_channels": 1})):

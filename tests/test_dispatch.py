@@ -164,6 +164,10 @@ def test_packed_weights_are_accepted_wherever_weights_are(monkeypatch: pytest.Mo
             pyi.conv2d(x, packed, padding=1, backend="reference")
         with pytest.raises(ValueError, match=r"prepack: weights has shape \(4, 3, 3, 2\)"):
             prepack(w[..., :2], format)
+        with pytest.raises(
+            TypeError, match=r"prepack: format is 'direct' \(str\), expected a Form"
+        ):
+            prepack(w, "direct")
         with pytest.raises(TypeError, match="prepack: weights has dtype float64"):
             prepack(w.astype(np.float64), format)
 

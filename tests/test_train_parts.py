@@ -207,7 +207,9 @@ def test_prediction_of_files(tmp_path, whole):
 def test_a_foreign_checkpoint_is_refused(tmp_path):
     net = networks.build("tiny_inception", 10, (8, 8, 1), 0)
     net.save(tmp_path / "weights.safetensors")
-    with pytest.raises(checkpoint.CheckpointError, match="no checkpoint of a training run"):
+    with pytest.raises(
+        checkpoint.CheckpointError, match=r"no checkpoint of a training run \(it has no recipe\)"
+    ):
         judging.load_trained(tmp_path / "weights.safetensors")
 
 

@@ -1,6 +1,6 @@
 """The walker: threads, fork, signals, exit, two callers at once, each in a process of its own.
 
-A rule that is broken shows as a hang or a signal, so every child has a time limit.
+A rule that is broken shows as a signal, or as a hang, which the time limit of a test ends.
 """
 
 import os

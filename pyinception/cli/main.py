@@ -107,7 +107,8 @@ def _failed(error: Exception) -> int:
     if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # the command line
         context: Any = getattr(error, "ctx", None)
         path = context.command_path if context is not None else "pyinception"
-        _say([f"error: {error.format_message()}", f"help: {path} --help"])
+        text = " ".join(error.format_message().split())  # choices stand in lines of their own
+        _say([f"error: {text}", f"help: {path} --help"])
         return int(error.exit_code)
     text = str(error) or type(error).__name__
     if isinstance(error, KeyError | IndexError | AttributeError | AssertionError):

@@ -160,8 +160,13 @@ def convert(
                 return found
             source = _guess(file)
         net, name, how = SOURCES[source](file, model)
-    except ConvertError:
-        raise
+    except ConvertError as error:
+        text = str(error)
+        if str(file) not in text:
+            text = f"convert: {file}: {text.removeprefix('convert: ')}"
+        if file.suffix == ".safetensors" and source == "torchvision":
+            text += "; of a network that `save` wrote, convert.export(net, ...) writes ONNX"
+        raise ConvertError(text) from None
     except (ValueError, TypeError, IndexError) as error:  # arrays of strange ranks and kinds
         raise ConvertError(f"convert: {file} is damaged or foreign: {error}") from None
     options = {"include_pad": False} if (source, name) == ("slim", "inception_v3") else {}

@@ -255,6 +255,8 @@ def load_trained(path: str | Path) -> Trained:
     loaded = checkpoint.load(path)
     record = loaded.record
     try:
+        if not isinstance(record, dict) or "recipe" not in record:
+            raise ValueError("it has no recipe")
         # The recipe of a run folder, in whose folder of checkpoints this file is.
         recipe = resolve(record["recipe"]).located(Path(path).absolute().parent.parent)
         classes = [str(name) for name in record["classes"]]

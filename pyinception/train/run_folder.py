@@ -307,4 +307,5 @@ def find_run(name: str | None, runs: str | Path = "runs") -> RunFolder:
             return RunFolder(path)
     names = ", ".join(path.parent.name for path in known[-8:])
     listed = f"runs there: {names}" if known else "there are no runs"
-    raise RunError(f"no run {name or ''!r} in {runs} ({listed})")
+    called = "" if name is None else f" {name!r}"
+    raise RunError(f"no run{called} in {runs} ({listed})")
