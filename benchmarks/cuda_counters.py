@@ -58,12 +58,9 @@ def row_of(op: str, counted: Counted) -> dict[str, Any]:
 
 
 def holds(row: dict[str, Any]) -> bool:
-    """Whether the row keeps the limits of `LIMIT` and `DEVIATION`.
-
-    Fewer bytes than modelled are no fault: lanes of one instruction asked for the same ones.
-    """
+    """Whether the row keeps the limits of `LIMIT` and `DEVIATION`."""
     ratios = (row["worst shared"] or 1.0, row["worst global"] or 1.0)
-    return max(ratios) <= LIMIT and row["of model"] <= DEVIATION
+    return max(ratios) <= LIMIT and abs(row["of model"]) <= DEVIATION
 
 
 def line(row: dict[str, Any], seconds: float) -> str:

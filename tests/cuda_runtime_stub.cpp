@@ -26,7 +26,7 @@ cudaError_t note(const std::string& name, const Parts&... parts) {
 #define TABLE(NAME) extern "C" const CudaEntry pyi_cuda_##NAME##_entries[] = {{nullptr, nullptr}};
 extern "C" const CudaEntry pyi_cuda_elementary_entries[] = {
     {"cast", reinterpret_cast<const void*>(0x10)},
-    {"lrn_fprop_f32", reinterpret_cast<const void*>(0x20)},
+    {"lrn_fprop", reinterpret_cast<const void*>(0x20)},
     {nullptr, nullptr}};
 extern "C" const CudaEntry pyi_cuda_reduce_conv_entries[] = {
     {"reduce_conv_fprop_wide", reinterpret_cast<const void*>(0x30)},

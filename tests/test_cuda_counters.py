@@ -44,7 +44,7 @@ def test_traffic(name):
     for counted in results:
         for shared in (True, False):
             sites = counted.sites_above(0.01, shared)
-            assert sites or (shared and counted.kernel == "sum_chunks")
+            assert sites or (shared and counted.kernel == "conv_sum_chunks")
             for site in sites:
                 assert site.ratio <= 1.1, f"{counted.kernel}: {site}"
         assert abs(counted.deviation) <= 0.05, f"{counted.kernel}: {counted.deviation:+.1%}"

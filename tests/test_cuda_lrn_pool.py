@@ -128,7 +128,7 @@ def test_declines(name):
     for key, value in given.items():
         a[key] = value
     [launch], _ = plan("lrn_pool", a)
-    assert launch.entry == "lrn_pool_f32" and launch.block == 256
+    assert launch.entry == "lrn_pool" and launch.block == 256
     for key, value in fields.items():
         a[key] = value
     with pytest.raises(Refused, match=SENTENCES[status]):

@@ -48,7 +48,7 @@ FORWARD = {
         "conv_fprop_narrow_f32", "conv.cu", "conv.cuh",
         "start<T>(acc, b, k, panel.K);", "start<T>(acc, nullptr, k, panel.K);", "y"),
     "the last maximum wins": Mutant(
-        "pool_fprop_f32", "pool.cu", "pool.cuh",
+        "pool_fprop", "pool.cu", "pool.cuh",
         "!(v <= most) && most == most", "!(v < most) && most == most", "argmax"),
 }  # fmt: skip
 FUSED = {
@@ -93,27 +93,27 @@ TENSOR_BACKWARD = {
     "a zero of y lets its gradient pass": Mutant(
         "mask_units", "conv_mma.cu", "conv_mma.cu", "lo > 0.f ?", "lo >= 0.f ?", "gb0"),
     "the gather takes rows for columns": Mutant(
-        "pool_dgrad_bf16", "pool.cu", "pool.cuh",
+        "pool_dgrad", "pool.cu", "pool.cuh",
         "won[j] == r * a.S + s ?", "won[j] == s * a.S + r ?", "gx"),
 }  # fmt: skip
 SEPARABLE = {
     "depthwise: filters are not turned": Mutant(
-        "depthwise_fprop_f32", "depthwise.cu", "depthwise.cuh",
+        "depthwise_fprop", "depthwise.cu", "depthwise.cuh",
         "weights[tap * width + k] =", "weights[k * taps + tap] =", "y"),
     "depthwise: no barrier behind the filters": Mutant(
-        "depthwise_fprop_f32", "depthwise.cu", "depthwise.cuh",
+        "depthwise_fprop", "depthwise.cu", "depthwise.cuh",
         "  __syncthreads();\n}\n\n// Four", "}\n\n// Four", "uninitialised"),
     "depthwise: a row below the image is read": Mutant(
-        "depthwise_fprop_f32", "depthwise.cu", "depthwise.cuh",
+        "depthwise_fprop", "depthwise.cu", "depthwise.cuh",
         "r < min(a.R, a.H - top)", "r < a.R", "out of bounds"),
     "depthwise: a zero of the mask lets its gradient pass": Mutant(
-        "depthwise_dgrad_f32", "depthwise.cu", "depthwise.cuh",
+        "depthwise_dgrad", "depthwise.cu", "depthwise.cuh",
         "m[j] > 0.f ? g[j]", "m[j] >= 0.f ? g[j]", "gx"),
     "depthwise: the last lane is not added": Mutant(
-        "depthwise_wgrad_f32", "depthwise.cu", "depthwise.cuh",
+        "depthwise_wgrad", "depthwise.cu", "depthwise.cuh",
         "lane < a.lanes; lane++", "lane < a.lanes - 1; lane++", "gw"),
     "residual sum: the scale is forgotten": Mutant(
-        "add_scaled_f32", "elementary.cu", "elementary.cuh",
+        "add_scaled", "elementary.cu", "elementary.cuh",
         "__fmul_rn(a.scale, w[j])", "w[j]", "sum"),
 }  # fmt: skip
 CORES_BACKWARD = {

@@ -89,7 +89,7 @@ const Row kPlans[] = {
     PLAN("conv_mma", ConvMmaPlan, ConvMmaArgs, plan_conv_mma(asked, plan)),
     SIZED("conv_wgrad_mma", ConvWgradMmaPlan, ConvWgradMmaArgs, plan_conv_wgrad_mma, ),
     PLAN("mask_mma", MaskMmaPlan, MaskMmaArgs, plan_mask_mma(asked, plan)),
-    PLAN("flip_filter_mma", FlipFilterMmaPlan, FlipFilterMmaArgs,
+    PLAN("flip_filter_mma", FlipFiltersMmaPlan, FlipFilterMmaArgs,
          plan_flip_filter_mma(asked, plan)),
     PLAN("flip_filters_mma", FlipFiltersMmaPlan, FlipFiltersMmaArgs,
          plan_flip_filters_mma(asked, plan)),

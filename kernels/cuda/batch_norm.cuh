@@ -12,11 +12,7 @@ __device__ __forceinline__ float inverse_deviation(float var, float eps) {
 }
 
 // partial[chunk][0] = sum of x, of (x - mean)^2, or of gy h; partial[chunk][1] = sum of gy
-template <class S>
-__device__ __forceinline__ void batch_norm_sums(const BatchNormCudaArgs& a) {
-  const S* x = (const S*)a.x;
-  const S* gy = (const S*)a.gy;
-  const S* y = (const S*)a.y;
+__device__ __forceinline__ void batch_norm_sums_body(const BatchNormCudaArgs& a) {
   extern __shared__ __align__(16) float shared[];  // (2, kSumRows, kSumLanes)
   const int lane = threadIdx.x % kSumLanes, row = threadIdx.x / kSumLanes;
   const int c = blockIdx.x * kSumLanes + lane, chunk = blockIdx.y;
@@ -29,10 +25,10 @@ __device__ __forceinline__ void batch_norm_sums(const BatchNormCudaArgs& a) {
   for (int m = begin + row; in && m < end; m += kSumRows) {
     const int line = divide(m, a.map_w), n = divide(line, a.map_h);
     const int h = line - n * a.map_h.value, w = m - line * a.map_w.value;
-    const float v = load(x + offset_of(a.x_strides, n, h, w) + c) - mean;
+    const float v = load(a.x, offset_of(a.x_strides, n, h, w) + c, a.storage) - mean;
     if (gradients) {
-      float g = load(gy + offset_of(a.gy_strides, n, h, w) + c);
-      if (y && !(load(y + offset_of(a.y_strides, n, h, w) + c) > 0.f)) g = 0.f;
+      float g = load(a.gy, offset_of(a.gy_strides, n, h, w) + c, a.storage);
+      if (a.y && !(load(a.y, offset_of(a.y_strides, n, h, w) + c, a.storage) > 0.f)) g = 0.f;
       first = fmaf(g, v * inverse, first), second += g;
     } else {
       first = a.mode == kSumX ? first + v : fmaf(v, v, first);
@@ -68,10 +64,10 @@ __device__ __forceinline__ void batch_norm_finish_body(const BatchNormCudaArgs& 
 }
 
 // y, or gx. A thread makes four channels of kPixelsPerThread pixels, for one square root each.
-template <class S, bool kBackward>
+template <bool kBackward>
 __device__ __forceinline__ void batch_norm_apply(const BatchNormCudaArgs& a) {
-  const S* __restrict__ x = (const S*)a.x;
-  const S* __restrict__ gy = (const S*)a.gy;
+  const void* __restrict__ x = a.x;
+  const void* __restrict__ gy = a.gy;
   const float* __restrict__ gamma = a.gamma;
   const float* __restrict__ beta = a.beta;
   const float* __restrict__ mean = a.mean;
@@ -82,7 +78,8 @@ __device__ __forceinline__ void batch_norm_apply(const BatchNormCudaArgs& a) {
   if (i >= a.count) return;
   const int slab = divide(i, a.groups), c = 4 * (i - slab * a.groups.value), left = a.C - c;
   const int begin = slab * kPixelsPerThread, end = min(begin + kPixelsPerThread, a.pixels);
-  const bool vector_x = is_vector(x, a.x_strides), vector_y = is_vector((S*)a.y, a.y_strides);
+  const bool vector_x = is_vector(x, a.x_strides, a.storage);
+  const bool vector_y = is_vector(a.y, a.y_strides, a.storage);
 
   float middle[4], inverse[4], scale[4], shift[4], slope[4];
 #pragma unroll
@@ -103,27 +100,28 @@ __device__ __forceinline__ void batch_norm_apply(const BatchNormCudaArgs& a) {
     const int line = divide(m, a.map_w), n = divide(line, a.map_h);
     const int h = line - n * a.map_h.value, w = m - line * a.map_w.value;
     float v[4], g[4], mask[4];
-    load4(x + offset_of(a.x_strides, n, h, w) + c, v, left, vector_x);
+    load4(x, offset_of(a.x_strides, n, h, w) + c, v, left, vector_x, a.storage);
 #pragma unroll
     for (int j = 0; j < 4; j++) v[j] = (v[j] - middle[j]) * inverse[j];
     if (kBackward) {
-      load4(gy + offset_of(a.gy_strides, n, h, w) + c, g, left, is_vector(gy, a.gy_strides));
+      load4(gy, offset_of(a.gy_strides, n, h, w) + c, g, left,
+            is_vector(gy, a.gy_strides, a.storage), a.storage);
       if (a.y) {
-        load4((const S*)a.y + offset_of(a.y_strides, n, h, w) + c, mask, left, vector_y);
+        load4(a.y, offset_of(a.y_strides, n, h, w) + c, mask, left, vector_y, a.storage);
 #pragma unroll
         for (int j = 0; j < 4; j++) g[j] = mask[j] > 0.f ? g[j] : 0.f;
       }
 #pragma unroll
       for (int j = 0; j < 4; j++) v[j] = scale[j] * (g[j] - shift[j] - v[j] * slope[j]);
-      S* gx = (S*)a.gx;
-      store4(gx + offset_of(a.gx_strides, n, h, w) + c, v, left, is_vector(gx, a.gx_strides));
+      store4(a.gx, offset_of(a.gx_strides, n, h, w) + c, v, left,
+             is_vector(a.gx, a.gx_strides, a.storage), a.storage);
     } else {
 #pragma unroll
       for (int j = 0; j < 4; j++) {
         v[j] = fmaf(scale[j], v[j], shift[j]);
         if (a.relu) v[j] = relu(v[j]);
       }
-      store4((S*)a.y + offset_of(a.y_strides, n, h, w) + c, v, left, vector_y);
+      store4(a.y, offset_of(a.y_strides, n, h, w) + c, v, left, vector_y, a.storage);
     }
   }
 }

@@ -4,9 +4,10 @@
 //                     gx (+)= conv^T(gy, w) [mask > 0]           dgrad: w flipped, x dilated
 //   conv_wgrad_mma_*  gw = sum over pixels of gy^T x, gb = sum gy
 //   mask_units        gy [y > 0]                                 the prologue of both gradients
-//   flip_filter       out[c][R-1-r][S-1-s][k] = w[k][r][s][c]    the filter of dgrad; _filters:
-//                     several in one launch, side by side where they are stacked
-//   sum_mma_chunks    the chunks of wgrad, added in ascending order
+//   flip_filters      out[c][R-1-r][S-1-s][k] = w[k][r][s][c]    the filter of dgrad; several in
+//                     one launch, side by side where they are stacked
+//
+// The chunks of wgrad are added by conv_sum_chunks of conv.cu.
 //
 // Layout: maps NHWC with unit channel stride, other strides and bases multiples of 16 bytes;
 // filters KRSC, contiguous, read as they are. Stacked filters (1x1s that read the same x) go to up
@@ -110,34 +111,13 @@ __device__ __forceinline__ void flip_unit(const FlipFilterMmaArgs& a, int i) {
   store_global((unsigned char*)a.out + (long long)to * bytes, make_uint4(v[0], v[1], v[2], v[3]));
 }
 
-extern "C" __global__ void __launch_bounds__(256, 4)
-    flip_filter(const __grid_constant__ FlipFilterMmaArgs a) {
-  await_launches_before();
-  const int i = blockIdx.x * 256 + threadIdx.x;
-  if (i < a.count) flip_unit(a, i);
-}
-
-// The filters of a module: a plane of blocks each.
+// One filter, or those of a module: a plane of blocks each.
 extern "C" __global__ void __launch_bounds__(256, 4)
     flip_filters(const __grid_constant__ FlipFiltersMmaArgs a) {
   await_launches_before();
   const int i = blockIdx.x * 256 + threadIdx.x;
   const FlipFilterMmaArgs& filter = a.filters[blockIdx.y];
   if (i < filter.count) flip_unit(filter, i);
-}
-
-extern "C" __global__ void __launch_bounds__(256, 4)
-    sum_mma_chunks(const __grid_constant__ SumChunksCudaArgs a) {
-  await_launches_before();
-  const float* __restrict__ partial = a.partial;  // (chunks, count)
-  const int i = blockIdx.x * 256 + threadIdx.x;
-  if (i >= a.count) return;
-  float sum = partial[i];
-  for (int chunk = 1; chunk < a.chunks; chunk++) sum += partial[chunk * a.chunk_stride + i];
-  if (i < a.filter_count)
-    a.gw[i] = sum;
-  else if (a.gb)
-    a.gb[i - a.filter_count] = sum;
 }
 
 // ---- for the launcher

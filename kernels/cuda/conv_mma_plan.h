@@ -1,14 +1,13 @@
 // From the records of conv_mma.cu to launches. Plain C++.
 #pragma once
+#include "conv_plan.h"
 #include "mma_plan.h"
 
 enum ConvMmaEntry {
   kConvMma = 0,                                    // + type * kMmaShapeCount + shape
   kConvWgradMma = kMmaTypeCount * kMmaShapeCount,  // + type
   kMaskUnits = kConvWgradMma + kMmaTypeCount,
-  kFlipFilter,
   kFlipFilters,
-  kSumMmaChunks,
   kConvMmaEntryCount
 };
 // clang-format off
@@ -17,7 +16,7 @@ enum ConvMmaEntry {
   X(conv_mma_bf16_wide) X(conv_mma_bf16_tall) X(conv_mma_bf16_flat)     \
   X(conv_mma_fp16_wide) X(conv_mma_fp16_tall) X(conv_mma_fp16_flat)     \
   X(conv_wgrad_mma_tf32) X(conv_wgrad_mma_bf16) X(conv_wgrad_mma_fp16)  \
-  X(mask_units) X(flip_filter) X(flip_filters) X(sum_mma_chunks)
+  X(mask_units) X(flip_filters)
 // clang-format on
 constexpr const char* kConvMmaEntries[] = {PYI_CONV_MMA_ENTRIES(PYI_NAME)};
 static_assert(sizeof kConvMmaEntries / sizeof *kConvMmaEntries == kConvMmaEntryCount,
@@ -26,7 +25,6 @@ static_assert(sizeof kConvMmaEntries / sizeof *kConvMmaEntries == kConvMmaEntryC
 using ConvMmaPlan = MmaPlan<ConvMmaArgs>;
 using ConvWgradMmaPlan = MmaPlan<ConvWgradMmaArgs>;
 using MaskMmaPlan = MmaPlan<MaskMmaArgs>;
-using FlipFilterMmaPlan = MmaPlan<FlipFilterMmaArgs>;
 using FlipFiltersMmaPlan = MmaPlan<FlipFiltersMmaArgs>;
 
 // ---- fprop and dgrad ---------------------------------------------------------------------------
@@ -219,7 +217,7 @@ inline CudaStatus plan_conv_wgrad_mma(const ConvWgradMmaArgs& asked, bool size_o
                                  sizeof(plan.args)};
   if (a.chunks > 1) {
     if (!a.gb) plan.sum.count = plan.sum.filter_count;
-    plan.launches[plan.count++] = {kConvMmaEntries[kSumMmaChunks],
+    plan.launches[plan.count++] = {kConvEntries[kConvSumChunks],
                                    (unsigned)ceil_div(plan.sum.count, 256),
                                    1,
                                    1,
@@ -286,22 +284,6 @@ inline CudaStatus complete_flip(FlipFilterMmaArgs& a) {
   return why;
 }
 
-inline CudaStatus plan_flip_filter_mma(const FlipFilterMmaArgs& asked, FlipFilterMmaPlan& plan) {
-  plan = FlipFilterMmaPlan{};
-  plan.args = asked;
-  const CudaStatus why = complete_flip(plan.args);
-  if (why) return why;
-  plan.launches[plan.count++] = {kConvMmaEntries[kFlipFilter],
-                                 (unsigned)ceil_div(plan.args.count, 256),
-                                 1,
-                                 1,
-                                 256,
-                                 0,
-                                 &plan.args,
-                                 sizeof(plan.args)};
-  return why;
-}
-
 inline CudaStatus plan_flip_filters_mma(const FlipFiltersMmaArgs& asked, FlipFiltersMmaPlan& plan) {
   plan = FlipFiltersMmaPlan{};
   plan.args = asked;
@@ -328,4 +310,12 @@ inline CudaStatus plan_flip_filters_mma(const FlipFiltersMmaArgs& asked, FlipFil
                                  &plan.args,
                                  sizeof(plan.args)};
   return why;
+}
+
+inline CudaStatus plan_flip_filter_mma(const FlipFilterMmaArgs& asked, FlipFiltersMmaPlan& plan) {
+  plan = FlipFiltersMmaPlan{};
+  FlipFiltersMmaArgs one{};
+  one.filters[0] = asked, one.filter_count = 1;
+  const CudaStatus why = complete_flip(one.filters[0]);
+  return why ? why : plan_flip_filters_mma(one, plan);
 }

@@ -20,18 +20,12 @@
   extern "C" __global__ void __launch_bounds__(256, 3)    \
       NAME(const __grid_constant__ DepthwiseCudaArgs a) { \
     await_launches_before();                              \
-    __VA_ARGS__(a);                                       \
+    __VA_ARGS__;                                          \
   }
-PYI_ENTRY(depthwise_fprop_f32, depthwise_fprop<float>)
-PYI_ENTRY(depthwise_fprop_bf16, depthwise_fprop<bf16>)
-PYI_ENTRY(depthwise_fprop_f16, depthwise_fprop<f16>)
-PYI_ENTRY(depthwise_dgrad_f32, depthwise_dgrad<float>)
-PYI_ENTRY(depthwise_dgrad_bf16, depthwise_dgrad<bf16>)
-PYI_ENTRY(depthwise_dgrad_f16, depthwise_dgrad<f16>)
-PYI_ENTRY(depthwise_wgrad_f32, depthwise_wgrad<float>)
-PYI_ENTRY(depthwise_wgrad_bf16, depthwise_wgrad<bf16>)
-PYI_ENTRY(depthwise_wgrad_f16, depthwise_wgrad<f16>)
-PYI_ENTRY(depthwise_finish, depthwise_finish_body)
+PYI_ENTRY(depthwise_fprop, PYI_BY_STORAGE(depthwise_fprop_body, a))
+PYI_ENTRY(depthwise_dgrad, PYI_BY_STORAGE(depthwise_dgrad_body, a))
+PYI_ENTRY(depthwise_wgrad, PYI_BY_STORAGE(depthwise_wgrad_body, a))
+PYI_ENTRY(depthwise_finish, depthwise_finish_body(a))
 
 // ---- for the launcher
 // ----------------------------------------------------------------------------

@@ -42,7 +42,7 @@ __device__ __forceinline__ void load_inputs(const DepthwiseCudaArgs& a, const S*
 }
 
 template <class S>
-__device__ __forceinline__ void depthwise_fprop(const DepthwiseCudaArgs& a) {
+__device__ __forceinline__ void depthwise_fprop_body(const DepthwiseCudaArgs& a) {
   const S* __restrict__ x = (const S*)a.x;
   const float* __restrict__ b = a.b;
   S* y = (S*)a.y;
@@ -92,7 +92,7 @@ __device__ __forceinline__ void load_gradient(const DepthwiseCudaArgs& a, int n,
 
 // A gather: the outputs whose windows hold the pixel, taps ascending.
 template <class S>
-__device__ __forceinline__ void depthwise_dgrad(const DepthwiseCudaArgs& a) {
+__device__ __forceinline__ void depthwise_dgrad_body(const DepthwiseCudaArgs& a) {
   const S* __restrict__ gy = (const S*)a.gy;
   const S* __restrict__ y = (const S*)a.y;
   const S* __restrict__ filters = (const S*)a.w;
@@ -150,7 +150,7 @@ __device__ __forceinline__ void depthwise_dgrad(const DepthwiseCudaArgs& a) {
 // the tap after the last of gy. A thread goes over every lanes-th pixel; the lanes are added in
 // order.
 template <class S>
-__device__ __forceinline__ void depthwise_wgrad(const DepthwiseCudaArgs& a) {
+__device__ __forceinline__ void depthwise_wgrad_body(const DepthwiseCudaArgs& a) {
   const S* __restrict__ x = (const S*)a.x;
   extern __shared__ __align__(16) float sums[];  // (lanes, 4 slab)
   const DepthwisePlace at = depthwise_place(a, a.K);

@@ -2,18 +2,16 @@
 #pragma once
 #include "launch.h"
 
-// Those up to kDepthwiseWgrad stand for one entry per storage.
 enum DepthwiseKernel {
-  kDepthwiseFprop = 0,
-  kDepthwiseDgrad = 3,
-  kDepthwiseWgrad = 6,
-  kDepthwiseFinish = 9,
+  kDepthwiseFprop,
+  kDepthwiseDgrad,
+  kDepthwiseWgrad,
+  kDepthwiseFinish,
   kDepthwiseEntryCount
 };
 
 #define PYI_DEPTHWISE_ENTRIES(X) \
-  PYI_STORED(X, depthwise_fprop) \
-  PYI_STORED(X, depthwise_dgrad) PYI_STORED(X, depthwise_wgrad) X(depthwise_finish)
+  X(depthwise_fprop) X(depthwise_dgrad) X(depthwise_wgrad) X(depthwise_finish)
 constexpr const char* kDepthwiseEntries[] = {PYI_DEPTHWISE_ENTRIES(PYI_NAME)};
 static_assert(sizeof kDepthwiseEntries / sizeof *kDepthwiseEntries == kDepthwiseEntryCount,
               "a name for every entry");
@@ -85,8 +83,7 @@ inline CudaStatus plan_depthwise(const DepthwiseCudaArgs& asked, DepthwisePass p
         plan.workspace_bytes > a.workspace_bytes)
       return kCudaWorkspace;
     if (a.chunks > 0)
-      plan.launch(kDepthwiseWgrad + a.storage, a.chunks, slabs, a.gb ? taps + 1 : taps,
-                  16 * slab * a.lanes);
+      plan.launch(kDepthwiseWgrad, a.chunks, slabs, a.gb ? taps + 1 : taps, 16 * slab * a.lanes);
     plan.launch(kDepthwiseFinish, ceil_div((taps + 1) * a.K, 256), 1, 1, 0);
     return kCudaOk;
   }
@@ -96,7 +93,7 @@ inline CudaStatus plan_depthwise(const DepthwiseCudaArgs& asked, DepthwisePass p
   if (shared_bytes > 48 * 1024) return kCudaSharedMemory;
   if (slabs > 65535) return kCudaTooLarge;
   a.block_pixels = a.lanes * kDepthwiseRounds;
-  plan.launch((dgrad ? kDepthwiseDgrad : kDepthwiseFprop) + a.storage,
-              ceil_div(a.pixels, a.block_pixels), slabs, 1, shared_bytes);
+  plan.launch(dgrad ? kDepthwiseDgrad : kDepthwiseFprop, ceil_div(a.pixels, a.block_pixels), slabs,
+              1, shared_bytes);
   return kCudaOk;
 }

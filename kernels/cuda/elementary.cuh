@@ -36,38 +36,42 @@ __device__ __forceinline__ void dropout_body(const DropoutCudaArgs& a) {
 // ---- residual sum ------------------------------------------------------------------------------
 // Four channels of a pixel, forward or backward. Product and sum are rounded one by one, as NumPy
 // does it.
-template <class S>
-__device__ __forceinline__ void add_scaled(const AddScaledCudaArgs& a) {
+__device__ __forceinline__ void add_scaled_body(const AddScaledCudaArgs& a) {
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= a.count) return;
   const Place at = place_of(i, a.groups, a.map_w, a.map_h);
   const int left = a.C - at.c;
-  const auto place = [&](const void* map, const CudaStrides& s) {
-    return (S*)map + offset_of(s, at.n, at.h, at.w) + at.c;
+  const auto read = [&](const void* map, const CudaStrides& s, float (&v)[4]) {
+    load4(map, offset_of(s, at.n, at.h, at.w) + at.c, v, left, is_vector(map, s, a.storage),
+          a.storage);
+  };
+  const auto write = [&](void* map, const CudaStrides& s, const float (&v)[4]) {
+    store4(map, offset_of(s, at.n, at.h, at.w) + at.c, v, left, is_vector(map, s, a.storage),
+           a.storage);
   };
   float v[4], w[4];
   if (!a.backward) {
-    load4(place(a.a, a.a_strides), v, left, is_vector((S*)a.a, a.a_strides));
-    if (a.b) load4(place(a.b, a.b_strides), w, left, is_vector((S*)a.b, a.b_strides));
+    read(a.a, a.a_strides, v);
+    if (a.b) read(a.b, a.b_strides, w);
 #pragma unroll
     for (int j = 0; j < 4; j++) {
       if (a.b) v[j] = __fadd_rn(v[j], __fmul_rn(a.scale, w[j]));
       if (a.relu) v[j] = relu(v[j]);
     }
-    store4(place(a.y, a.y_strides), v, left, is_vector((S*)a.y, a.y_strides));
+    write(a.y, a.y_strides, v);
     return;
   }
-  load4(place(a.gy, a.gy_strides), v, left, is_vector((const S*)a.gy, a.gy_strides));
+  read(a.gy, a.gy_strides, v);
   if (a.y) {
-    load4(place(a.y, a.y_strides), w, left, is_vector((S*)a.y, a.y_strides));
+    read(a.y, a.y_strides, w);
 #pragma unroll
     for (int j = 0; j < 4; j++) v[j] = w[j] > 0.f ? v[j] : 0.f;
   }
-  if (a.a) store4(place(a.a, a.a_strides), v, left, is_vector((S*)a.a, a.a_strides));
+  if (a.a) write(a.a, a.a_strides, v);
   if (!a.b) return;
 #pragma unroll
   for (int j = 0; j < 4; j++) v[j] = __fmul_rn(a.scale, v[j]);
-  store4(place(a.b, a.b_strides), v, left, is_vector((S*)a.b, a.b_strides));
+  write(a.b, a.b_strides, v);
 }
 
 // ---- cast --------------------------------------------------------------------------------------
@@ -114,11 +118,18 @@ __device__ __forceinline__ void sgd_body(const SgdCudaArgs& a) {
 
 // ---- layout ------------------------------------------------------------------------------------
 // A block turns 32 channels x 32 pixels through shared memory, so that both sides are read and
-// written along their contiguous axis. Word is a value's bits.
-template <class Word>
+// written along their contiguous axis. Bits move, nothing is computed.
 __device__ __forceinline__ void layout_body(const LayoutCudaArgs& a) {
-  const Word* __restrict__ x = (const Word*)a.x;
-  Word* y = (Word*)a.y;
+  const auto bits_of = [&](int i) -> unsigned {
+    return a.storage == kFp32 ? __ldg((const unsigned*)a.x + i)
+                              : __ldg((const unsigned short*)a.x + i);
+  };
+  const auto put = [&](int i, unsigned bits) {
+    if (a.storage == kFp32)
+      ((unsigned*)a.y)[i] = bits;
+    else
+      ((unsigned short*)a.y)[i] = (unsigned short)bits;
+  };
   extern __shared__ __align__(16) float shared[];
   unsigned (*tile)[33] = (unsigned (*)[33])shared;  // [channel][pixel]
   const int n = divide(blockIdx.x, a.tiles), lane = threadIdx.x % 32, row = threadIdx.x / 32;
@@ -132,10 +143,10 @@ __device__ __forceinline__ void layout_body(const LayoutCudaArgs& a) {
 #pragma unroll
   for (int i = row; i < 32; i += 8) {
     if (a.to_nchw) {
-      if (m0 + i < a.pixels && c0 + lane < a.C) tile[lane][i] = x[in_map(m0 + i) + c0 + lane];
+      if (m0 + i < a.pixels && c0 + lane < a.C) tile[lane][i] = bits_of(in_map(m0 + i) + c0 + lane);
     } else {
       if (m0 + lane < a.pixels && c0 + i < channels)
-        tile[i][lane] = c0 + i < a.C ? x[planes + (c0 + i) * a.pixels + m0 + lane] : 0;
+        tile[i][lane] = c0 + i < a.C ? bits_of(planes + (c0 + i) * a.pixels + m0 + lane) : 0;
     }
   }
   __syncthreads();
@@ -143,10 +154,9 @@ __device__ __forceinline__ void layout_body(const LayoutCudaArgs& a) {
   for (int i = row; i < 32; i += 8) {
     if (a.to_nchw) {
       if (m0 + lane < a.pixels && c0 + i < a.C)
-        y[planes + (c0 + i) * a.pixels + m0 + lane] = (Word)tile[i][lane];
+        put(planes + (c0 + i) * a.pixels + m0 + lane, tile[i][lane]);
     } else {
-      if (m0 + i < a.pixels && c0 + lane < channels)
-        y[in_map(m0 + i) + c0 + lane] = (Word)tile[lane][i];
+      if (m0 + i < a.pixels && c0 + lane < channels) put(in_map(m0 + i) + c0 + lane, tile[lane][i]);
     }
   }
 }

@@ -2,33 +2,29 @@
 #pragma once
 #include "launch.h"
 
-// Those up to kAddScaled stand for one entry per storage.
 enum ElementaryKernel {
-  kLrnFprop = 0,
-  kLrnDgrad = 3,
-  kBatchNormSums = 6,
-  kBatchNormFprop = 9,
-  kBatchNormDgrad = 12,
-  kAddScaled = 15,
-  kBatchNormFinish = 18,
+  kLrnFprop,
+  kLrnDgrad,
+  kBatchNormSums,
+  kBatchNormFinish,
+  kBatchNormFprop,
+  kBatchNormDgrad,
   kSoftmaxFprop,
   kSoftmaxBackward,
+  kAddScaled,
   kDropout,
   kCast,
   kCheckFinite,
   kSgd,
-  kLayout32,
-  kLayout16,
+  kLayout,
   kElementaryEntryCount
 };
 
 // clang-format off
 #define PYI_ELEMENTARY_ENTRIES(X)                                                              \
-  PYI_STORED(X, lrn_fprop) PYI_STORED(X, lrn_dgrad) PYI_STORED(X, batch_norm_sums)             \
-  PYI_STORED(X, batch_norm_fprop) PYI_STORED(X, batch_norm_dgrad) PYI_STORED(X, add_scaled)     \
-  X(batch_norm_finish)                                                                         \
-  X(softmax_fprop) X(softmax_backward) X(dropout) X(cast) X(check_finite) X(sgd) X(layout_32)  \
-  X(layout_16)
+  X(lrn_fprop) X(lrn_dgrad) X(batch_norm_sums) X(batch_norm_finish) X(batch_norm_fprop)        \
+  X(batch_norm_dgrad) X(softmax_fprop) X(softmax_backward) X(add_scaled) X(dropout) X(cast)    \
+  X(check_finite) X(sgd) X(layout)
 // clang-format on
 constexpr const char* kElementaryEntries[] = {PYI_ELEMENTARY_ENTRIES(PYI_NAME)};
 static_assert(sizeof kElementaryEntries / sizeof *kElementaryEntries == kElementaryEntryCount,
@@ -95,7 +91,7 @@ inline CudaStatus plan_lrn(const LrnCudaArgs& asked, bool dgrad, LrnPlan& plan) 
   a.pixels = a.N * a.H * a.W, a.map_w = make_divisor(a.W), a.map_h = make_divisor(a.H);
   if (!dgrad) {
     a.groups = make_divisor(ceil_div(a.C, 4));
-    plan.launch(kLrnFprop + a.storage, ceil_div(a.pixels * (int)a.groups.value, 256), 1, 256, 0);
+    plan.launch(kLrnFprop, ceil_div(a.pixels * (int)a.groups.value, 256), 1, 256, 0);
     return kCudaOk;
   }
   a.tile_channels = a.C < 128 ? a.C : 128;
@@ -107,8 +103,8 @@ inline CudaStatus plan_lrn(const LrnCudaArgs& asked, bool dgrad, LrnPlan& plan) 
   if (bytes > 48 * 1024) return kCudaSharedMemory;
   a.tile = make_divisor(a.tile_channels);
   a.x_row = make_divisor((int)x_row), a.t_row = make_divisor((int)t_row);
-  plan.launch(kLrnDgrad + a.storage, ceil_div(a.pixels, a.tile_pixels),
-              ceil_div(a.C, a.tile_channels), 256, (int)bytes);
+  plan.launch(kLrnDgrad, ceil_div(a.pixels, a.tile_pixels), ceil_div(a.C, a.tile_channels), 256,
+              (int)bytes);
   return kCudaOk;
 }
 
@@ -175,8 +171,7 @@ inline CudaStatus plan_batch_norm(const BatchNormCudaArgs& asked, BatchNormPass 
   const auto sum = [&](int mode) {
     a.mode = mode;
     plan.args[plan.count] = a;
-    if (a.chunks > 0)
-      plan.launch(kBatchNormSums + a.storage, tiles, a.chunks, 256, kBatchNormShared);
+    if (a.chunks > 0) plan.launch(kBatchNormSums, tiles, a.chunks, 256, kBatchNormShared);
     plan.args[plan.count] = a;
     plan.launch(kBatchNormFinish, ceil_div(a.C, 128), 1, 128, 0);
   };
@@ -184,8 +179,7 @@ inline CudaStatus plan_batch_norm(const BatchNormCudaArgs& asked, BatchNormPass 
   if (backward) sum(2);
   plan.args[plan.count] = a;
   if (a.count > 0)
-    plan.launch((backward ? kBatchNormDgrad : kBatchNormFprop) + a.storage, ceil_div(a.count, 256),
-                1, 256, 0);
+    plan.launch(backward ? kBatchNormDgrad : kBatchNormFprop, ceil_div(a.count, 256), 1, 256, 0);
   return kCudaOk;
 }
 
@@ -226,7 +220,7 @@ inline CudaStatus plan_add_scaled(const AddScaledCudaArgs& asked, bool backward,
   a.groups = make_divisor(ceil_div(a.C, 4));
   a.map_w = make_divisor(a.W), a.map_h = make_divisor(a.H);
   a.count = a.N * a.H * a.W * (int)a.groups.value;
-  plan.launch(kAddScaled + a.storage, ceil_div(a.count, 256), 1, 256, 0);
+  plan.launch(kAddScaled, ceil_div(a.count, 256), 1, 256, 0);
   return kCudaOk;
 }
 
@@ -299,6 +293,6 @@ inline CudaStatus plan_layout(const LayoutCudaArgs& asked, LayoutPlan& plan) {
   const int tiles = ceil_div(a.pixels, 32), slabs = ceil_div(channels, 32);
   if (slabs > 65535) return kCudaTooLarge;
   a.tiles = make_divisor(tiles);
-  plan.launch(a.storage == 0 ? kLayout32 : kLayout16, a.N * tiles, slabs, 256, 32 * 33 * 4);
+  plan.launch(kLayout, a.N * tiles, slabs, 256, 32 * 33 * 4);
   return kCudaOk;
 }

@@ -10,7 +10,7 @@ __device__ __forceinline__ float lrn_factor(float scale, float sum, float k) {
 
 // Four channels of one pixel. The window's other channels are the neighbours' own: L1 has them.
 template <class S>
-__device__ __forceinline__ void lrn_fprop(const LrnCudaArgs& a) {
+__device__ __forceinline__ void lrn_fprop_body(const LrnCudaArgs& a) {
   const S* x = (const S*)a.x;
   S* y = (S*)a.y;
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -35,7 +35,7 @@ __device__ __forceinline__ void lrn_fprop(const LrnCudaArgs& a) {
 // gx_c = gy_c s_c^-b - slope x_c sum over the window of t_c', t = gy x s^(-b - 1). A block makes
 // tile_pixels x tile_channels: x with two windows' reach around, then t with one, in shared memory.
 template <class S>
-__device__ __forceinline__ void lrn_dgrad(const LrnCudaArgs& a) {
+__device__ __forceinline__ void lrn_dgrad_body(const LrnCudaArgs& a) {
   const S* x = (const S*)a.x;
   const S* gy = (const S*)a.gy;
   S* gx = (S*)a.gx;

@@ -19,15 +19,11 @@
 // first in 6.5 us and moves the second in 0.6 us.
 #include "lrn_pool.cuh"
 
-#define PYI_ENTRY(NAME, S)                              \
-  extern "C" __global__ void __launch_bounds__(256, 4)  \
-      NAME(const __grid_constant__ LrnPoolCudaArgs a) { \
-    await_launches_before();                            \
-    lrn_pool<S>(a);                                     \
-  }
-PYI_ENTRY(lrn_pool_f32, float)
-PYI_ENTRY(lrn_pool_bf16, bf16)
-PYI_ENTRY(lrn_pool_f16, f16)
+extern "C" __global__ void __launch_bounds__(256, 4)
+    lrn_pool(const __grid_constant__ LrnPoolCudaArgs a) {
+  await_launches_before();
+  PYI_BY_STORAGE(lrn_pool_body, a);
+}
 
 // ---- for the launcher --------------------------------------------------------------------------
 #ifndef __CUDACC_RTC__

@@ -26,7 +26,7 @@ __device__ __forceinline__ float4 normalised(const LrnPoolCudaArgs& a, const flo
 }
 
 template <class S>
-__device__ __forceinline__ void lrn_pool(const LrnPoolCudaArgs& a) {
+__device__ __forceinline__ void lrn_pool_body(const LrnPoolCudaArgs& a) {
   const S* __restrict__ x = (const S*)a.x;  // (N, H, W, C)
   S* y = (S*)a.y;                           // (N, P, Q, C)
   extern __shared__ __align__(16) float shared[];

@@ -2,7 +2,7 @@
 #pragma once
 #include "pool_plan.h"
 
-#define PYI_LRN_POOL_ENTRIES(X) PYI_STORED(X, lrn_pool)
+#define PYI_LRN_POOL_ENTRIES(X) X(lrn_pool)
 constexpr const char* kLrnPoolEntries[] = {PYI_LRN_POOL_ENTRIES(PYI_NAME)};
 
 struct LrnPoolPlan {
@@ -72,13 +72,8 @@ inline CudaStatus plan_lrn_pool(const LrnPoolCudaArgs& asked, LrnPoolPlan& plan)
   if (!fits(a.N, (long long)rows * columns)) return kCudaTooLarge;
   a.image_tiles = make_divisor(rows * columns), a.tiles_q = make_divisor(columns);
   if (a.N == 0) return kCudaOk;
-  plan.launches[plan.count++] = {kLrnPoolEntries[a.storage],
-                                 (unsigned)(a.N * rows * columns),
-                                 1,
-                                 1,
-                                 256,
-                                 (unsigned)bytes,
-                                 &plan.args,
-                                 sizeof(plan.args)};
+  plan.launches[plan.count++] = {
+      kLrnPoolEntries[0], (unsigned)(a.N * rows * columns), 1, 1, 256, (unsigned)bytes, &plan.args,
+      sizeof(plan.args)};
   return kCudaOk;
 }

@@ -17,18 +17,14 @@
 // backward (nine loads a window instead of one).
 #include "pool.cuh"
 
-#define PYI_ENTRY(NAME, ...)                           \
+#define PYI_ENTRY(NAME, BODY)                          \
   extern "C" __global__ void __launch_bounds__(256, 4) \
       NAME(const __grid_constant__ PoolCudaArgs a) {   \
     await_launches_before();                           \
-    __VA_ARGS__(a);                                    \
+    PYI_BY_STORAGE(BODY, a);                           \
   }
-PYI_ENTRY(pool_fprop_f32, pool_fprop<float>)
-PYI_ENTRY(pool_fprop_bf16, pool_fprop<bf16>)
-PYI_ENTRY(pool_fprop_f16, pool_fprop<f16>)
-PYI_ENTRY(pool_dgrad_f32, pool_dgrad<float>)
-PYI_ENTRY(pool_dgrad_bf16, pool_dgrad<bf16>)
-PYI_ENTRY(pool_dgrad_f16, pool_dgrad<f16>)
+PYI_ENTRY(pool_fprop, pool_fprop_body)
+PYI_ENTRY(pool_dgrad, pool_dgrad_body)
 
 // ---- for the launcher
 // ----------------------------------------------------------------------------

@@ -17,7 +17,7 @@ __device__ __forceinline__ bool exceeds(float v, float most) {
 
 // Four channels of one output. A window holds at least one pixel: the plan sees to it.
 template <class S>
-__device__ __forceinline__ void pool_fprop(const PoolCudaArgs& a) {
+__device__ __forceinline__ void pool_fprop_body(const PoolCudaArgs& a) {
   const S* __restrict__ x = (const S*)a.x;
   S* y = (S*)a.y;
   unsigned char* argmax = a.argmax;
@@ -66,7 +66,7 @@ __device__ __forceinline__ void pool_fprop(const PoolCudaArgs& a) {
 
 // Four channels of one pixel: the gather over the outputs whose windows hold it, taps ascending.
 template <class S>
-__device__ __forceinline__ void pool_dgrad(const PoolCudaArgs& a) {
+__device__ __forceinline__ void pool_dgrad_body(const PoolCudaArgs& a) {
   const S* __restrict__ gy = (const S*)a.gy;
   const unsigned char* __restrict__ argmax = a.argmax;
   S* gx = (S*)a.gx;

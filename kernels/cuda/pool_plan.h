@@ -2,10 +2,9 @@
 #pragma once
 #include "launch.h"
 
-// An entry is one of these plus the storage.
-enum PoolKernel { kPoolFprop = 0, kPoolDgrad = 3, kPoolEntryCount = 6 };
+enum PoolKernel { kPoolFprop, kPoolDgrad, kPoolEntryCount };
 
-#define PYI_POOL_ENTRIES(X) PYI_STORED(X, pool_fprop) PYI_STORED(X, pool_dgrad)
+#define PYI_POOL_ENTRIES(X) X(pool_fprop) X(pool_dgrad)
 constexpr const char* kPoolEntries[] = {PYI_POOL_ENTRIES(PYI_NAME)};
 static_assert(sizeof kPoolEntries / sizeof *kPoolEntries == kPoolEntryCount,
               "a name for every entry");
@@ -55,7 +54,7 @@ inline CudaStatus plan_pool(const PoolCudaArgs& asked, bool dgrad, PoolPlan& pla
   a.count = a.N * height * width * groups;
   a.groups = make_divisor(groups), a.map_w = make_divisor(width), a.map_h = make_divisor(height);
   a.step_h = make_divisor(a.stride_h), a.step_w = make_divisor(a.stride_w);
-  plan.launches[plan.count++] = {kPoolEntries[(dgrad ? kPoolDgrad : kPoolFprop) + a.storage],
+  plan.launches[plan.count++] = {kPoolEntries[dgrad ? kPoolDgrad : kPoolFprop],
                                  (unsigned)ceil_div(a.count, 256),
                                  1,
                                  1,

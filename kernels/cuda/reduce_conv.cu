@@ -19,7 +19,6 @@
 // convolution it multiplies the zeros between the samples. Lost: a kernel per convolution (two more
 // launches, r through memory); summing Cr in slices for a smaller resident tile (another order of
 // the sum); packed filters (one more format for a rung whose staging transposes them anyway).
-#include "conv_wgrad.cuh"
 #include "reduce_conv.cuh"
 
 // ---- entries -----------------------------------------------------------------------------------
@@ -34,14 +33,6 @@ PYI_ENTRY(reduce_conv_fprop_wide, ReduceConvCudaArgs, 3, fprop<WideTile>)
 PYI_ENTRY(reduce_conv_fprop_narrow, ReduceConvCudaArgs, 4, fprop<NarrowTile>)
 PYI_ENTRY(reduce_conv_dgrad_wide, ReduceConvCudaArgs, 3, dgrad<WideTile>)
 PYI_ENTRY(reduce_conv_dgrad_narrow, ReduceConvCudaArgs, 4, dgrad<NarrowTile>)
-PYI_ENTRY(conv_wgrad_wide, ConvWgradCudaArgs, 3, conv_wgrad<WideTile, float>)
-PYI_ENTRY(conv_wgrad_narrow, ConvWgradCudaArgs, 4, conv_wgrad<NarrowTile, float>)
-
-extern "C" __global__ void __launch_bounds__(256, 4)
-    sum_chunks(const __grid_constant__ SumChunksCudaArgs a) {
-  await_launches_before();
-  sum_chunks_body(a);
-}
 
 // ---- for the launcher
 // ----------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 // the address of the record. Plain C++, no CUDA header: the CUDA runtime and the emulator run the
 // same list.
 #pragma once
-#include "conv_wgrad_plan.h"
+#include "conv_plan.h"
 
 // ---- tile choices ------------------------------------------------------------------------------
 // Wanted for a block: three blocks on the 227 KB of sm_90, two on the 163 KB of sm_80. A larger
@@ -12,20 +12,11 @@ constexpr int kMaxTile = 16;
 static_assert(kMaxTile >= 14,
               "14x14 and 7x7 maps must be among the tiles whole; a whole 28x28 lost: 360 KB at "
               "Cr = 96");
-enum ReduceConvEntry {
-  kFpropWide,
-  kFpropNarrow,
-  kDgradWide,
-  kDgradNarrow,
-  kWgradWide,
-  kWgradNarrow,
-  kSumChunks
-};
+enum ReduceConvEntry { kFpropWide, kFpropNarrow, kDgradWide, kDgradNarrow };
 // clang-format off
 #define PYI_REDUCE_CONV_ENTRIES(X)                        \
   X(reduce_conv_fprop_wide) X(reduce_conv_fprop_narrow)   \
-  X(reduce_conv_dgrad_wide) X(reduce_conv_dgrad_narrow)   \
-  X(conv_wgrad_wide) X(conv_wgrad_narrow) X(sum_chunks)
+  X(reduce_conv_dgrad_wide) X(reduce_conv_dgrad_narrow)
 // clang-format on
 constexpr const char* kReduceConvEntries[] = {PYI_REDUCE_CONV_ENTRIES(PYI_NAME)};
 
@@ -118,14 +109,15 @@ inline CudaStatus plan_reduce_conv_fprop(const ReduceConvCudaArgs& asked, Reduce
 }
 
 // ---- backward ----------------------------------------------------------------------------------
+// The entries of conv.cu in fp32.
 inline WgradSlot wgrad_slot(ReduceConvPlan& plan, int i) {
   return {plan.wgrad[i],
           plan.sum[i],
           plan.launches,
           plan.count,
-          kReduceConvEntries[kWgradWide],
-          kReduceConvEntries[kWgradNarrow],
-          kReduceConvEntries[kSumChunks]};
+          kConvEntries[kConvWgradWide],
+          kConvEntries[kConvWgradNarrow],
+          kConvEntries[kConvSumChunks]};
 }
 
 // Set size_only for the dry run: pointers may be null (null results count as wanted), and

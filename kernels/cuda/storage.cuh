@@ -61,18 +61,35 @@ __device__ __forceinline__ float load(const S* p) {
   return to_float(S{__ldg(&p->bits)});
 }
 
-// For kernels too small to be worth an instance per type: the type is a uniform branch.
+// ---- the storage known at run time -------------------------------------------------------------
+// One entry serves all three; the branch is uniform over the grid. Kernels that look through a
+// window are bound by issue and branch once, at their head, to a body per storage: no branch is
+// left in their loops.
+#define PYI_BY_STORAGE(BODY, A)    \
+  do {                             \
+    if ((A).storage == kFp32)      \
+      BODY<float>(A);              \
+    else if ((A).storage == kBf16) \
+      BODY<bf16>(A);               \
+    else                           \
+      BODY<f16>(A);                \
+  } while (false)
+
+// Kernels that see a value once are bound by memory and have one body: what is read is converted,
+// what is written is rounded, access by access.
 __device__ __forceinline__ float load(const void* p, int i, int storage) {
   if (storage == kFp32) return load((const float*)p + i);
-  return storage == kBf16 ? load((const bf16*)p + i) : load((const f16*)p + i);
+  const unsigned short bits = __ldg((const unsigned short*)p + i);
+  return storage == kBf16 ? to_float(bf16{bits}) : to_float(f16{bits});
+}
+__device__ __forceinline__ unsigned short to_half(float v, int storage) {
+  return storage == kBf16 ? from_float<bf16>(v).bits : from_float<f16>(v).bits;
 }
 __device__ __forceinline__ void store(void* p, int i, float v, int storage) {
   if (storage == kFp32)
     ((float*)p)[i] = v;
-  else if (storage == kBf16)
-    ((bf16*)p)[i] = from_float<bf16>(v);
   else
-    ((f16*)p)[i] = from_float<f16>(v);
+    ((unsigned short*)p)[i] = to_half(v, storage);
 }
 
 // ---- two neighbouring values -------------------------------------------------------------------
@@ -141,51 +158,87 @@ __device__ __forceinline__ Pair<S> keep_positive(Pair<S> v, Pair<S> mask) {
 
 // ---- four neighbouring channels ----------------------------------------------------------------
 // May four channels go as one access of 16 (8) bytes? Uniform over the grid.
-template <class S>
-__device__ __forceinline__ bool is_vector(const S* p, const CudaStrides& s) {
-  return ((unsigned long long)p & (4 * sizeof(S) - 1)) == 0 &&
+__device__ __forceinline__ bool is_vector(const void* p, const CudaStrides& s, int storage) {
+  return ((unsigned long long)p & (storage == kFp32 ? 15 : 7)) == 0 &&
          ((s.image | s.row | s.pixel) & 3) == 0;
 }
-
-// The first `left` of four; the others are zero and not read.
 template <class S>
-__device__ __forceinline__ void load4(const S* __restrict__ p, float (&v)[4], int left,
-                                      bool vector) {
+__device__ __forceinline__ bool is_vector(const S* p, const CudaStrides& s) {
+  return is_vector(p, s, sizeof(S) == 4 ? kFp32 : kBf16);
+}
+
+// Four of 16 bits as they lie in memory, of which the first `left` are read; the others are zero.
+__device__ __forceinline__ uint2 fetch4(const unsigned short* __restrict__ p, int left,
+                                        bool vector) {
+  if (vector && left >= 4) return *(const uint2*)p;
+  unsigned u[4];
+#pragma unroll
+  for (int j = 0; j < 4; j++) u[j] = j < left ? p[j] : 0;
+  return make_uint2(u[0] | u[1] << 16, u[2] | u[3] << 16);
+}
+__device__ __forceinline__ void put4(unsigned short* p, uint2 u, int left, bool vector) {
   if (vector && left >= 4) {
-    if constexpr (sizeof(S) == 4) {
-      const float4 f = *(const float4*)p;
-      v[0] = f.x, v[1] = f.y, v[2] = f.z, v[3] = f.w;
-    } else {
-      const uint2 u = *(const uint2*)p;
-      v[0] = to_float(S{(unsigned short)u.x}), v[1] = to_float(S{(unsigned short)(u.x >> 16)});
-      v[2] = to_float(S{(unsigned short)u.y}), v[3] = to_float(S{(unsigned short)(u.y >> 16)});
-    }
+    *(uint2*)p = u;
     return;
   }
 #pragma unroll
-  for (int j = 0; j < 4; j++) v[j] = j < left ? to_float(p[j]) : 0.f;
+  for (int j = 0; j < 4; j++)
+    if (j < left) p[j] = (unsigned short)((j < 2 ? u.x : u.y) >> 16 * (j % 2));
 }
-
 template <class S>
-__device__ __forceinline__ uint2 four_of(const float (&v)[4]) {
+__device__ __forceinline__ void unpack4(uint2 u, float (&v)[4]) {
+  v[0] = to_float(S{(unsigned short)u.x}), v[1] = to_float(S{(unsigned short)(u.x >> 16)});
+  v[2] = to_float(S{(unsigned short)u.y}), v[3] = to_float(S{(unsigned short)(u.y >> 16)});
+}
+template <class S>
+__device__ __forceinline__ uint2 pack4(const float (&v)[4]) {
   unsigned u[4];
 #pragma unroll
   for (int j = 0; j < 4; j++) u[j] = from_float<S>(v[j]).bits;
   return make_uint2(u[0] | u[1] << 16, u[2] | u[3] << 16);
 }
 
+// The first `left` of four; the others are zero and not read.
+template <class S>
+__device__ __forceinline__ void load4(const S* __restrict__ p, float (&v)[4], int left,
+                                      bool vector) {
+  if constexpr (sizeof(S) == 2) {
+    unpack4<S>(fetch4(&p->bits, left, vector), v);
+  } else if (vector && left >= 4) {
+    const float4 f = *(const float4*)p;
+    v[0] = f.x, v[1] = f.y, v[2] = f.z, v[3] = f.w;
+  } else {
+#pragma unroll
+    for (int j = 0; j < 4; j++) v[j] = j < left ? p[j] : 0.f;
+  }
+}
 template <class S>
 __device__ __forceinline__ void store4(S* p, const float (&v)[4], int left, bool vector) {
-  if (vector && left >= 4) {
-    if constexpr (sizeof(S) == 4)
-      *(float4*)p = make_float4(v[0], v[1], v[2], v[3]);
-    else
-      *(uint2*)p = four_of<S>(v);
-    return;
-  }
+  if constexpr (sizeof(S) == 2) {
+    put4(&p->bits, pack4<S>(v), left, vector);
+  } else if (vector && left >= 4) {
+    *(float4*)p = make_float4(v[0], v[1], v[2], v[3]);
+  } else {
 #pragma unroll
-  for (int j = 0; j < 4; j++)
-    if (j < left) p[j] = from_float<S>(v[j]);
+    for (int j = 0; j < 4; j++)
+      if (j < left) p[j] = v[j];
+  }
+}
+
+// The same from and to element i of a map whose storage is known at run time.
+__device__ __forceinline__ void load4(const void* __restrict__ p, int i, float (&v)[4], int left,
+                                      bool vector, int storage) {
+  if (storage == kFp32) return load4((const float*)p + i, v, left, vector);
+  const uint2 u = fetch4((const unsigned short*)p + i, left, vector);
+  if (storage == kBf16)
+    unpack4<bf16>(u, v);
+  else
+    unpack4<f16>(u, v);
+}
+__device__ __forceinline__ void store4(void* p, int i, const float (&v)[4], int left, bool vector,
+                                       int storage) {
+  if (storage == kFp32) return store4((float*)p + i, v, left, vector);
+  put4((unsigned short*)p + i, storage == kBf16 ? pack4<bf16>(v) : pack4<f16>(v), left, vector);
 }
 
 // The same to global memory, by instructions by name: in the register tile's kernels the plain
@@ -200,7 +253,7 @@ __device__ __forceinline__ void store4_whole(S* p, const float (&v)[4], int left
                  "f"(v[2]), "f"(v[3])
                  : "memory");
   } else {
-    const uint2 u = four_of<S>(v);
+    const uint2 u = pack4<S>(v);
     asm volatile("st.global.v2.u32 [%0], {%1, %2};" ::"l"(p), "r"(u.x), "r"(u.y) : "memory");
   }
 }

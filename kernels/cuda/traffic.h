@@ -1,6 +1,7 @@
 // Bytes a launch asks of global memory, as planned: halos, operands read again by every tile that
-// needs them, results once. Caches are left out of it, and so is what alignment adds: the counters
-// of the emulator are held to these. Plain C++.
+// needs them, results once. Caches are left out of it, and so is what alignment adds, but where
+// tensor-core kernels gather taps (gathered_bytes): the counters of the emulator are held to these.
+// Plain C++.
 //
 //   conv      A: every column tile reads the pixels of all taps inside the map
 //             B: every row tile reads the filter
@@ -95,6 +96,10 @@ inline double reduce_conv_traffic(const ReduceConvPlan& plan, int launch) {
   const CudaLaunch& l = plan.launches[launch];
   const double maps = (double)a.N * a.H * a.W, filter = (double)a.K * a.R * a.S * a.Cr;
   const double reduce = (double)a.Cr * a.C;
+  for (int i = 0; i < 2; i++) {
+    if (l.params == &plan.wgrad[i]) return wgrad_traffic(plan.wgrad[i], l, 4);
+    if (l.params == &plan.sum[i]) return sum_traffic(plan.sum[i]);
+  }
   const int entry = entry_of(l, kReduceConvEntries);
   switch (entry) {
     case kFpropWide:
@@ -125,10 +130,6 @@ inline double reduce_conv_traffic(const ReduceConvPlan& plan, int launch) {
     default:
       break;
   }
-  for (int i = 0; i < 2; i++) {
-    if (l.params == &plan.wgrad[i]) return wgrad_traffic(plan.wgrad[i], l, 4);
-    if (l.params == &plan.sum[i]) return sum_traffic(plan.sum[i]);
-  }
   return 0;
 }
 
@@ -147,6 +148,8 @@ inline double lrn_pool_traffic(const LrnPoolPlan& plan) {
 }
 
 // ---- tensor cores ------------------------------------------------------------------------------
+constexpr int kGatherRows = 8;  // pixels of a warp's copy where a stage is four units deep
+
 inline double reduce_conv_mma_traffic(const ReduceConvMmaArgs& a, const MmaShape& s) {
   const int bands = a.bands.value, slices = a.slices.value, tile_pixels = a.tile_p * a.Q;
   const double groups = ceil_div(a.N, a.tile_images), maps = (double)a.N * a.H * a.W;
@@ -167,24 +170,52 @@ inline double reduce_conv_mma_traffic(const ReduceConvMmaArgs& a, const MmaShape
          4 * (slices * reduce_passes * (a.br ? a.Cr : 0) + conv_passes * (a.b ? a.K : 0));
 }
 
+// What warps gather of x: a copy is `rows` neighbouring output pixels by 32 / rows units of the
+// (tap, channel) list. With few channels it spans taps, and those of neighbours meet in the same
+// sectors: each is asked for once.
+template <class Args>
+double gathered_bytes(const Args& a, int rows, int step_h = 1, int step_w = 1) {
+  const int element = storage_bytes(a.type), width = 32 / rows, units = a.channel_units.value;
+  double sectors = 0;
+  for (int m0 = 0; m0 < a.pixels; m0 += rows)
+    for (int u0 = 0; u0 < a.units; u0 += width) {
+      long long asked[32];
+      int count = 0;
+      for (int lane = 0; lane < 32; lane++) {
+        const int m = m0 + lane / width, u = u0 + lane % width, tap = u / units;
+        const int h = halo_origin(m / a.Q % a.P, a.stride_h, a.pad_h) + tap / a.S;
+        const int w = halo_origin(m % a.Q, a.stride_w, a.pad_w) + tap % a.S;
+        if (m >= a.pixels || u >= a.units || h < 0 || w < 0 || h % step_h || w % step_w ||
+            h / step_h >= a.H || w / step_w >= a.W)
+          continue;
+        const long long pixel = offset_of(a.x_strides, m / (a.P * a.Q), h / step_h, w / step_w);
+        const long long sector = (pixel * element + u % units * 16) / 32;
+        int i = 0;
+        while (i < count && asked[i] != sector) i++;
+        if (i == count) asked[count++] = sector;
+      }
+      sectors += count;
+    }
+  return 32 * sectors;
+}
+
 inline double conv_mma_traffic(const ConvMmaArgs& a, const MmaShape& s, bool pooled = false) {
-  const double taps = pooled ? pairs_along(a.P, a.H, 3, 1, 1) * pairs_along(a.Q, a.W, 3, 1, 1)
-                             : pairs_along(a.P, a.H, a.R, a.stride_h, a.pad_h, a.step_h) *
-                                   pairs_along(a.Q, a.W, a.S, a.stride_w, a.pad_w, a.step_w);
+  const double windows = pairs_along(a.P, a.H, 3, 1, 1) * pairs_along(a.Q, a.W, 3, 1, 1) * a.N;
+  const double x = pooled ? storage_bytes(a.type) * windows * a.C
+                          : gathered_bytes(a, kGatherRows, a.step_h, a.step_w);
   const double row_tiles = ceil_div(a.pixels, s.rows), outputs = (double)a.pixels * a.K;
-  const double elements = a.column_tiles.value * taps * a.N * a.C +
-                          row_tiles * a.K * a.R * a.S * a.C +
-                          outputs * (1 + (a.mask ? 1 : 0) + (a.accumulate ? 1 : 0));
-  return storage_bytes(a.type) * elements + 4 * row_tiles * (a.b ? a.K : 0);
+  const double elements =
+      row_tiles * a.K * a.R * a.S * a.C + outputs * (1 + (a.mask ? 1 : 0) + (a.accumulate ? 1 : 0));
+  return a.column_tiles.value * x + storage_bytes(a.type) * elements +
+         4 * row_tiles * (a.b ? a.K : 0);
 }
 
 inline double conv_wgrad_mma_traffic(const ConvWgradMmaPlan& plan, int launch) {
   const ConvWgradMmaArgs& a = plan.args;
   if (launch == 1) return sum_traffic(plan.sum);
-  const double taps = pairs_along(a.P, a.H, a.R, a.stride_h, a.pad_h) *
-                      pairs_along(a.Q, a.W, a.S, a.stride_w, a.pad_w) * a.N;
-  return storage_bytes(a.type) * ((double)a.column_tiles.value * a.pixels * a.K +
-                                  ceil_div(a.K, kWgradRows) * taps * a.C) +
+  const double gy = (double)storage_bytes(a.type) * a.column_tiles.value * a.pixels * a.K;
+  const int rows = 32 / (kWgradColumns * storage_bytes(a.type) / 16);
+  return gy + ceil_div(a.K, kWgradRows) * gathered_bytes(a, rows) +
          4.0 * a.chunks * a.K * ((double)a.R * a.S * a.C + (a.gb ? 1 : 0));
 }
 
