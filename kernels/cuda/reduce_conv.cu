@@ -14,6 +14,7 @@
 // output channels; wgrad over the pixels of a chunk, then over chunks: always ascending, one fmaf a
 // term, no atomics. The bits of y, r and gx do not depend on tile, batch or device; those of the
 // filter gradients on the split into chunks, which is a function of shape and batch.
+// Filter gradients are launches of conv.cu's entries.
 //
 // This is the first rung. It pays the recomputed halo of the 1x1, and in dgrad of a strided
 // convolution it multiplies the zeros between the samples. Lost: a kernel per convolution (two more
