@@ -47,6 +47,13 @@ struct WinogradArgs {
       v_row, v_plane, m, m_plane, relu, accumulate;
 };
 
+// Its filter gradient.
+struct WinogradWgradArgs {
+  Int x, x_n, x_h, x_w, gy, gy_n, gy_h, gy_w, mask, m_n, m_h, m_w, gw, gb, zero, H, W, C, K, R, S,
+      P, Q, pad_h, pad_w, tiles_h, tiles_w, tile_count, chunk_tiles, tile_k, tile_c, c_tiles, v,
+      v_row, v_plane, w, w_row, w_plane, m, m_plane;
+};
+
 // The plain twins of fprop, dgrad and wgrad.
 struct PlainConvArgs {
   Int x, x_n, x_h, x_w, w, w_k, w_r, w_s, w_c, bias, y, y_n, y_h, y_w, mask, m_n, m_h, m_w, N, H, W,

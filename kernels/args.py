@@ -62,6 +62,14 @@ WINOGRAD = record(
     " v v_row v_plane m m_plane relu accumulate"
 )
 
+# Its filter gradient: blocks of tile_k x tile_c channels, tiles in chunks. v, w, m: bytes of
+# scratch before the transformed inputs, gradients and their products; v_row, w_row: floats a tile.
+WINOGRAD_WGRAD = record(
+    "x x_n x_h x_w gy gy_n gy_h gy_w mask m_n m_h m_w gw gb zero H W C K R S P Q pad_h pad_w"
+    " tiles_h tiles_w tile_count chunk_tiles tile_k tile_c c_tiles"
+    " v v_row v_plane w w_row w_plane m m_plane"
+)
+
 # One record for the plain twins: x and y are the maps of fprop, or their gradients.
 PLAIN_CONV = record(
     "x x_n x_h x_w w w_k w_r w_s w_c bias y y_n y_h y_w mask m_n m_h m_w N H W C K R S P Q"
@@ -111,6 +119,7 @@ RECORDS = {
     "WgradArgs": WGRAD,
     "PackArgs": PACK,
     "WinogradArgs": WINOGRAD,
+    "WinogradWgradArgs": WINOGRAD_WGRAD,
     "PlainConvArgs": PLAIN_CONV,
     "DepthwiseArgs": DEPTHWISE,
     "AddScaledArgs": ADD_SCALED,

@@ -10,27 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 from pyinception.kernels import reference
-from winograd_cases import EXACT, packed, same
+from winograd_cases import EXACT, KERNELS, A, B, G, packed, same
 
 core = pytest.importorskip("pyinception._C", reason="the compiled core is not built")
 
 LEVELS = core.levels()
 COUNT = 72
 GUARD = np.uint32(0x7FC0BEEF)  # a NaN that no arithmetic makes
-
-# The transforms as matrices, for the bound on partial sums: points 0, 1, -1, 2, -2, infinity.
-B = np.array(
-    [
-        [4, 0, -5, 0, 1, 0],
-        [0, -4, -4, 1, 1, 0],
-        [0, 4, -4, -1, 1, 0],
-        [0, -2, -1, 2, 1, 0],
-        [0, 2, -1, -2, 1, 0],
-        [0, 4, 0, -5, 0, 1],
-    ]
-)
-G = np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]) / 24
-A = np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]])
 
 
 @dataclass
@@ -172,7 +158,6 @@ REAL = [((3, 14, 14, 33), (70, 3, 3, 33)), ((2, 7, 9, 16), (16, 3, 3, 16)),
         ((2, 14, 9, 17), (40, 5, 5, 17)), ((3, 17, 6, 33), (33, 1, 7, 33)),
         ((2, 7, 17, 16), (50, 7, 1, 16)), ((3, 8, 8, 19), (36, 1, 3, 19)),
         ((2, 9, 8, 16), (16, 3, 1, 16))]  # fmt: skip
-KERNELS = [(3, 3), (5, 5), (1, 3), (3, 1), (1, 7), (7, 1)]
 
 
 @pytest.mark.parametrize(("shape", "w_shape"), REAL)

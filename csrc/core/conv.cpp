@@ -115,10 +115,11 @@ pyi_status pyi_conv_wgrad(const DLTensor* x_, const DLTensor* gy_, const DLTenso
     }
     Filter gw = call.check.filter_gradient(gw_, "gw");
     check_conv(call.check, x, gw, gy, g);
+    const bool winograd = choose_winograd(call, gw, g);
     float* gb = call.check.vector(gb_, "gb", gw.K, true);
     call.check.disjoint();
     if (call.check.on_cuda()) return cuda_conv_wgrad(call, x, gy, mask, gw, gb, g);
-    add_wgrad(call, x, gy, mask, gw.data, gb, gw.R, gw.S, g);
+    add_wgrad(call, x, gy, mask, gw.data, gb, gw.R, gw.S, g, winograd);
   });
 }
 

@@ -277,8 +277,9 @@ void add_dgrad(Call& call, const Map& gy, const Filter& w, const float* packed, 
 }
 
 void add_wgrad(Call& call, const Map& x, const Map& gy, const Map& mask, float* gw, float* gb,
-               int64_t R, int64_t S, const Geometry& g) {
+               int64_t R, int64_t S, const Geometry& g, bool winograd) {
   const Level& level = call.level;
+  if (winograd) return add_winograd_wgrad(call, x, gy, mask, gw, gb, R, S, g);
   if (call.plain) {
     Filter w{gw, gy.C, R, S, x.C, R * S * x.C, S * x.C, x.C, 1, false};
     plain_conv(call, "conv_wgrad_plain", x, w, gb, gy, mask, g, false, false, gy.C);

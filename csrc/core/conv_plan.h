@@ -27,6 +27,8 @@ bool choose_winograd(const Call& call, const Filter& w, const Geometry& g);
 bool choose_winograd_format(const Call& call, const Filter& w);
 void add_winograd(Call& call, const Map& x, const Map& mask, const Filter& w, const float* weights,
                   const float* bias, const Map& y, const Geometry& g, bool relu, bool accumulate);
+void add_winograd_wgrad(Call& call, const Map& x, const Map& gy, const Map& mask, float* gw,
+                        float* gb, int64_t R, int64_t S, const Geometry& g);
 
 struct ConvSource {
   Map x, mask;           // mask.data NULL: none
@@ -53,7 +55,7 @@ void add_fprop(Call& call, const Map& x, const Filter& w, const float* packed, c
 void add_dgrad(Call& call, const Map& gy, const Filter& w, const float* packed, const Map& mask,
                const Map& gx, const Geometry& g, bool accumulate);
 void add_wgrad(Call& call, const Map& x, const Map& gy, const Map& mask, float* gw, float* gb,
-               int64_t R, int64_t S, const Geometry& g);
+               int64_t R, int64_t S, const Geometry& g, bool winograd);
 // add_conv of bfloat16 maps, and of one that is computed on the way.
 void add_conv_bfloat16(Call& call, std::vector<ConvSource> sources, std::vector<ConvOutput> outputs,
                        bool relu);

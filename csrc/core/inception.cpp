@@ -258,7 +258,7 @@ pyi_status pyi_inception_backward(const DLTensor* gy_, const DLTensor* x_,
     const Map* inputs[6] = {&x, &x, &s.r3, &x, &s.r5, &s.pooled};
     for (int i : {k3x3, kReduce3, k5x5, k1x1, kPool, kReduce5}) {  // the longest first
       add_wgrad(call, *inputs[i], g[i], mask[i], gw[i], gb[i], m.w[i].R, m.w[i].S,
-                pad(m.w[i].R / 2));
+                pad(m.w[i].R / 2), m.w[i].winograd);
     }
   });
 }

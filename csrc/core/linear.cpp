@@ -98,7 +98,7 @@ pyi_status pyi_linear_wgrad(const DLTensor* x_, const DLTensor* gy_, const DLTen
     float* gw = call.check.contiguous(gw_, "gw", {gy.C, x.C});
     float* gb = call.check.vector(gb_, "gb", gy.C, true);
     call.check.disjoint();
-    add_wgrad(call, x, gy, mask, gw, gb, 1, 1, {});
+    add_wgrad(call, x, gy, mask, gw, gb, 1, 1, {}, false);
   });
 }
 

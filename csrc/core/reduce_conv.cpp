@@ -163,12 +163,12 @@ pyi_status pyi_reduce_conv_backward(const DLTensor* gy_, const DLTensor* x_, con
     const float* packed_r = call.plain || empty || !gx_ ? nullptr : packed(call, wr, true);
     call.list.barrier();
     if (!empty) add_dgrad(call, gy, w, packed_w, y, gr, g, false);
-    add_wgrad(call, r, gy, y, gw, gb, w.R, w.S, g);
+    add_wgrad(call, r, gy, y, gw, gb, w.R, w.S, g, w.winograd);
     call.list.barrier();
     if (gx_ != nullptr && !empty) {
       add_dgrad(call, gr, wr, packed_r, r, gx, {}, params->accumulate != 0);
     }
-    add_wgrad(call, x, gr, r, gwr, gbr, 1, 1, {});
+    add_wgrad(call, x, gr, r, gwr, gbr, 1, 1, {}, false);
   });
 }
 

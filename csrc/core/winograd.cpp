@@ -10,6 +10,12 @@ constexpr int64_t kTile = 4;
 constexpr int64_t kLists = 1472;            // SPARE of kernels/cpu/winograd.py, rounded up
 constexpr int64_t kBlockBytes = 768 << 10;  // inputs and products of a block, in an L2 of 1 MiB
 
+// The filter gradient.
+constexpr int64_t kGradientLists = 1088;  // of kernels/cpu/winograd_wgrad.py and its plain twin
+constexpr int64_t kChunkPoints = 1152;    // of a chunk's tiles, of which there are 16 to 64
+constexpr int64_t kSumBytes = 1792 << 10;  // sums of a block: most of them come from L3
+constexpr int64_t kTransform = 20;         // products that a transformed number costs
+
 int64_t outputs(int64_t taps) { return taps > 1 ? kTile : 1; }
 int64_t window(int64_t taps) { return taps > 1 ? kTile + taps - 1 : 1; }
 
@@ -165,6 +171,49 @@ void add_winograd(Call& call, const Map& x, const Map& mask, const Filter& w, co
         accumulate};
   call.list.add(level.program(call.plain_twin ? "winograd_plain" : "winograd"), a,
                 blocks * a->panel_tiles, static_cast<size_t>(m + points * m_plane * 4));
+}
+
+// Blocks of channels of the filter gradient: each transforms its channels of both maps, so large
+// ones are the quickest, as far as there are enough for the team. None of this touches a bit.
+static void choose_blocks(WinogradWgradArgs* a, int64_t vl, int64_t points, int64_t threads) {
+  int64_t least = INT64_MAX;
+  for (int64_t k_tiles = 1; k_tiles <= ceil_div(a->K, vl); ++k_tiles) {
+    for (int64_t c_tiles = 1; c_tiles <= ceil_div(a->C, vl); ++c_tiles) {
+      const int64_t k = round_up(ceil_div(a->K, k_tiles), vl);
+      const int64_t c = round_up(ceil_div(a->C, c_tiles), vl);
+      if (4 * points * k * c > kSumBytes) continue;
+      const int64_t rounds = ceil_div(ceil_div(a->K, k) * ceil_div(a->C, c), threads);
+      const int64_t cost = rounds * (k * c + kTransform * (k + c));
+      if (cost < least) least = cost, a->tile_k = k, a->tile_c = c;
+    }
+  }
+  a->c_tiles = ceil_div(a->C, a->tile_c);
+}
+
+void add_winograd_wgrad(Call& call, const Map& x, const Map& gy, const Map& mask, float* gw,
+                        float* gb, int64_t R, int64_t S, const Geometry& g) {
+  auto* a = call.list.record<WinogradWgradArgs>();
+  a->x = x.address(), a->x_n = x.n, a->x_h = x.h, a->x_w = x.w;
+  a->gy = gy.address(), a->gy_n = gy.n, a->gy_h = gy.h, a->gy_w = gy.w;
+  a->mask = mask.address(), a->m_n = mask.n, a->m_h = mask.h, a->m_w = mask.w;
+  a->gw = address(gw), a->gb = address(gb), a->zero = address(zero_row(std::max(x.C, gy.C)));
+  a->H = x.H, a->W = x.W, a->C = x.C, a->K = gy.C, a->R = R, a->S = S, a->P = gy.H, a->Q = gy.W;
+  a->pad_h = g.pad_h, a->pad_w = g.pad_w;
+  a->tiles_h = ceil_div(gy.H, outputs(R)), a->tiles_w = ceil_div(gy.W, outputs(S));
+  a->tile_count = gy.N * a->tiles_h * a->tiles_w;
+  const int64_t points = winograd_points(R, S);
+  // A function of the shape alone: it fixes the order of the sum.
+  a->chunk_tiles = std::clamp<int64_t>(kChunkPoints / points, 16, 64);
+  choose_blocks(a, call.level.vl, points, call.threads);
+  const int64_t most = std::min(a->chunk_tiles, a->tile_count);
+  a->v_row = a->tile_c, a->w_row = a->tile_k;
+  a->v_plane = odd_lines(most * a->v_row), a->w_plane = odd_lines(most * a->w_row);
+  a->m_plane = odd_lines(a->tile_k * a->v_row);
+  a->v = kGradientLists, a->w = a->v + 4 * points * a->v_plane;
+  a->m = a->w + 4 * points * a->w_plane;
+  const char* program = call.plain_twin ? "winograd_wgrad_plain" : "winograd_wgrad";
+  call.list.add(call.level.program(program), a, ceil_div(a->K, a->tile_k) * a->c_tiles,
+                static_cast<size_t>(a->m + 4 * points * a->m_plane));
 }
 
 }  // namespace pyi

@@ -20,6 +20,7 @@ from . import (
     softmax,
     wgrad,
     winograd,
+    winograd_wgrad,
 )
 from . import winograd_plain as winograd_twins
 from .bfloat16_tile import EmitBfloat16, EmitDot
@@ -42,7 +43,9 @@ PROGRAMS: dict[str, Callable] = {
     "conv_wgrad_plain": conv_plain.conv_wgrad_plain,
     "winograd": winograd.winograd,
     "pack_winograd": winograd.pack_winograd,
+    "winograd_wgrad": winograd_wgrad.winograd_wgrad,
     "winograd_plain": winograd_twins.winograd_plain,
+    "winograd_wgrad_plain": winograd_twins.winograd_wgrad_plain,
     "pack_winograd_plain": winograd_twins.pack_winograd_plain,
     "depthwise_fprop": depthwise.depthwise_fprop,
     "depthwise_dgrad": depthwise.depthwise_dgrad,

@@ -252,21 +252,21 @@ def conv_tile(MR: int, NV: int, VL: int, emit: type[Emit] = Emit):
 
 
 def wgrad_tile(MR: int, NV: int, VL: int):
-    """Intrinsic tile(x, gy, pixels, out, lanes).
+    """Intrinsic tile(x, x_step, gy, gy_step, pixels, out, lanes).
 
     out[i][0:lanes] += sum over pixels p of gy[p, i] x[p, 0:lanes]
 
-    x: (pixels, NV VL) float32, gy: (pixels, MR) float32, out: address of MR output addresses
-    (int64). The sum of a call starts at zero and is added to out at the end, so the sums stay
-    short and their error small. pixels >= 1.
+    x: rows of NV VL floats, gy: rows of MR floats, one a pixel, so many bytes apart; out: address
+    of MR output addresses (int64). The sum of a call starts at zero and is added to out at the end,
+    so the sums stay short and their error small. pixels >= 1.
     """
 
     @intrinsic
-    def tile(typingctx, x, gy, pixels, out, lanes):
-        signature = types.void(*[types.int64] * 5)
+    def tile(typingctx, x, x_step, gy, gy_step, pixels, out, lanes):
+        signature = types.void(*[types.int64] * 7)
 
         def codegen(context, b, sig, values):
-            x, gy, pixels, out, lanes = values
+            x, x_step, gy, gy_step, pixels, out, lanes = values
             e, grid = Emit(b, VL), [(i, j) for i in range(MR) for j in range(NV)]
             entry = b.block
             loop, end = b.append_basic_block("pixel"), b.append_basic_block("end")
@@ -287,8 +287,8 @@ def wgrad_tile(MR: int, NV: int, VL: int):
                     new[i, j] = e.fma(g, lane[j], acc[i, j])
             p_next = b.add(p, e.const(1))
             p.add_incoming(p_next, loop)
-            x_at.add_incoming(b.add(x_at, e.const(4 * VL * NV)), loop)
-            g_at.add_incoming(b.add(g_at, e.const(4 * MR)), loop)
+            x_at.add_incoming(b.add(x_at, x_step), loop)
+            g_at.add_incoming(b.add(g_at, gy_step), loop)
             for ij in grid:
                 acc[ij].add_incoming(new[ij], loop)
             b.cbranch(b.icmp_signed("<", p_next, pixels), loop, end)

@@ -102,11 +102,11 @@ def conv_wgrad(target: Target):
                 out[i] = at if k < k1 else scratch + 8 * MR
             g = gy_at + (group * all_pixels + skip) * MR * 4
             if lanes <= VL:
-                one(x_at, g, pixels, scratch, lanes)
+                one(x_at, VL * 4, g, MR * 4, pixels, scratch, lanes)
             elif lanes <= 2 * VL:
-                two(x_at, g, pixels, scratch, lanes)
+                two(x_at, 2 * VL * 4, g, MR * 4, pixels, scratch, lanes)
             else:
-                full(x_at, g, pixels, scratch, lanes)
+                full(x_at, NR * 4, g, MR * 4, pixels, scratch, lanes)
 
     @cfunc(PROGRAM, **OPTIONS)
     def program(args, tile, scratch):

@@ -51,23 +51,29 @@ def window_of(taps):
 
 
 @njit(**OPTIONS)
-def list_inputs(a, x, x_n, x_h, x_w, t, taps_at):
-    """Addresses of the pixels that tile t sees of the map at x; the zero row outside the image."""
-    rows, columns = window_of(a.R), window_of(a.S)
+def list_window(corner, x_h, x_w, h0, w0, rows, columns, H, W, zero, taps_at):
+    """Addresses of rows x columns pixels from (h0, w0) on, at `corner`; the zero row outside."""
     taps = integers(taps_at, rows * columns)
-    n, rest = t // (a.tiles_h * a.tiles_w), t % (a.tiles_h * a.tiles_w)
-    h0 = rest // a.tiles_w * tile_of(a.R) - a.pad_h
-    w0 = rest % a.tiles_w * tile_of(a.S) - a.pad_w
-    corner = x + (n * x_n + h0 * x_h + w0 * x_w) * 4
-    if h0 >= 0 and w0 >= 0 and h0 + rows <= a.H and w0 + columns <= a.W:
+    if h0 >= 0 and w0 >= 0 and h0 + rows <= H and w0 + columns <= W:
         for i in range(rows):
             for j in range(columns):
                 taps[columns * i + j] = corner + (i * x_h + j * x_w) * 4
     else:
         for i in range(rows):
             for j in range(columns):
-                inside = 0 <= h0 + i < a.H and 0 <= w0 + j < a.W
-                taps[columns * i + j] = corner + (i * x_h + j * x_w) * 4 if inside else a.zero
+                inside = 0 <= h0 + i < H and 0 <= w0 + j < W
+                taps[columns * i + j] = corner + (i * x_h + j * x_w) * 4 if inside else zero
+
+
+@njit(**OPTIONS)
+def list_inputs(a, x, x_n, x_h, x_w, t, taps_at):
+    """Addresses of the pixels that tile t sees of the map at x; the zero row outside the image."""
+    n, rest = t // (a.tiles_h * a.tiles_w), t % (a.tiles_h * a.tiles_w)
+    h0 = rest // a.tiles_w * tile_of(a.R) - a.pad_h
+    w0 = rest % a.tiles_w * tile_of(a.S) - a.pad_w
+    corner = x + (n * x_n + h0 * x_h + w0 * x_w) * 4
+    rows, columns = window_of(a.R), window_of(a.S)
+    list_window(corner, x_h, x_w, h0, w0, rows, columns, a.H, a.W, a.zero, taps_at)
 
 
 @njit(**OPTIONS)

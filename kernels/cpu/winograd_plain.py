@@ -7,8 +7,8 @@ one value to the next; tables stand for the unrolled code of winograd_transform.
 import numpy as np
 from numba import carray, cfunc, njit
 
-from ..args import PACK, WINOGRAD
-from .memory import OPTIONS, PROGRAM, ZERO, floats, fma, pointer
+from ..args import PACK, WINOGRAD, WINOGRAD_WGRAD
+from .memory import ONE, OPTIONS, PROGRAM, ZERO, floats, fma, pointer
 from .target import Target
 from .winograd import MASKS, tile_of, window_of
 from .winograd_transform import AXES, MOST_POINTS, TILE
@@ -18,6 +18,7 @@ PAIRS = len(AXES[7].points)
 POINTS = np.zeros((len(AXES), PAIRS), np.float32)
 QUOTIENTS = np.zeros((len(AXES), PAIRS, PAIRS), np.float32)
 DIVISORS = np.ones((len(AXES), 2 * PAIRS + 2), np.float32)
+SCALES = np.array([axis.gradient_scale for axis in AXES.values()], np.float32)
 for _row, _axis in enumerate(AXES.values()):
     POINTS[_row, : len(_axis.points)] = _axis.points
     DIVISORS[_row, : _axis.window] = _axis.divisors
@@ -89,6 +90,44 @@ def output_line(m, at, step, taps, to):
         m[at + j * step] = to[j]
 
 
+@njit(**OPTIONS)
+def gradient_line(g, at, step, taps, to):
+    """A along one line of g: 4 values in, `taps` + 3 points out, in their place."""
+    row, pairs = (taps - 3) // 2, (taps + 1) // 2
+    for i in range(pairs):
+        p = POINTS[row, i]
+        even = fma(p * p, g[at + 2 * step], g[at])
+        odd = fma(p * p, g[at + 3 * step], g[at + step])
+        to[1 + 2 * i] = fma(p, odd, even)
+        to[2 + 2 * i] = fma(-p, odd, even)
+    to[0], to[2 * pairs + 1] = g[at], g[at + 3 * step]
+    for i in range(2 * pairs + 2):
+        g[at + i * step] = to[i]
+
+
+@njit(**OPTIONS)
+def filter_gradient_line(m, at, step, taps, to):
+    """SCALES times G^T along one line of m: `taps` + 3 points in, `taps` values out."""
+    row, pairs = (taps - 3) // 2, (taps + 1) // 2
+    scale, last = SCALES[row], 2 * pairs + 1
+    for j in range(taps):
+        total = ZERO
+        if j == 0:
+            total = scale / DIVISORS[row, 0] * m[at]
+        elif j == taps - 1:
+            total = scale / DIVISORS[row, last] * m[at + last * step]
+        for i in range(pairs):
+            factor = scale / DIVISORS[row, 1 + 2 * i]
+            for _ in range(j):
+                factor = factor * POINTS[row, i]
+            plus, minus = m[at + (1 + 2 * i) * step], m[at + (2 + 2 * i) * step]
+            x = plus - minus if j % 2 else plus + minus
+            total = factor * x if i == 0 and 0 < j < taps - 1 else fma(factor, x, total)
+        to[j] = total
+    for j in range(taps):
+        m[at + j * step] = to[j]
+
+
 def winograd_plain(target: Target):
     """The same record, tiles and bits as `winograd`."""
     NR, VL = target.nr, target.vl
@@ -156,6 +195,96 @@ def winograd_plain(target: Target):
                                 start = floats(a.bias + k * 4, 1)[0]
                             value = m[columns * i + j] + start
                             y[0] = ZERO if a.relu != 0 and value <= ZERO else value
+
+    return program
+
+
+def winograd_wgrad_plain(target: Target):
+    """The same record, tiles and bits as `winograd_wgrad`."""
+
+    @njit(**OPTIONS)
+    def transform_input(a, t, c, v, buffer):
+        """V[:, t, c]."""
+        rows, columns = window_of(a.R), window_of(a.S)
+        n, rest = t // (a.tiles_h * a.tiles_w), t % (a.tiles_h * a.tiles_w)
+        h0 = rest // a.tiles_w * tile_of(a.R) - a.pad_h
+        w0 = rest % a.tiles_w * tile_of(a.S) - a.pad_w
+        for i in range(rows):
+            for j in range(columns):
+                inside = 0 <= h0 + i < a.H and 0 <= w0 + j < a.W
+                at = a.x + (n * a.x_n + (h0 + i) * a.x_h + (w0 + j) * a.x_w + c) * 4
+                v[columns * i + j] = floats(at, 1)[0] if inside else ZERO
+        if a.R > 1:
+            for j in range(columns):
+                input_line(v, j, columns, a.R, buffer)
+        if a.S > 1:
+            for i in range(rows):
+                input_line(v, i * columns, 1, a.S, buffer)
+
+    @njit(**OPTIONS)
+    def transform_gradient(a, t, k, w, buffer):
+        """W[:, t, k]."""
+        high, wide, columns = tile_of(a.R), tile_of(a.S), window_of(a.S)
+        n, rest = t // (a.tiles_h * a.tiles_w), t % (a.tiles_h * a.tiles_w)
+        p0, q0 = rest // a.tiles_w * high, rest % a.tiles_w * wide
+        for i in range(high):
+            for j in range(wide):
+                value, p, q = ZERO, p0 + i, q0 + j
+                if p < a.P and q < a.Q:
+                    value = floats(a.gy + (n * a.gy_n + p * a.gy_h + q * a.gy_w + k) * 4, 1)[0]
+                    if a.mask != 0:
+                        y = floats(a.mask + (n * a.m_n + p * a.m_h + q * a.m_w + k) * 4, 1)[0]
+                        value = value if y > ZERO else ZERO
+                w[columns * i + j] = value
+        if a.R > 1:
+            for j in range(wide):
+                gradient_line(w, j, columns, a.R, buffer)
+        if a.S > 1:
+            for i in range(window_of(a.R)):
+                gradient_line(w, i * columns, 1, a.S, buffer)
+
+    @cfunc(PROGRAM, **OPTIONS)
+    def program(args, tile, scratch):
+        a = carray(pointer(args), (1,), WINOGRAD_WGRAD)[0]
+        k0, c0 = tile // a.c_tiles * a.tile_k, tile % a.c_tiles * a.tile_c
+        points, columns = window_of(a.R) * window_of(a.S), window_of(a.S)
+        ones = (columns if a.R > 1 else 0) + (1 if a.S > 1 else 0)
+        v, w = floats(scratch, MOST_POINTS), floats(scratch + 4 * MOST_POINTS, MOST_POINTS)
+        m = floats(scratch + 8 * MOST_POINTS, MOST_POINTS)
+        part = floats(scratch + 12 * MOST_POINTS, MOST_POINTS)
+        buffer = floats(scratch + 16 * MOST_POINTS, 16)
+        for k in range(k0, min(k0 + a.tile_k, a.K)):
+            for c in range(c0, min(c0 + a.tile_c, a.C)):
+                m[:] = ZERO
+                sums, t = ZERO, 0
+                while t < a.tile_count:
+                    part[:] = ZERO
+                    piece, last = ZERO, min(t + a.chunk_tiles, a.tile_count)
+                    while t < last:
+                        transform_input(a, t, c, v, buffer)
+                        transform_gradient(a, t, k, w, buffer)
+                        for e in range(points):
+                            part[e] = fma(w[e], v[e], part[e])
+                        piece += w[ones]
+                        t += 1
+                    for e in range(points):
+                        m[e] += part[e]
+                    sums += piece
+                if a.gb != 0 and c == 0:
+                    floats(a.gb, a.K)[k] = sums
+                scale = ONE
+                if a.R > 1:
+                    for j in range(columns):
+                        filter_gradient_line(m, j, columns, a.R, buffer)
+                    scale = scale * SCALES[(a.R - 3) // 2]
+                if a.S > 1:
+                    for i in range(a.R):
+                        filter_gradient_line(m, i * columns, 1, a.S, buffer)
+                    scale = scale * SCALES[(a.S - 3) // 2]
+                gw = floats(a.gw, a.K * a.R * a.S * a.C)
+                for r in range(a.R):
+                    for s in range(a.S):
+                        gw[((k * a.R + r) * a.S + s) * a.C + c] = m[columns * r + s] / scale
 
     return program
 

@@ -24,8 +24,9 @@ of 2, r = 3 would have a third less, but the filters that pass without rounding 
 """
 
 from dataclasses import dataclass
-from functools import cached_property
-from math import prod
+from fractions import Fraction
+from functools import cached_property, partial
+from math import lcm, prod
 
 import numpy as np
 from llvmlite import ir
@@ -72,6 +73,13 @@ class Axis:
             for _ in "+-"
         ]
         return [prod(-z for z in squares), *middle, 1.0]
+
+    @property
+    def gradient_scale(self) -> float:
+        """Least odd multiple that makes all its quotients by the divisors dyadic."""
+        odd = [abs(Fraction(d).numerator) for d in self.divisors]
+        odd = [n // (n & -n) for n in odd]
+        return float(lcm(*odd))
 
 
 AXES = {3: Axis(3, (1, 2)), 5: Axis(5, (1, 2, 0.5)), 7: Axis(7, (1, 2, 0.5, 0.75))}
@@ -128,6 +136,29 @@ class _Lines:
             y = [self.add(p**i, d if i % 2 else s, total) for i, total in enumerate(y)]
         return y
 
+    def filter_gradient(self, m: list) -> list:
+        """`gradient_scale` times G^T: the transpose of `filter`, its divisors, on whole numbers."""
+        b, axis = self.e.b, self.axis
+        f = [axis.gradient_scale / d for d in axis.divisors]
+        pairs = range(1, len(m) - 1, 2)
+        halves = [
+            [b.fadd(m[i], m[i + 1]) for i in pairs],
+            [b.fsub(m[i], m[i + 1]) for i in pairs],
+        ]
+        w = []
+        for t in range(axis.taps):
+            total = b.fmul(_splat(self.e, f[0]), m[0]) if t == 0 else None
+            if t == axis.taps - 1:
+                total = b.fmul(_splat(self.e, f[-1]), m[-1])
+            for i, p, x in zip(pairs, axis.points, halves[t % 2], strict=True):
+                factor = f[i] * p**t
+                if total is None:
+                    total = b.fmul(_splat(self.e, factor), x)
+                else:
+                    total = self.add(factor, x, total)
+            w.append(total)
+        return w
+
 
 def _splat(emit: Emit, number) -> ir.Constant:
     return ir.Constant(emit.vector, [float(number)] * emit.vl)
@@ -175,17 +206,17 @@ def _addresses(e: Emit, table, count: int) -> list:
     return [e.scalar(e.b.add(table, e.const(8 * i)), I64) for i in range(count)]
 
 
-def input_tile(VL: int, axis: Axis, square: bool):
-    """Intrinsic tile(taps, masks, C, out, plane): out[e][0:C] = (B^T d B)[e] for every point e.
+def _map_tile(VL: int, axis: Axis, square: bool, line, values: int):
+    """Intrinsic tile(taps, masks, C, out, plane): out[e][0:C] of `line` along every axis.
 
-    taps: address of the addresses of d's pixels, each of C floats; masks: 0, or likewise, and d
-    counts where the mask is positive; out: address of point 0, `plane` bytes before that of point
-    1, written in whole vectors (zeros beyond C).
+    taps: address of the addresses of `values` pixels an axis, each of C floats; masks: 0, or
+    likewise, and a pixel counts where the mask is positive; out: address of point 0, `plane` bytes
+    before that of point 1, written in whole vectors (zeros beyond C).
     """
-    points = axis.window ** (2 if square else 1)
+    pixels = values ** (2 if square else 1)
 
-    def emit(context, b, sig, values):
-        taps, masks, C, out, plane = values
+    def emit(context, b, sig, arguments):
+        taps, masks, C, out, plane = arguments
         e = Emit(b, VL)
         lines = _Lines(e, axis)
         blocks = [b.append_basic_block(name) for name in ("plain", "masked", "end")]
@@ -193,13 +224,13 @@ def input_tile(VL: int, axis: Axis, square: bool):
         for is_masked in (False, True):
 
             def body(at, lanes, is_masked=is_masked):
-                d = [_load(e, b.add(a, at), lanes) for a in _addresses(e, taps, points)]
+                d = [_load(e, b.add(a, at), lanes) for a in _addresses(e, taps, pixels)]
                 if is_masked:
                     zero = _splat(e, 0)
-                    for i, a in enumerate(_addresses(e, masks, points)):
+                    for i, a in enumerate(_addresses(e, masks, pixels)):
                         y = _load(e, b.add(a, at), lanes)
                         d[i] = b.select(b.fcmp_ordered(">", y, zero), d[i], zero)
-                for i, x in enumerate(_every_axis(lines.input, d, square)):
+                for i, x in enumerate(_every_axis(partial(line, lines), d, square)):
                     e.store(x, b.add(b.add(out, at), b.mul(plane, e.const(i))))
 
             b.position_at_end(blocks[1 if is_masked else 0])
@@ -213,6 +244,19 @@ def input_tile(VL: int, axis: Axis, square: bool):
         return types.void(*[types.int64] * 5), emit
 
     return tile
+
+
+def input_tile(VL: int, axis: Axis, square: bool):
+    """Intrinsic of _map_tile: (B^T d B)[e] of the window d of a tile."""
+    return _map_tile(VL, axis, square, _Lines.input, axis.window)
+
+
+def gradient_tile(VL: int, axis: Axis, square: bool):
+    """Intrinsic of _map_tile: (A g A^T)[e] of the gradient g of a tile's outputs.
+
+    A is G of a filter of four taps without divisors.
+    """
+    return _map_tile(VL, axis, square, _Lines.filter, TILE)
 
 
 def filter_tile(VL: int, axis: Axis, square: bool):
@@ -238,6 +282,37 @@ def filter_tile(VL: int, axis: Axis, square: bool):
     @intrinsic
     def tile(typingctx, w, step, out, plane):
         return types.void(*[types.int64] * 4), emit
+
+    return tile
+
+
+def filter_gradient_tile(VL: int, axis: Axis, square: bool):
+    """Intrinsic tile(m, plane, out, step, lanes): out[i][0:lanes] = (G^T M G)[i] for every tap i.
+
+    m: address of point 0, `plane` bytes before that of point 1, whole vectors; out: address of tap
+    0, `step` bytes before tap 1.
+    """
+    power = 2 if square else 1
+    points, scale = axis.window**power, axis.gradient_scale**power
+
+    def emit(context, b, sig, values):
+        m, plane, out, step, lanes = values
+        e = Emit(b, VL)
+
+        def body(at, mask):
+            first = b.add(m, at)
+            values = [e.load(b.add(first, b.mul(plane, e.const(i)))) for i in range(points)]
+            w = _every_axis(_Lines(e, axis).filter_gradient, values, square)
+            for i, x in enumerate(w):
+                address = b.add(b.add(out, at), b.mul(step, e.const(i)))
+                e.put(b.fdiv(x, _splat(e, scale)), address, mask)
+
+        _for_lanes(e, lanes, body)
+        return context.get_dummy_value()
+
+    @intrinsic
+    def tile(typingctx, m, plane, out, step, lanes):
+        return types.void(*[types.int64] * 5), emit
 
     return tile
 
