@@ -1,8 +1,9 @@
 """Inference: a module traced once for one input shape into a flat list of calls.
 
 Activations share one arena by planned lifetimes. On the CPU weights are packed once and the calls
-become one list of launches, run by one call; on CUDA the list is captured into a graph; emulated it
-is the same list. Where a call is none of these the noted rows are replayed.
+become one list of launches, run by one call: by all threads, layer after layer (latency), or by
+each thread on images of its own (throughput). On CUDA the list is captured into a graph; emulated
+it is the same list. Where a call is none of these the noted rows are replayed.
 """
 
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from pyinception.module import Module
 from pyinception.prepack import Format, Packed, prepack
 from pyinception.table import SITES
 from pyinception.tensor import Tensor
-from pyinception.tracing import Call, is_array, plan_memory, trace
+from pyinception.tracing import Call, is_array, moved, plan_memory, trace
 from pyinception.workspace import address_of, dense
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ _AXES = {2: "N C", 4: "N H W C"}
 # A batch goes through in groups of samples whose activations stay in the last cache: layer by layer
 # over the whole batch, every map of an early layer would travel to memory and back.
 GROUP_BYTES = 16 << 20
+MODES = ("auto", "latency", "throughput")
+SPREAD_FROM = 4  # images a thread: with fewer, one slow image holds all others up
 
 
 class Session:
@@ -41,11 +44,17 @@ class Session:
     net : any module; it is traced in evaluation mode and keeps its own mode.
     input_shape : (N, H, W, C) or (N, C).
     backend, algorithm : as in `config`, fixed when the session is made.
+    mode : "latency", all threads on one group of images, layer by layer; "throughput", every thread
+        takes images of its own through the whole network, in an arena of its own; "auto", the
+        faster one by the batch and the number of threads. The bits are the same. Throughput needs
+        the CPU kernels for every call, and has room for as many threads as there are when the
+        session is made.
     dependent_launch : on CUDA, let a kernel be set up while the one before it still runs
         (programmatic dependent launch, sm_90 and later).
 
     Attributes
     ----------
+    mode : "latency" or "throughput".
     captured : whether a call replays a CUDA graph; ``not_captured`` is the reason where it does
         not, else None.
 
@@ -69,6 +78,7 @@ class Session:
         backend: str | None = None,
         algorithm: str | None = None,
         *,
+        mode: str = "auto",
         dependent_launch: bool = False,
     ) -> None:
         self.net, self.input_shape = net, tuple(input_shape)
@@ -81,10 +91,14 @@ class Session:
         if len(self.input_shape) not in _AXES:
             text = f"input_shape is {self.input_shape}, expected (N, H, W, C) or (N, C)"
             raise ValueError(f"Session: {text}")
+        if mode not in MODES:
+            text = f"mode is {mode!r}, expected one of {', '.join(map(repr, MODES))}"
+            raise ValueError(f"Session: {text}")
         self._free = Lock()
+        self._asked = mode
         with self._device():
             self._on = self._memory()
-            self._build(self._group() if self._on is None else self.input_shape[0])
+            self._build(self._group())
 
     def _device(self) -> Any:
         """The CUDA device of the weights, to be current in a ``with``."""
@@ -105,18 +119,40 @@ class Session:
         return cuda.Runtime(first) if on_cuda else cuda.Emulated()
 
     def _group(self) -> int:
-        """The largest divisor of the batch whose activations fit `GROUP_BYTES`."""
-        batch = self.input_shape[0]
-        if batch <= 1:
+        """Images that go through at once; settles mode and members.
+
+        The divisor of the batch that gives the busiest member the fewest images, then the largest
+        with which the activations of all members fit `GROUP_BYTES`.
+        """
+        batch, asked = self.input_shape[0], self._asked
+        self.mode, self._members = "latency", 1
+        if self._on is not None:
+            self._refuse(asked, "the weights are not for them")
+            return batch
+        if batch <= 1 and asked != "throughput":
             return batch
         x = np.empty((1, *self.input_shape[1:]), self._dtype())
         with config.using(**self.switches):
             result, noted = trace(self.net, x)
-        if isinstance(result, Tensor):
-            self._plan_memory(noted, result.data)
-            most = max(1, GROUP_BYTES // max(self.arena_bytes, 1))
-            return max(d for d in range(1, batch + 1) if batch % d == 0 and d <= most)
-        return batch
+        if not isinstance(result, Tensor):
+            return batch  # refused when it is traced for good
+        if not self._all_on(noted.calls, "cpu"):
+            self._refuse(asked, "a call of this network runs elsewhere")
+        else:
+            threads = config.get("threads") or core().default_threads()
+            pays = threads > 1 and batch >= SPREAD_FROM * threads and batch % threads == 0
+            if asked == "throughput" or (asked == "auto" and pays):
+                self.mode, self._members = "throughput", max(1, min(threads, batch))
+        self._plan_memory(noted, result.data)
+        most = max(1, GROUP_BYTES // max(self.arena_bytes * self._members, 1))
+        fitting = [d for d in range(1, min(most, max(batch, 1)) + 1) if batch % d == 0]
+        return min(fitting, key=lambda d: (-(-batch // (d * self._members)) * d, -d))
+
+    @staticmethod
+    def _refuse(mode: str, why: str) -> None:
+        if mode == "throughput":
+            text = f"mode is 'throughput', which needs the CPU kernels for every call, but {why}"
+            raise BackendError(f"Session: {text}")
 
     def _dtype(self) -> Any:
         return next((p.dtype for p in self.net.parameters()), np.dtype(np.float32))
@@ -125,7 +161,6 @@ class Session:
         self.group = group
         dtype = self._dtype()
         shape = (group, *self.input_shape[1:])
-        self._on = self._memory()  # weights may have been moved since
         self._x = self._view(self._bytes(int(np.prod(shape)) * dtype.itemsize), 0, shape, dtype)
         self._home = _device_of(self._x)
         with config.using(**self.switches):
@@ -144,6 +179,8 @@ class Session:
             else:
                 self._calls = self._pack(calls)
                 self._launches = self._record() if self._all_on(calls, "cpu") else None
+                self._slots = [(self._launches, self._x, self._y)]
+                self._slots += [self._slot() for _ in range(1, self._members)]
         self._seen = self._versions()
 
     def _bytes(self, count: int) -> Array:
@@ -198,15 +235,22 @@ class Session:
             self._settled[id(value)] = value, self._on.settled(value)
         return self._settled[id(value)][1]
 
-    def _record(self) -> Any:
-        """Append every launch to one list of the core."""
-        with core().record() as launches:
-            self._replay()
+    def _record(self, calls: list[Call] | None = None) -> Any:
+        """Append every launch to one list of the core; a member of many walks its list alone."""
+        threads = 1 if self.mode == "throughput" else None
+        with config.using(threads=threads), core().record() as launches:
+            self._replay(calls)
         return launches
 
-    def _replay(self) -> None:
+    def _slot(self) -> tuple[Any, Array, Array]:
+        """The launches of another member, and its x and y: the same calls over other memory."""
+        places = [(old, self._bytes(old.nbytes)) for old in (self._x.base, self._arena)]
+        calls, x, y = (moved(value, places) for value in (self._calls, self._x, self._y))
+        return self._record(calls), x, y
+
+    def _replay(self, calls: list[Call] | None = None) -> None:
         with config.using(cpu_level=self.switches["cpu_level"]):  # as the weights are packed
-            for call, arguments in self._calls:
+            for call, arguments in self._calls if calls is None else calls:
                 if isinstance(call, Plan):
                     call.row.run(call.spec, *arguments)
                 else:
@@ -253,7 +297,8 @@ class Session:
         if now == self._seen:
             return
         if now[0] != self._seen[0]:
-            self._build(self.group)
+            self._on = self._memory()
+            self._build(self._group())
             return
         for weights, packed in self._packed:
             prepack(weights, packed.format, out=packed.data)
@@ -294,6 +339,10 @@ class Session:
 
                     check_place(given)
                 y = workspace.empty((given.shape[0], *self._y.shape[1:]), given, self._y.dtype)
+                if self.mode == "throughput":
+                    given = np.ascontiguousarray(given)
+                    core().spread(self._slots, given, y, config.get("threads"))
+                    return border.back(y)
                 for first in range(0, given.shape[0], max(self.group, 1)):
                     self._x[...] = given[first : first + self.group]
                     self._run(handle)

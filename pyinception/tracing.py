@@ -111,6 +111,23 @@ def plan_memory(
     return Planned(calls, move(result), arena, sum(sizes))
 
 
+def moved(value: Any, places: list[tuple[Array, Array]]) -> Any:
+    """Nested tuples with each host array inside the first of a pair at that offset of the second.
+
+    Parameters
+    ----------
+    places : (old, new) blocks of bytes, of one length.
+    """
+    if isinstance(value, (tuple, list)):
+        return type(value)(moved(part, places) for part in value)
+    if isinstance(value, np.ndarray):
+        for old, new in places:
+            offset = address_of(value) - address_of(old)
+            if 0 <= offset < old.nbytes:
+                return np.ndarray(value.shape, value.dtype, new, offset, value.strides)
+    return value
+
+
 def is_array(value: Any) -> bool:
     """Whether it is an array of NumPy or in CUDA memory."""
     return isinstance(value, np.ndarray) or hasattr(value, "__cuda_array_interface__")

@@ -44,6 +44,9 @@ class CoreStandIn:
     def host_level(self) -> str:
         return "x86-64-v3"
 
+    def default_threads(self) -> int:
+        return 2
+
     def kernels(self) -> list[dict[str, Any]]:
         tile = {"MR": 6, "NR": 16, "wgrad_MR": 4, "wgrad_NR": 16}
         return [{"name": "stand-in", "level": "x86-64-v3", "scratch": 0, **tile}]

@@ -161,6 +161,23 @@ void LaunchList::run(int threads) {
   pyi_bind::run([&] { return pyi_launches_run(launches_, &options.c); });
 }
 
+void spread(const std::vector<Slot>& slots, const py::object& x, const py::object& y, int threads) {
+  Options options("", "", threads);
+  const char* name = "launches_spread";
+  const Array from(name, "x", x), to(name, "y", y, true);
+  std::vector<std::unique_ptr<Array>> held;
+  std::vector<pyi_slot> places;
+  for (const auto& [list, slot_x, slot_y] : slots) {
+    held.push_back(std::make_unique<Array>(name, "slot's x", slot_x, true));
+    held.push_back(std::make_unique<Array>(name, "slot's y", slot_y));
+    places.push_back({list->get(), **(held.end() - 2), *held.back()});
+  }
+  run([&] {
+    const int count = static_cast<int>(places.size());
+    return pyi_launches_spread(places.data(), count, from, to, &options.c);
+  });
+}
+
 Options::Options(std::string algorithm_, std::string level_, int threads)
     : algorithm(std::move(algorithm_)), level(std::move(level_)) {
   LaunchList* list = recording();

@@ -5,7 +5,9 @@
 #include <pybind11/stl.h>
 
 #include <array>
+#include <memory>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "pyinception.h"
@@ -57,6 +59,9 @@ class LaunchList {
   pyi_launches* launches_;
   std::vector<py::object> kept_;
 };
+
+using Slot = std::tuple<std::shared_ptr<LaunchList>, py::object, py::object>;  // list, x, y
+void spread(const std::vector<Slot>& slots, const py::object& x, const py::object& y, int threads);
 
 // The list that the current thread records into, or null.
 LaunchList*& recording();

@@ -47,6 +47,8 @@ PYBIND11_MODULE(_C, m) {
       .def(py::init<>())
       .def("run", &LaunchList::run, py::arg("threads") = 0)
       .def("__len__", [](LaunchList& list) { return pyi_launches_size(list.get()); });
+  m.def("spread", &pyi_bind::spread, py::arg("slots"), py::arg("x"), py::arg("y"),
+        py::arg("threads") = 0);
   py::class_<Recorder>(m, "Recorder")
       .def("__enter__",
            [](Recorder& r) {

@@ -102,6 +102,17 @@ PYI_API pyi_launches* pyi_launches_create(void);
 PYI_API int64_t pyi_launches_size(const pyi_launches* launches);
 PYI_API pyi_status pyi_launches_run(pyi_launches* launches, const pyi_options* options);
 PYI_API void pyi_launches_destroy(pyi_launches* launches);
+/* Images spread over threads. A slot is a list of launches recorded over an x and a y, and over
+ * memory for what is between, that no other slot has; its x holds the images of a part. Every part
+ * of x goes through a slot, whose list one thread runs by itself, into its part of y. x, y and the
+ * slots' are C-contiguous; the extents of the first axis of x and y are those of the slots' times
+ * the parts. At most as many threads as there are slots. */
+typedef struct {
+  pyi_launches* launches;
+  const DLTensor *x, *y;
+} pyi_slot;
+PYI_API pyi_status pyi_launches_spread(const pyi_slot* slots, int slot_count, const DLTensor* x,
+                                       const DLTensor* y, const pyi_options* options);
 
 /* y = relu(conv(x, w) + b).   x (N,H,W,C)  w (K,R,S,C)  b (K)  y (N,P,Q,K) */
 PYI_API pyi_status pyi_conv_fprop(const DLTensor* x, const DLTensor* w, const DLTensor* b,

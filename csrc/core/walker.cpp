@@ -17,8 +17,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
-#include <chrono>
 #include <condition_variable>
 #include <cstdlib>
 #include <fstream>
@@ -26,58 +24,35 @@
 #include <system_error>
 #include <thread>
 
-#include "core.h"
+#include "team.h"
 
 namespace pyi {
 namespace {
 
-using Clock = std::chrono::steady_clock;
 constexpr auto kPollEvery = std::chrono::milliseconds(100);
 constexpr auto kSpinFor = std::chrono::microseconds(30);
-constexpr int kMaxThreads = 256;
 constexpr size_t kAlign = 64;
 
 inline void pause_briefly() { __builtin_ia32_pause(); }
 
-// One walk: shared by the members of the team.
-struct Job {
+// One walk of a list: phase after phase, by the whole team.
+struct Walk : Job {
   const std::vector<Launch>* launches = nullptr;
   std::vector<size_t> phase_start;  // index of each phase's first launch, and the end
   std::unique_ptr<std::atomic<int64_t>[]> next;
   std::vector<int64_t> phase_tiles;
+  Arena* arena = nullptr;
   char* scratch = nullptr;
   size_t scratch_bytes = 0;
-  int members = 1;  // at most; scratch is for so many
   std::atomic<int64_t> arrived{0};
-  std::atomic<bool> stop{false};
-  std::atomic<bool> taken[kMaxThreads] = {};  // by the number of the core
-  int (*interrupt)() = nullptr;
-  Clock::time_point last_poll = Clock::now();
 
-  void poll() {  // the calling thread only
-    if (interrupt == nullptr || Clock::now() - last_poll < kPollEvery) return;
-    if (interrupt() != 0) stop.store(true, std::memory_order_relaxed);
-    last_poll = Clock::now();
+  void prepare() override {
+    scratch_bytes = round_up(static_cast<int64_t>(scratch_bytes + kAlign), kAlign);
+    arena->reset();
+    scratch = static_cast<char*>(arena->take(scratch_bytes * static_cast<size_t>(members)));
   }
 
-  // Move this thread to a core that no other member started on, if it may run on one. Afterwards it
-  // may run wherever it could before.
-  void part() {
-    const int here = sched_getcpu();
-    if (here < 0 || here >= kMaxThreads || !taken[here].exchange(true)) return;
-    cpu_set_t all, free;
-    if (sched_getaffinity(0, sizeof all, &all) != 0) return;
-    free = all;
-    for (int cpu = 0; cpu < kMaxThreads; ++cpu) {
-      if (taken[cpu].load()) CPU_CLR(cpu, &free);
-    }
-    if (CPU_COUNT(&free) == 0 || sched_setaffinity(0, sizeof free, &free) != 0) return;
-    const int there = sched_getcpu();
-    if (there >= 0 && there < kMaxThreads) taken[there].store(true);
-    sched_setaffinity(0, sizeof all, &all);
-  }
-
-  void work(int member, int members) {
+  void work(int member, int members) override {
     int64_t own_scratch = address(scratch + scratch_bytes * static_cast<size_t>(member));
     const size_t phases = phase_tiles.size();
     for (size_t phase = 0; phase < phases; ++phase) {
@@ -219,10 +194,57 @@ int default_threads() {
   return std::max(1, std::min({threads, quota, kMaxThreads}));
 }
 
+void Job::poll() {
+  if (interrupt == nullptr || Clock::now() - last_poll < kPollEvery) return;
+  if (interrupt() != 0) stop.store(true, std::memory_order_relaxed);
+  last_poll = Clock::now();
+}
+
+void Job::part() {
+  const int here = sched_getcpu();
+  if (here < 0 || here >= kMaxThreads || !taken[here].exchange(true)) return;
+  cpu_set_t all, free;
+  if (sched_getaffinity(0, sizeof all, &all) != 0) return;
+  free = all;
+  for (int cpu = 0; cpu < kMaxThreads; ++cpu) {
+    if (taken[cpu].load()) CPU_CLR(cpu, &free);
+  }
+  if (CPU_COUNT(&free) == 0 || sched_setaffinity(0, sizeof free, &free) != 0) return;
+  const int there = sched_getcpu();
+  if (there >= 0 && there < kMaxThreads) taken[there].store(true);
+  sched_setaffinity(0, sizeof all, &all);
+}
+
+pyi_status run_on_team(Job& job, int64_t most) {
+  // The team's set-up registers the fork handler, so it comes before the flag is read.
+  Team& all = team();
+  const int members = static_cast<int>(std::min<int64_t>(most, kMaxThreads));
+  const bool inside = walking;
+  bool alone = members <= 1 || inside || team_lost.load() || !all.try_acquire();
+  struct Leave {
+    Team* held;
+    bool before;
+    ~Leave() {
+      if (held != nullptr) held->release();
+      walking = before;
+    }
+  } leave{alone ? nullptr : &all, inside};
+  walking = true;
+  job.members = alone ? 1 : members;
+  job.prepare();
+  if (alone) {
+    job.work(0, 1);
+  } else if (forked.load() || !run_on_borrowed_team(job.members, work_of, &job)) {
+    all.run(job);
+  }
+  return job.stop.load() ? PYI_INTERRUPTED : PYI_OK;
+}
+
 pyi_status walk(pyi_launches& list, int threads, int (*interrupt)()) {
   if (list.launches.empty()) return PYI_OK;
-  Job job;
+  Walk job;
   job.launches = &list.launches;
+  job.arena = &list.scratch;
   job.interrupt = interrupt;
   int64_t widest = 0;
   for (size_t i = 0; i < list.launches.size(); ++i) {
@@ -236,32 +258,7 @@ pyi_status walk(pyi_launches& list, int threads, int (*interrupt)()) {
     job.scratch_bytes = std::max(job.scratch_bytes, launch.scratch);
   }
   job.next = std::make_unique<std::atomic<int64_t>[]>(job.phase_tiles.size());
-  // The team's set-up registers the fork handler, so it comes before the flag is read.
-  Team& all = team();
-  int members = static_cast<int>(std::min<int64_t>(std::min(threads, kMaxThreads), widest));
-  const bool inside = walking;
-  bool alone = members <= 1 || inside || team_lost.load() || !all.try_acquire();
-  struct Leave {
-    Team* held;
-    bool before;
-    ~Leave() {
-      if (held != nullptr) held->release();
-      walking = before;
-    }
-  } leave{alone ? nullptr : &all, inside};
-  walking = true;
-  job.members = alone ? 1 : members;
-  job.scratch_bytes =
-      static_cast<size_t>(round_up(static_cast<int64_t>(job.scratch_bytes + kAlign), kAlign));
-  list.scratch.reset();
-  job.scratch =
-      static_cast<char*>(list.scratch.take(job.scratch_bytes * static_cast<size_t>(job.members)));
-  if (alone) {
-    job.work(0, 1);
-  } else if (forked.load() || !run_on_borrowed_team(job.members, work_of, &job)) {
-    all.run(job);
-  }
-  return job.stop.load() ? PYI_INTERRUPTED : PYI_OK;
+  return run_on_team(job, std::min<int64_t>(threads, widest));
 }
 
 }  // namespace pyi

@@ -42,6 +42,7 @@ class Net:
         algorithm: str | None = None,
         model: str = "googlenet",
         dtype: str = "float32",
+        mode: str = "auto",
     ) -> None:
         if model not in SIDES:
             raise ValueError(f"bench: model is {model!r}, expected one of {', '.join(SIDES)}")
@@ -64,12 +65,12 @@ class Net:
         self.expected = logits_float64(net, x[:MOST_CHECKED])
         net.store_as(dtype)
         self.given = x if dtype == "float32" else x.astype(dtype_of(dtype))
-        self.first = once(lambda: self._open(algorithm))
+        self.first = once(lambda: self._open(algorithm, mode))
         level = config.get("cpu_level") or core().host_level()
-        self.kernel = f"Session/{algorithm or 'auto'} {level}"
+        self.kernel = f"Session/{algorithm or 'auto'} {level} {self.session.mode}"
 
-    def _open(self, algorithm: str | None) -> None:
-        self.session = session.Session(self.net, self.x.shape, "cpu", algorithm)
+    def _open(self, algorithm: str | None, mode: str) -> None:
+        self.session = session.Session(self.net, self.x.shape, "cpu", algorithm, mode=mode)
         self.call()
 
     def call(self) -> None:

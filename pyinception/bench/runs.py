@@ -26,6 +26,7 @@ from pyinception.bench.timing import (
     interleave,
     once,
 )
+from pyinception.session import MODES
 
 Rivals = bool | tuple[str, ...]
 Progress = Callable[[str], None] | None
@@ -131,6 +132,7 @@ def run_net(
     rounds: int = 15,
     algorithm: str | None = None,
     dtype: str = "float32",
+    mode: str = "auto",
     progress: Progress = None,
 ) -> Report:
     """A network, forward, through `Session`, against the same network in other libraries.
@@ -138,14 +140,18 @@ def run_net(
     Parameters as in `run_reduce_conv`; ``model`` is one of `net.SIDES`, ``rivals`` may name
     "torch.compile" too, which compiles for half a minute. The weights are ours in every library,
     batch norms folded; logits are compared with float64. ``dtype`` is "float32" or "bfloat16", of
-    weights and maps on every side (sums are float32).
+    weights and maps on every side (sums are float32). ``mode`` is that of our `Session`.
     """
     from pyinception.bench.net import LIMITS, Net
 
     if dtype not in LIMITS:
         raise ValueError(f"bench: dtype is {dtype!r}, expected one of {', '.join(LIMITS)}")
+    if mode not in MODES:
+        raise ValueError(f"bench: mode is {mode!r}, expected one of {', '.join(MODES)}")
     run = _Run("net", batch, threads, rivals, rounds, algorithm, progress, dtype)
-    return run.over_net(lambda batch, algorithm: Net(batch, algorithm, model, dtype), batch, model)
+    return run.over_net(
+        lambda batch, algorithm: Net(batch, algorithm, model, dtype, mode), batch, model
+    )
 
 
 @dataclass

@@ -156,6 +156,7 @@ def net(
     rival: Rival = None,
     algorithm: Algorithm = None,
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16, on every side.")] = "float32",
+    mode: Annotated[str, typer.Option(help="Ours: auto, latency or throughput.")] = "auto",
     save: Save = None,
     json: AsJson = False,
 ) -> int:
@@ -164,7 +165,7 @@ def net(
 
     how: dict[str, Any] = {"batch": batch, "threads": threads, "rounds": rounds}
     how["rivals"] = tuple(rival) if rival else rivals
-    how |= {"dtype": dtype, "algorithm": algorithm}
+    how |= {"dtype": dtype, "algorithm": algorithm, "mode": mode}
     report = bench.run_net(model=model, progress=_progress(), **how)
     return _finish(report, save, json)
 
