@@ -129,3 +129,23 @@ struct FlipFiltersMmaArgs {
   FlipFilterMmaArgs filters[6];
   int filter_count;
 };
+
+// wide[n][h][w][c] = narrow[n][h][w - front][c], zero where narrow has no such pixel or channel
+struct PadMapMma {
+  void* narrow;         // (N, H, W, C)
+  void* wide;           // (N, H, columns, channels), contiguous; its lines are whole units
+  CudaStrides strides;  // of narrow, unless it is written
+  int N, H, W, C;
+  int front, columns, channels;  // channels: 4 or 8
+
+  // plan
+  int count;                         // units of wide; cropped: elements of narrow
+  CudaDivisor line, map_h, channel;  // units (elements) of a line; H; C
+};
+
+// Up to two maps in one launch, wide `=`; with crop the way back of fp32 ones, narrow `=` and
+// contiguous: narrow[n][h][w][c] = wide[n][h][w + front][c].
+struct PadMapsMmaArgs {
+  PadMapMma maps[2];
+  int map_count, type, crop;
+};

@@ -16,6 +16,8 @@ __all__ = [
     "MASK_MMA_ARGS",
     "MMA_OUTPUT",
     "MMA_TYPES",
+    "PAD_MAPS_MMA_ARGS",
+    "PAD_MAP_MMA",
     "REDUCE_CONV_MMA_ARGS",
 ]
 
@@ -100,4 +102,16 @@ FLIP_FILTER_MMA_ARGS = _record(
 
 FLIP_FILTERS_MMA_ARGS = np.dtype(
     [("filters", FLIP_FILTER_MMA_ARGS, (6,)), ("filter_count", np.int32)], align=True
+)
+
+PAD_MAP_MMA = _record(
+    ("pointer", "narrow wide"),
+    ("strides", "strides"),
+    ("int", "N H W C front columns channels count"),
+    ("divisor", "line map_h channel"),
+)
+
+PAD_MAPS_MMA_ARGS = np.dtype(
+    [("maps", PAD_MAP_MMA, (2,)), *((name, np.int32) for name in ("map_count", "type", "crop"))],
+    align=True,
 )

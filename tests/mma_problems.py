@@ -137,10 +137,11 @@ class Conv:
 
     def flip(self, buffer) -> np.ndarray:
         _, _, _, c, k, r, s = self.extents
-        a = np.zeros((), records.FLIP_FILTER_MMA_ARGS)
-        a["K"], a["R"], a["S"], a["C"], a["type"] = k, r, s, c, self.type
-        a["w"] = buffer("w", self.w.astype(self.storage))
-        a["out"] = buffer("flipped", np.full((c, r, s, k), np.nan, self.storage))
+        a = np.zeros((), records.FLIP_FILTERS_MMA_ARGS)
+        f, a["filter_count"] = a["filters"][0], 1
+        f["K"], f["R"], f["S"], f["C"], f["type"] = k, r, s, c, self.type
+        f["w"] = buffer("w", self.w.astype(self.storage))
+        f["out"] = buffer("flipped", np.full((c, r, s, k), np.nan, self.storage))
         return a
 
     def dgrad(self, forward, addresses, buffer) -> tuple[np.ndarray, Slice]:

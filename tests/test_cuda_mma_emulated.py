@@ -62,7 +62,7 @@ def hold_conv(case: Conv, **how) -> None:
     parts = [read_slice(piece, device.read(f"y{i}")) for i, piece in enumerate(pieces)]
     hold(np.concatenate(parts, axis=3), case.expected_forward())
     launch(device, "mask_mma", case.mask(buffer))
-    launch(device, "flip_filter_mma", case.flip(buffer))
+    launch(device, "flip_filters_mma", case.flip(buffer))
     dgrad, gx = case.dgrad(forward, addresses, buffer)
     launch(device, "conv_mma", dgrad)
     hold(read_slice(gx, device.read("gx")), case.expected_dgrad())

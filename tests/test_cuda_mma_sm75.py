@@ -165,9 +165,9 @@ def test_other_plans_say_that_they_have_no_such_kernels() -> None:
     for role in (*module["branches"], module["ones"], module["projection"]):
         role["type"] = SM75
     asked = {"inception_mma": module}
-    for name in ("CONV_WGRAD", "MASK", "FLIP_FILTER"):
+    for name in ("CONV_WGRAD", "MASK", "FLIP_FILTERS", "PAD_MAPS"):
         record = np.ones((), getattr(records, f"{name}_MMA_ARGS"))
-        record["type"] = SM75
+        (record["filters"] if name == "FLIP_FILTERS" else record)["type"] = SM75
         asked[f"{name.lower()}_mma"] = record
     for name, record in asked.items():
         assert re.search(words, Planned(name, record).reason), name

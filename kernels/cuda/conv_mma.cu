@@ -4,8 +4,10 @@
 //                     gx (+)= conv^T(gy, w) [mask > 0]           dgrad: w flipped, x dilated
 //   conv_wgrad_mma_*  gw = sum over pixels of gy^T x, gb = sum gy
 //   mask_units        gy [y > 0]                                 the prologue of both gradients
-//   flip_filters      out[c][R-1-r][S-1-s][k] = w[k][r][s][c]    the filter of dgrad; several in
+//   flip_filters      out[c][R-1-r][S-1-s][k] = w[k][r][s][c]    the filters of dgrad, several in
 //                     one launch, side by side where they are stacked
+//   pad_maps          wide[n][h][w][c] = narrow[n][h][w - front][c]
+//                     a first layer's few channels (of x and w) as whole units; gw the way back
 //
 // The chunks of wgrad are added by conv_sum_chunks of conv.cu.
 //
@@ -111,13 +113,49 @@ __device__ __forceinline__ void flip_unit(const FlipFilterMmaArgs& a, int i) {
   store_global((unsigned char*)a.out + (long long)to * bytes, make_uint4(v[0], v[1], v[2], v[3]));
 }
 
-// One filter, or those of a module: a plane of blocks each.
+// A plane of blocks a filter.
 extern "C" __global__ void __launch_bounds__(256, 4)
     flip_filters(const __grid_constant__ FlipFiltersMmaArgs a) {
   await_launches_before();
   const int i = blockIdx.x * 256 + threadIdx.x;
   const FlipFilterMmaArgs& filter = a.filters[blockIdx.y];
   if (i < filter.count) flip_unit(filter, i);
+}
+
+// A unit of a padded map: four channels of a pixel, or of two pixels in 16 bits, or eight of one.
+template <class Bits>
+__device__ __forceinline__ void pad_unit(const PadMapMma& a, int i) {
+  constexpr int kUnit = 16 / sizeof(Bits);
+  const Bits* __restrict__ narrow = (const Bits*)a.narrow;  // (N, H, W, C)
+  const int line = divide(i, a.line), n = divide(line, a.map_h), h = line - n * a.map_h.value;
+  const int first = (i - line * a.line.value) * kUnit, shift = a.channels == 4 ? 2 : 3;
+  const Bits* __restrict__ row = narrow + offset_of(a.strides, n, h, 0);
+  unsigned v[4] = {0, 0, 0, 0};
+#pragma unroll
+  for (int j = 0; j < kUnit; j++) {
+    const int w = ((first + j) >> shift) - a.front, c = (first + j) & (a.channels - 1);
+    if (inside(w, a.W) && c < a.C)
+      v[j * 4 / kUnit] |= (unsigned)row[w * a.strides.pixel + c] << (8 * sizeof(Bits) * j) % 32;
+  }
+  store_global((unsigned char*)a.wide + i * 16ll, make_uint4(v[0], v[1], v[2], v[3]));
+}
+
+extern "C" __global__ void __launch_bounds__(256, 4)
+    pad_maps(const __grid_constant__ PadMapsMmaArgs a) {
+  await_launches_before();
+  const int i = blockIdx.x * 256 + threadIdx.x;
+  const PadMapMma& map = a.maps[blockIdx.y];
+  if (i >= map.count) return;
+  if (a.crop) {
+    const float* __restrict__ wide = (const float*)map.wide;
+    const int line = divide(i, map.line), at = i - line * map.line.value;
+    const int w = divide(at, map.channel), pixel = line * map.columns + w + map.front;
+    ((float*)map.narrow)[i] = wide[pixel * map.channels + at - w * map.C];
+  } else if (a.type == kMmaTf32) {
+    pad_unit<unsigned>(map, i);
+  } else {
+    pad_unit<unsigned short>(map, i);
+  }
 }
 
 // ---- for the launcher

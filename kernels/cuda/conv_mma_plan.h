@@ -8,6 +8,7 @@ enum ConvMmaEntry {
   kConvWgradMma = kMmaTypeCount * kMmaShapeCount,  // + type
   kMaskUnits = kConvWgradMma + kMmaTypeCount,
   kFlipFilters,
+  kPadMaps,
   kConvMmaEntryCount
 };
 // clang-format off
@@ -16,7 +17,7 @@ enum ConvMmaEntry {
   X(conv_mma_bf16_wide) X(conv_mma_bf16_tall) X(conv_mma_bf16_flat)     \
   X(conv_mma_fp16_wide) X(conv_mma_fp16_tall) X(conv_mma_fp16_flat)     \
   X(conv_wgrad_mma_tf32) X(conv_wgrad_mma_bf16) X(conv_wgrad_mma_fp16)  \
-  X(mask_units) X(flip_filters)
+  X(mask_units) X(flip_filters) X(pad_maps)
 // clang-format on
 constexpr const char* kConvMmaEntries[] = {PYI_CONV_MMA_ENTRIES(PYI_NAME)};
 static_assert(sizeof kConvMmaEntries / sizeof *kConvMmaEntries == kConvMmaEntryCount,
@@ -26,6 +27,7 @@ using ConvMmaPlan = MmaPlan<ConvMmaArgs>;
 using ConvWgradMmaPlan = MmaPlan<ConvWgradMmaArgs>;
 using MaskMmaPlan = MmaPlan<MaskMmaArgs>;
 using FlipFiltersMmaPlan = MmaPlan<FlipFiltersMmaArgs>;
+using PadMapsMmaPlan = MmaPlan<PadMapsMmaArgs>;
 
 // ---- fprop and dgrad ---------------------------------------------------------------------------
 // The convolution that is the dgrad of `f`, without pointers and outputs: x is gy, w the flipped
@@ -159,15 +161,16 @@ inline CudaStatus plan_conv_wgrad_mma(const ConvWgradMmaArgs& asked, bool size_o
     return why;
   const int P = output_extent(a.H, a.R, a.stride_h, a.pad_h);
   const int Q = output_extent(a.W, a.S, a.stride_w, a.pad_w);
-  if (P != a.P || Q != a.Q) {
-    why << "P x Q is " << a.P << " x " << a.Q << ", expected " << P << " x " << Q;
+  // fewer where a map of few channels was padded: its last windows may be none of the caller's
+  if (a.P > P || a.Q > Q) {
+    why << "P x Q is " << a.P << " x " << a.Q << ", expected at most " << P << " x " << Q;
     return why;
   }
   const int unit = unit_elements(a.type);
   const long long filter_count = (long long)a.K * a.R * a.S * a.C, count = filter_count + a.K;
-  const long long pixels = (long long)a.N * P * Q;
+  const long long pixels = (long long)a.N * a.P * a.Q;
   if (!check_channels(why, "C", a.C, unit) || !check_channels(why, "K", a.K, unit) ||
-      !check_map(why, "gy", a.gy, a.gy_strides, a.N, P, Q, a.K, unit) ||
+      !check_map(why, "gy", a.gy, a.gy_strides, a.N, a.P, a.Q, a.K, unit) ||
       !check_map(why, "x", a.x, a.x_strides, a.N, a.H, a.W, a.C, unit))
     return why;
   if (pixels > kMaxElements || count > kMaxElements)
@@ -199,7 +202,7 @@ inline CudaStatus plan_conv_wgrad_mma(const ConvWgradMmaArgs& asked, bool size_o
   if (why) return why;
 
   a.chunk_stride = (int)stride;
-  a.map_pixels = make_divisor(P * Q), a.map_w = make_divisor(Q);
+  a.map_pixels = make_divisor(a.P * a.Q), a.map_w = make_divisor(a.Q);
   a.channel_units = make_divisor(a.C / unit), a.filter_w = make_divisor(a.S);
   a.column_tiles = make_divisor(columns);
   plan.sum = {a.workspace, a.gw, a.gb, a.chunks, a.chunk_stride, (int)filter_count, (int)count};
@@ -312,10 +315,57 @@ inline CudaStatus plan_flip_filters_mma(const FlipFiltersMmaArgs& asked, FlipFil
   return why;
 }
 
-inline CudaStatus plan_flip_filter_mma(const FlipFilterMmaArgs& asked, FlipFiltersMmaPlan& plan) {
-  plan = FlipFiltersMmaPlan{};
-  FlipFiltersMmaArgs one{};
-  one.filters[0] = asked, one.filter_count = 1;
-  const CudaStatus why = complete_flip(one.filters[0]);
-  return why ? why : plan_flip_filters_mma(one, plan);
+// One map checked and completed.
+inline CudaStatus complete_pad(PadMapMma& a, int type, bool crop) {
+  CudaStatus why;
+  const char* const names[] = {"H", "W", "C", "columns"};
+  const int values[] = {a.H, a.W, a.C, a.columns}, unit = unit_elements(type);
+  if (a.N < 0) why << "N is " << a.N << ", expected at least 0";
+  if (why || !check_extents(why, names, values, 4)) return why;
+  if ((a.channels != 4 && a.channels != 8) || a.C > a.channels)
+    why << "channels is " << a.channels << " for C = " << a.C << ", expected 4 or 8 of at least C";
+  else if ((long long)a.columns * a.channels % unit)
+    why << "columns x channels is " << a.columns << " x " << a.channels
+        << ", expected a multiple of " << unit;
+  else if (a.front < 0 || a.columns < a.front + a.W)
+    why << "columns is " << a.columns << " behind " << a.front << " of front, expected at least "
+        << a.front + (long long)a.W;
+  if (!why && !crop && negative(a.strides)) why << "narrow has a negative stride";
+  const long long lines = (long long)a.N * a.H;
+  if (why || a.N == 0) return why;
+  if (!a.narrow) why << "narrow is null";
+  if (why || !check_array(why, "wide", a.wide, lines * a.columns * a.channels)) return why;
+  if (!crop && !fits(a.strides, a.N, a.H, a.W, a.C))
+    why << "narrow spans more than " << kMaxElements << " elements";
+  const int line = crop ? a.W * a.C : a.columns * a.channels / unit;
+  a.count = (int)(lines * line);
+  a.line = make_divisor(line), a.map_h = make_divisor(a.H), a.channel = make_divisor(a.C);
+  return why;
+}
+
+inline CudaStatus plan_pad_maps_mma(const PadMapsMmaArgs& asked, PadMapsMmaPlan& plan) {
+  plan = PadMapsMmaPlan{};
+  plan.args = asked;
+  CudaStatus why;
+  if (!check_type(why, asked.type)) return why;
+  if (asked.crop && asked.type != kMmaTf32)
+    why << "type is " << asked.type << ", expected 0 (fp32): gradients are cropped";
+  else if (asked.map_count < 1 || asked.map_count > 2)
+    why << "map_count is " << asked.map_count << ", expected 1..2";
+  int most = 0;
+  for (int i = 0; i < asked.map_count && !why; i++) {
+    const CudaStatus status = complete_pad(plan.args.maps[i], asked.type, asked.crop);
+    if (status) why << "map " << i << ": " << status.text;
+    if (most < plan.args.maps[i].count) most = plan.args.maps[i].count;
+  }
+  if (why || most == 0) return why;
+  plan.launches[plan.count++] = {kConvMmaEntries[kPadMaps],
+                                 (unsigned)ceil_div(most, 256),
+                                 (unsigned)asked.map_count,
+                                 1,
+                                 256,
+                                 0,
+                                 &plan.args,
+                                 sizeof(plan.args)};
+  return why;
 }

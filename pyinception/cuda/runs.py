@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from pyinception.backend import BackendError, dtype_of
-from pyinception.cuda import records, records_separable
+from pyinception.cuda import records, records_mma, records_separable
 from pyinception.cuda.executor import Declined, Dry, Emulated, Runtime
 from pyinception.cuda.records import STORAGES, Panel
 from pyinception.spec import (
@@ -143,26 +143,26 @@ def _simt_runs() -> dict[Key, Run]:
 
 def _mma_runs() -> dict[Key, Run]:
     def conv_fprop(on, spec, x, w, b, y):
-        records.conv_mma_fprop(on, spec, x, w, b, y)
+        records_mma.conv_mma_fprop(on, spec, x, w, b, y)
 
     def conv_dgrad(on, spec, gy, w, y, gx, accumulate):
-        masked = records.mask_mma(on, spec, gy, y)
-        records.conv_mma_dgrad(on, spec, masked, w, gx, accumulate=accumulate)
+        masked = records_mma.mask_mma(on, spec, gy, y)
+        records_mma.conv_mma_dgrad(on, spec, masked, w, gx, accumulate=accumulate)
 
     def conv_wgrad(on, spec, x, gy, y, gw, gb):
-        records.conv_mma_wgrad(on, spec, x, records.mask_mma(on, spec, gy, y), gw, gb)
+        records_mma.conv_mma_wgrad(on, spec, x, records_mma.mask_mma(on, spec, gy, y), gw, gb)
 
     def reduce_conv_fprop(on, spec, x, wr, br, w, b, y, r):
-        records.reduce_conv_mma(on, spec, x, wr, br, w, b, y, r)
+        records_mma.reduce_conv_mma(on, spec, x, wr, br, w, b, y, r)
 
     def reduce_conv_backward(on, spec, gy, x, wr, w, r, y, gx, gwr, gbr, gw, gb, accumulate):
         reduce, last = spec.stages
-        masked = records.mask_mma(on, last, gy, y)
+        masked = records_mma.mask_mma(on, last, gy, y)
         gr = on.scratch("gr", reduce.y_shape, x.dtype)
-        records.conv_mma_dgrad(on, last, masked, w, gr, mask=r)
-        records.conv_mma_dgrad(on, reduce, gr, wr, gx, accumulate=accumulate)
-        records.conv_mma_wgrad(on, reduce, x, gr, gwr, gbr)
-        records.conv_mma_wgrad(on, last, r, masked, gw, gb)
+        records_mma.conv_mma_dgrad(on, last, masked, w, gr, mask=r)
+        records_mma.conv_mma_dgrad(on, reduce, gr, wr, gx, accumulate=accumulate)
+        records_mma.conv_mma_wgrad(on, reduce, x, gr, gwr, gbr)
+        records_mma.conv_mma_wgrad(on, last, r, masked, gw, gb)
 
     runs = _by_key(locals())
     return runs | _built_on(runs, tensor_cores=True)
