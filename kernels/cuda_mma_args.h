@@ -69,6 +69,18 @@ struct ConvMmaArgs {
   CudaDivisor column_tiles;             // blocks: (rows, columns)
 };
 
+// y = the max pool of lrn(relu(conv(x, w) + b)), or with pool_first lrn of the max pool of it. Of
+// `conv` outputs, mask, relu and accumulate are not read; of `tail` y, y_strides, the window, the
+// constants and pool_first are: its x is the convolution's map, which exists on chip only.
+struct ConvLrnPoolMmaArgs {
+  ConvMmaArgs conv;
+  LrnPoolCudaArgs tail;
+  int always;  // even where two kernels are expected to end first
+
+  // plan: tail's tile; its `groups` are units
+  int pitch, staged_at, pooled_at;  // bytes in shared memory: of a pixel; of its two maps
+};
+
 // A GoogLeNet module in one grid. Blocks in this order: the 3x3 branch, the 5x5 branch, the 1x1 of
 // x, the 1x1 of its 3x3 max pool (stride 1, padding 1).
 struct InceptionMmaArgs {

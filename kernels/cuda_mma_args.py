@@ -7,7 +7,10 @@ strides in elements. The fields under "plan" there belong to the launch plan and
 
 import numpy as np
 
+from .cuda_args import LRN_POOL_CUDA_ARGS
+
 __all__ = [
+    "CONV_LRN_POOL_MMA_ARGS",
     "CONV_MMA_ARGS",
     "CONV_WGRAD_MMA_ARGS",
     "FLIP_FILTERS_MMA_ARGS",
@@ -64,6 +67,15 @@ CONV_MMA_ARGS = _record(
     ("int", "type shared_limit multiprocessors"),
     ("int", "pixels units"),
     ("divisor", "map_pixels map_w channel_units filter_w dilation_h dilation_w column_tiles"),
+)
+
+CONV_LRN_POOL_MMA_ARGS = np.dtype(
+    [
+        ("conv", CONV_MMA_ARGS),
+        ("tail", LRN_POOL_CUDA_ARGS),
+        *((name, np.int32) for name in ("always", "pitch", "staged_at", "pooled_at")),
+    ],
+    align=True,
 )
 
 INCEPTION_MMA_ARGS = np.dtype(

@@ -30,6 +30,7 @@ RECORDS = {
     "MmaOutput": records.MMA_OUTPUT,
     "ReduceConvMmaArgs": records.REDUCE_CONV_MMA_ARGS,
     "ConvMmaArgs": records.CONV_MMA_ARGS,
+    "ConvLrnPoolMmaArgs": records.CONV_LRN_POOL_MMA_ARGS,
     "InceptionMmaArgs": records.INCEPTION_MMA_ARGS,
     "ConvWgradMmaArgs": records.CONV_WGRAD_MMA_ARGS,
     "MaskMmaArgs": records.MASK_MMA_ARGS,

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "core.h"
+#include "cuda/conv_lrn_pool_mma_plan.h"
 #include "cuda/depthwise_plan.h"
 #include "cuda/elementary_plan.h"
 #include "cuda/inception_plan.h"
@@ -87,6 +88,8 @@ const Row kPlans[] = {
     PLAN("reduce_conv_mma", ReduceConvMmaPlan, ReduceConvMmaArgs,
          plan_reduce_conv_mma(asked, plan)),
     PLAN("conv_mma", ConvMmaPlan, ConvMmaArgs, plan_conv_mma(asked, plan)),
+    PLAN("conv_lrn_pool_mma", ConvLrnPoolMmaPlan, ConvLrnPoolMmaArgs,
+         plan_conv_lrn_pool_mma(asked, plan)),
     SIZED("conv_wgrad_mma", ConvWgradMmaPlan, ConvWgradMmaArgs, plan_conv_wgrad_mma, ),
     PLAN("mask_mma", MaskMmaPlan, MaskMmaArgs, plan_mask_mma(asked, plan)),
     PLAN("flip_filters_mma", FlipFiltersMmaPlan, FlipFiltersMmaArgs,
@@ -106,6 +109,7 @@ struct Source {
 #define SOURCE(NAME, ENTRIES) {NAME, ENTRIES, sizeof ENTRIES / sizeof *ENTRIES}
 const Source kSources[] = {
     SOURCE("conv.cu", kConvEntries),
+    SOURCE("conv_lrn_pool_mma.cu", kConvLrnPoolMmaEntries),
     SOURCE("conv_mma.cu", kConvMmaEntries),
     SOURCE("depthwise.cu", kDepthwiseEntries),
     SOURCE("elementary.cu", kElementaryEntries),

@@ -36,10 +36,6 @@ inline ConvMmaArgs tensor_conv(const InceptionModule& m, const InceptionMap& x, 
   return c;
 }
 
-// Clocks of an H100 for the boundary of two kernels in a CUDA graph (1.3 us), and for the bytes of
-// the pool that the four roles do without.
-constexpr double kBoundaryClocks = 2400, kMemoryPerClock = 2350;
-
 // A launch for each role under its own tile, the projection from the pooled map in memory.
 inline CudaStatus plan_roles_alone(InceptionModule& m, const InceptionMmaArgs& roles,
                                    double& clocks) {

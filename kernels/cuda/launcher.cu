@@ -10,10 +10,12 @@ static bool equal(const char* a, const char* b) {
 // that was left out).
 static const void* address_of(const char* name) {
   static const CudaEntry* const kTables[] = {
-      pyi_cuda_conv_entries,     pyi_cuda_depthwise_entries,     pyi_cuda_elementary_entries,
-      pyi_cuda_lrn_pool_entries, pyi_cuda_pool_entries,          pyi_cuda_reduce_conv_entries,
+      pyi_cuda_conv_entries,          pyi_cuda_depthwise_entries,
+      pyi_cuda_elementary_entries,    pyi_cuda_lrn_pool_entries,
+      pyi_cuda_pool_entries,          pyi_cuda_reduce_conv_entries,
 #ifdef PYI_CUDA_MMA
-      pyi_cuda_conv_mma_entries, pyi_cuda_inception_mma_entries, pyi_cuda_reduce_conv_mma_entries,
+      pyi_cuda_conv_mma_entries,      pyi_cuda_conv_lrn_pool_mma_entries,
+      pyi_cuda_inception_mma_entries, pyi_cuda_reduce_conv_mma_entries,
 #endif
 #ifdef PYI_CUDA_SM75
       pyi_cuda_mma_sm75_entries,

@@ -10,10 +10,10 @@ struct CudaEntry {
 
 // One table a .cu file, ended by a null name; launcher.cu reads them.
 extern "C" {
-extern const CudaEntry pyi_cuda_conv_entries[], pyi_cuda_conv_mma_entries[],
-    pyi_cuda_depthwise_entries[], pyi_cuda_elementary_entries[], pyi_cuda_inception_mma_entries[],
-    pyi_cuda_lrn_pool_entries[], pyi_cuda_mma_sm75_entries[], pyi_cuda_pool_entries[],
-    pyi_cuda_reduce_conv_entries[], pyi_cuda_reduce_conv_mma_entries[];
+extern const CudaEntry pyi_cuda_conv_entries[], pyi_cuda_conv_lrn_pool_mma_entries[],
+    pyi_cuda_conv_mma_entries[], pyi_cuda_depthwise_entries[], pyi_cuda_elementary_entries[],
+    pyi_cuda_inception_mma_entries[], pyi_cuda_lrn_pool_entries[], pyi_cuda_mma_sm75_entries[],
+    pyi_cuda_pool_entries[], pyi_cuda_reduce_conv_entries[], pyi_cuda_reduce_conv_mma_entries[];
 }
 #define PYI_ENTRY_TABLE(FILE, ENTRIES) \
   const CudaEntry pyi_cuda_##FILE##_entries[] = {ENTRIES(PYI_ADDRESS){nullptr, nullptr}};

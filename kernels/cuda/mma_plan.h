@@ -133,18 +133,21 @@ inline bool check_windows(CudaStatus& why, int H, int W, int R, int S, int strid
 // ---- the model ---------------------------------------------------------------------------------
 // Clocks of a multiprocessor. The rates are those of an H100-class device; a choice of tile needs
 // no more than their proportion.
-constexpr double kMmaPerClock = 1331;   // 16-bit multiply-adds of mma.sync: 65 % of 2048
-constexpr double kL2PerClock = 32;      // bytes a multiprocessor draws from L2
-constexpr double kPassClocks = 1500;    // filling the ring and storing a tile
-constexpr double kLoneEfficiency = .7;  // four warps alone with the latency of ldmatrix and mma
+constexpr double kMmaPerClock = 1331;     // 16-bit multiply-adds of mma.sync: 65 % of 2048
+constexpr double kL2PerClock = 32;        // bytes a multiprocessor draws from L2
+constexpr double kPassClocks = 1500;      // filling the ring and storing a tile
+constexpr double kLanes = 128;            // operations of CUDA cores
+constexpr double kLoneEfficiency = .7;    // four warps alone with the latency of ldmatrix and mma
+constexpr double kMemoryPerClock = 2350;  // bytes the device draws from memory
+constexpr double kBoundaryClocks = 2400;  // of two kernels in a CUDA graph: 1.3 us
 
 // What a block does: padded multiply-adds at the 16-bit rate, bytes copied, wavefronts of shared
-// memory (128 bytes, one a clock), passes of the ring.
+// memory (128 bytes, one a clock), passes of the ring, operations of CUDA cores behind them.
 struct MmaCost {
-  double mma, copied, wavefronts, passes;
+  double mma, copied, wavefronts, passes, lanes;
   double clocks() const {
     const double most = mma / kMmaPerClock > wavefronts ? mma / kMmaPerClock : wavefronts;
-    return most > copied / kL2PerClock ? most : copied / kL2PerClock;
+    return (most > copied / kL2PerClock ? most : copied / kL2PerClock) + lanes / kLanes;
   }
 };
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from pyinception.backend import BackendError, dtype_of
-from pyinception.cuda import records, records_mma, records_separable
+from pyinception.cuda import records, records_mma, records_separable, records_stem
 from pyinception.cuda.executor import Declined, Dry, Emulated, Runtime
 from pyinception.cuda.records import STORAGES, Panel
 from pyinception.spec import (
@@ -92,6 +92,9 @@ def _simt_runs() -> dict[Key, Run]:
     def lrn_dgrad(on, spec, gy, x, gx):
         records.lrn(on, "lrn_dgrad", spec, x, gy=gy, gx=gx)
 
+    def lrn_pool_fprop(on, spec, x, y):
+        records_stem.lrn_pool(on, spec.stages, x, y)
+
     def softmax_cross_entropy_fprop(on, spec, logits, labels, loss, probs):
         how = {"logits": logits, "labels": labels, "loss": loss, "probs": probs}
         records.softmax(on, "softmax_fprop", spec, **how)
@@ -151,6 +154,9 @@ def _mma_runs() -> dict[Key, Run]:
 
     def conv_wgrad(on, spec, x, gy, y, gw, gb):
         records_mma.conv_mma_wgrad(on, spec, x, records_mma.mask_mma(on, spec, gy, y), gw, gb)
+
+    def conv_lrn_pool_fprop(on, spec, x, w, b, y):
+        records_stem.conv_lrn_pool(on, spec.stages, x, w, b, y)
 
     def reduce_conv_fprop(on, spec, x, wr, br, w, b, y, r):
         records_mma.reduce_conv_mma(on, spec, x, wr, br, w, b, y, r)
