@@ -78,7 +78,7 @@ struct ConvLrnPoolMmaArgs {
   int always;  // even where two kernels are expected to end first
 
   // plan: tail's tile; its `groups` are units
-  int pitch, staged_at, pooled_at;  // bytes in shared memory: of a pixel; of its two maps
+  int pitch, staged_at;  // bytes in shared memory: of a pixel, before the first one
 };
 
 // A GoogLeNet module in one grid. Blocks in this order: the 3x3 branch, the 5x5 branch, the 1x1 of

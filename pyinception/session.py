@@ -2,8 +2,9 @@
 
 Activations share one arena by planned lifetimes. On the CPU weights are packed once and the calls
 become one list of launches, run by one call: by all threads, layer after layer (latency), or by
-each thread on images of its own (throughput). On CUDA the list is captured into a graph; emulated
-it is the same list. Where a call is none of these the noted rows are replayed.
+each thread on images of its own (throughput). On CUDA a stem's pools are fused (`fusion`) and the
+list is captured into a graph; emulated it is the same list. Where a call is none of these the noted
+rows are replayed.
 """
 
 from collections.abc import Callable
@@ -167,6 +168,12 @@ class Session:
             result, noted = trace(self.net, self._x)
             if not isinstance(result, Tensor):
                 raise TypeError(f"Session: net gives a {type(result).__name__}, expected a Tensor")
+            if self._on is not None:
+                from pyinception.fusion import fused  # slow to import, and the CPU needs none
+
+                always = self.switches["algorithm"] == "mma"
+                how = self._on.limits, self._on.sm, always
+                noted.calls = fused(noted.calls, result.data, *how)
             calls = self._plan_memory(noted, result.data)
             self._packed: list[tuple[Array, Packed]] = []
             self._settled: dict[int, tuple[Array, Array]] = {}  # id -> a weight, where kernels read

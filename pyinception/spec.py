@@ -233,16 +233,17 @@ class SoftmaxCrossEntropySpec(Work):
         return 2 * FLOAT_BYTES * self.N * self.K
 
 
-Stage = ConvSpec | PoolSpec | tuple[ConvSpec, ConvSpec]
+Single = ConvSpec | PoolSpec | LrnSpec
+Stage = Single | tuple[ConvSpec, ConvSpec]
 
 
-def _parts(stage: Stage) -> tuple[ConvSpec | PoolSpec, ...]:
+def _parts(stage: Stage) -> tuple[Single, ...]:
     return stage if isinstance(stage, tuple) else (stage,)
 
 
 @dataclass(frozen=True)
 class BranchSpec(Map):
-    """A chain of conv and pool stages; the last may be a pair that forks (Inception-v3's E block).
+    """A chain of convs, pools, LRNs; the last may be a pair that forks (Inception-v3's E block).
 
     ``reduce_conv`` is the chain of two convolutions 1x1 -> RxS, ReLU after both.
     """
@@ -263,7 +264,7 @@ class BranchSpec(Map):
         if len({(part.x_shape, part.y_shape[:3]) for part in _parts(self.stages[-1])}) != 1:
             raise ValueError(f"{self.function}: the last pair's stages differ in input or N, P, Q")
 
-    def _links(self) -> list[tuple[ConvSpec | PoolSpec, Stage]]:
+    def _links(self) -> list[tuple[Single, Stage]]:
         pairs = zip(self.stages, self.stages[1:], strict=False)
         return [(before, after) for before, after in pairs if not isinstance(before, tuple)]
 
@@ -274,7 +275,7 @@ class BranchSpec(Map):
     @cached_property
     def y_shape(self) -> Shape:
         last = _parts(self.stages[-1])
-        return (*last[0].y_shape[:3], sum(part.K for part in last))
+        return (*last[0].y_shape[:3], sum(part.y_shape[3] for part in last))
 
     @property
     def K(self) -> int:

@@ -26,7 +26,7 @@ LEVELS = {
     "functional_depthwise": 5,
     "module": 5, "layers": 5, "losses": 5, "init": 5, "optim": 5,
     "gradcheck": 5, "checkpoint": 5, "reports": 5, "precision": 5,
-    "tracing": 6, "models": 6, "data": 6, "session": 6,
+    "tracing": 6, "fusion": 6, "models": 6, "data": 6, "session": 6,
     "convert": 7,
     "train": 7, "interop": 7, "bench": 7, "study": 7,
     "cli": 8, "__main__": 8,

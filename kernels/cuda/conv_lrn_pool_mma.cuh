@@ -11,15 +11,19 @@
 
 constexpr int kMostReach = 4;  // channels to either side of a normalised one
 
-// A unit of channels normalised: `at` is its place in its pixel's row, the neighbours beside it.
-// The sums are in the order of lrn.cuh, so are the bits.
+// A unit of channels normalised; the lanes beside this one hold the units beside it, unless it is
+// the `first` or the `last` of its pixel. All 32 lanes must come here. The sums are in the order of
+// lrn.cuh, so are the bits.
 template <class E>
-__device__ __forceinline__ uint4 normalised_unit(const LrnPoolCudaArgs& a, const unsigned char* at,
-                                                 bool first, bool last) {
-  const uint4 own = *(const uint4*)at;
-  uint2 before = make_uint2(0, 0), after = make_uint2(0, 0);
-  if (!first) before = *(const uint2*)(at - 8);
-  if (!last) after = *(const uint2*)(at + 16);
+__device__ __forceinline__ uint4 normalised_unit(const LrnPoolCudaArgs& a, uint4 own, bool first,
+                                                 bool last) {
+  uint2 before, after;
+  before.x = __shfl_up_sync(0xffffffffu, own.z, 1),
+  before.y = __shfl_up_sync(0xffffffffu, own.w, 1);
+  after.x = __shfl_down_sync(0xffffffffu, own.x, 1),
+  after.y = __shfl_down_sync(0xffffffffu, own.y, 1);
+  if (first) before = make_uint2(0, 0);
+  if (last) after = make_uint2(0, 0);
   const unsigned words[8] = {before.x, before.y, own.x, own.y, own.z, own.w, after.x, after.y};
   float v[16], out[8];
 #pragma unroll
@@ -122,16 +126,17 @@ __device__ __forceinline__ void conv_lrn_pool_mma(const ConvLrnPoolMmaArgs& a) {
   }
   __syncthreads();
 
-  // f(output of the tile, its p and q, unit of channels) for those inside the map
-  const int units = tail.groups.value, outputs = tail.tile_p * tail.tile_q.value;
-  const auto each_output = [&](auto f) {
-    for (int i = threadIdx.x; i < outputs * units; i += T::kThreads) {
-      const int at = divide(i, tail.groups), line = divide(at, tail.tile_q);
-      const int p = p0 + line, q = q0 + at - line * tail.tile_q.value;
-      if (p < tail.P && q < tail.Q) f(at, p, q, i - at * units);
+  // A warp has whole pixels, a lane a unit of one. f(pixel among `columns`, its line and column,
+  // unit, whether the lane has any), of all lanes alike.
+  const int units = tail.groups.value, per_warp = 32 / units, own = divide(l.lane, tail.groups);
+  const int unit = l.lane - own * units;
+  const auto each = [&](int pixels, const CudaDivisor& columns, auto f) {
+    for (int i = threadIdx.x / 32 * per_warp; i < pixels; i += T::kThreads / 32 * per_warp) {
+      const int pixel = i + own, line = divide(pixel, columns);
+      f(pixel, line, pixel - line * (int)columns.value, own < per_warp && pixel < pixels);
     }
   };
-  const auto maximum = [&](int p, int q, int unit) {
+  const auto maximum = [&](int p, int q) {
     const int h = halo_origin(p, tail.stride_h, tail.pad_h);
     const int column = halo_origin(q, tail.stride_w, tail.pad_w);
     uint4 most = make_uint4(0, 0, 0, 0);  // nothing is less behind a ReLU
@@ -144,33 +149,24 @@ __device__ __forceinline__ void conv_lrn_pool_mma(const ConvLrnPoolMmaArgs& a) {
       }
     return most;
   };
-  const auto store = [&](int p, int q, int unit, uint4 v) {
-    store_global(y + offset_of(tail.y_strides, n, p, q) + T::kUnit * unit, v);
-  };
+  const bool first = unit == 0, last = unit == units - 1;
 
-  if (tail.pool_first) {
-    each_output([&](int at, int p, int q, int unit) {
-      store_shared(panels + a.pooled_at + at * a.pitch + 16 * unit, maximum(p, q, unit));
+  if (!tail.pool_first) {
+    each(halo, tail.halo_w, [&](int row, int, int, bool mine) {
+      const int at = a.staged_at + row * a.pitch + 16 * unit;
+      uint4 v = make_uint4(0, 0, 0, 0);
+      if (mine) v = *(const uint4*)(shared + at);
+      v = normalised_unit<E>(tail, v, first, last);
+      if (mine) store_shared(panels + at, v);
     });
     __syncthreads();
-    each_output([&](int at, int p, int q, int unit) {
-      const unsigned char* from = shared + a.pooled_at + at * a.pitch + 16 * unit;
-      store(p, q, unit, normalised_unit<E>(tail, from, unit == 0, unit == units - 1));
-    });
-    return;
   }
-  // in place: a warp has whole pixels, and writes when all its lanes have read
-  const int per_warp = 32 / units, pixel = divide(l.lane, tail.groups);
-  const int unit = l.lane - pixel * units;
-  for (int first = threadIdx.x / 32 * per_warp; first < halo;
-       first += T::kThreads / 32 * per_warp) {
-    const int row = first + pixel, at = a.staged_at + row * a.pitch + 16 * unit;
-    const bool mine = pixel < per_warp && row < halo;
+  each(tail.tile_p * tail.tile_q.value, tail.tile_q, [&](int, int line, int column, bool mine) {
+    const int p = p0 + line, q = q0 + column;
+    mine = mine && p < tail.P && q < tail.Q;
     uint4 v = make_uint4(0, 0, 0, 0);
-    if (mine) v = normalised_unit<E>(tail, shared + at, unit == 0, unit == units - 1);
-    __syncwarp();
-    if (mine) store_shared(panels + at, v);
-  }
-  __syncthreads();
-  each_output([&](int, int p, int q, int unit) { store(p, q, unit, maximum(p, q, unit)); });
+    if (mine) v = maximum(p, q);
+    if (tail.pool_first) v = normalised_unit<E>(tail, v, first, last);
+    if (mine) store_global(y + offset_of(tail.y_strides, n, p, q) + T::kUnit * unit, v);
+  });
 }

@@ -28,18 +28,12 @@ inline double clocks_apart(const ConvMmaArgs& c, const LrnPoolCudaArgs& t, doubl
                    2.0 * c.N * (map + outputs) * c.K / kMemoryPerClock);
 }
 
-// Bytes of shared memory, the places in it written to `a`: of a single pass of columns the map
-// lies where the ring was, that of later ones behind it.
-inline long long lay_out(ConvLrnPoolMmaArgs& a, const MmaShape& s, int halo, int outputs) {
-  const bool passes = a.conv.K > s.columns;
-  a.pitch = 2 * a.conv.K + 16;
-  const int staged = halo * a.pitch;
-  a.staged_at = passes ? s.ring_bytes() : 0, a.pooled_at = passes ? 0 : staged;
-  const long long ends[] = {s.ring_bytes(), (long long)a.staged_at + staged,
-                            (long long)a.pooled_at + (a.tail.pool_first ? outputs * a.pitch : 0)};
-  long long bytes = 0;
-  for (long long end : ends) bytes = end > bytes ? end : bytes;
-  return bytes;
+// Bytes of shared memory: of a single pass of columns the map lies where the ring was, that of
+// several behind it.
+inline long long lay_out(ConvLrnPoolMmaArgs& a, const MmaShape& s, int halo) {
+  a.pitch = 2 * a.conv.K + 16, a.staged_at = a.conv.K > s.columns ? s.ring_bytes() : 0;
+  const long long end = a.staged_at + (long long)halo * a.pitch;
+  return end > s.ring_bytes() ? end : s.ring_bytes();
 }
 
 // The tile of pooled pixels that ends first; false where none fits. The kernel's time is returned.
@@ -54,7 +48,7 @@ inline bool choose_stem_tile(ConvLrnPoolMmaArgs& a, double& clocks, long long& s
       const int halo_h = (tp - 1) * t.stride_h + t.R, halo_w = (tq - 1) * t.stride_w + t.S;
       if (halo_h * halo_w > s.rows) break;
       ConvLrnPoolMmaArgs tried = a;
-      const long long bytes = lay_out(tried, s, halo_h * halo_w, tp * tq);
+      const long long bytes = lay_out(tried, s, halo_h * halo_w);
       if (bytes > c.shared_limit) break;
       MmaCost cost{};
       add_gemm(s, s.rows, c.K, c.units, 8, true, cost);
