@@ -11,15 +11,17 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from cuda_run import CUDA, Memory, integers, open_device
+from cuda_run import CUDA, Memory, integers, open_device, plan
 from mma_problems import ReduceConv
-from mma_runs import Planned, read_slice
+from mma_runs import STORAGE, Planned, read_slice
 from module_device import Device
 from module_problems import SAVED, Module
 from pyinception.kernels import reference
 from separable_runs import add_scaled, depthwise
 
 from pyinception import emulator
+from pyinception.cuda import executor, records_mma, records_stem
+from pyinception.spec import ConvSpec, LrnSpec, PoolSpec
 
 
 class Mutant(NamedTuple):
@@ -115,6 +117,22 @@ SEPARABLE = {
     "residual sum: the scale is forgotten": Mutant(
         "add_scaled", "elementary.cu", "elementary.cuh",
         "__fmul_rn(a.scale, w[j])", "w[j]", "sum"),
+}  # fmt: skip
+STEM = {
+    "stem: the tile's rows of the convolution are a row too low": Mutant(
+        "conv_lrn_pool_mma_bf16", "conv_lrn_pool_mma.cu", "conv_lrn_pool_mma.cuh",
+        "p = top + line;", "p = top + line + 1;", "y"),
+    "stem: rows of the convolution beyond the map are pooled": Mutant(
+        "conv_lrn_pool_mma_bf16", "conv_lrn_pool_mma.cu", "conv_lrn_pool_mma.cuh",
+        "r < min(tail.R, c.P - h)", "r < tail.R", "y"),
+    "stem: no barrier before the pool": Mutant(
+        "conv_lrn_pool_mma_bf16", "conv_lrn_pool_mma.cu", "conv_lrn_pool_mma.cuh",
+        "  }\n  __syncthreads();\n", "  }\n", "race"),
+    "stem: the sum leaves out the unit before": Mutant(
+        "conv_lrn_pool_mma_bf16", "conv_lrn_pool_mma.cu", "conv_lrn_pool_mma.cuh",
+        "if (first) before", "if (true) before", "y"),
+    "padding: the tap of zeros in front is forgotten": Mutant(
+        "pad_maps", "conv_mma.cu", "conv_mma.cu", ">> shift) - a.front, c", ">> shift), c", "y"),
 }  # fmt: skip
 CORES_BACKWARD = {
     "gx forgets what the gather wrote": Mutant(
@@ -245,3 +263,42 @@ def test_fused_branch(name, tmp_path):
         return {"y": read_slice(case.maps["y"], buffers["y"])}
 
     assert names_of(FUSED[name], run, {"y": case.expected()[0]}, device) == {FUSED[name].noticed}
+
+
+class Planting(executor.Emulated):
+    """The engine's executor on a device with a defect."""
+
+    def __init__(self, device: Device) -> None:
+        super().__init__()
+        self.planted, self.device = device, device.device
+
+    def run(self, name: str, record: np.ndarray) -> None:
+        for launch in plan(name, record)[0]:
+            self.planted.launch(launch)
+
+
+@pytest.mark.parametrize("name", STEM)
+def test_stem(name, tmp_path):
+    """Several tiles; below the map relu(bias) is more than what the last rows hold."""
+    kind, rng = STORAGE["bfloat16"], np.random.default_rng(0)
+    conv = ConvSpec(1, 40, 21, 3, 24, 3, 3, (2, 2), (1, 1), relu=True)
+    pool = PoolSpec("max", 1, conv.P, conv.Q, 24, (3, 3), (2, 2), ceil_mode=True)
+    chain = conv, pool, LrnSpec(1, pool.P, pool.Q, 24, 5, 0.5)
+    x, w = (integers(rng, shape).astype(kind) for shape in (conv.x_shape, conv.w_shape))
+    x[:, -3:] = -1
+    b = np.full(24, 9, np.float32)
+    between, expected = np.empty(conv.y_shape, kind), np.empty(pool.y_shape, kind)
+    right = executor.Emulated()
+    records_mma.conv_mma_fprop(right, conv, x, w, b, between)
+    records_stem.lrn_pool(right, chain[1:], between, expected)
+    right.finish()
+    device = planted(STEM[name], tmp_path)
+
+    def run() -> dict[str, np.ndarray]:
+        on, y = Planting(device), np.full(expected.shape, np.nan, kind)
+        records_stem.conv_lrn_pool(on, chain, x, w, b, y)
+        on.finish()
+        return {"y": y.astype(np.float32)}
+
+    wanted = {"y": expected.astype(np.float32)}
+    assert names_of(STEM[name], run, wanted, device) == {STEM[name].noticed}

@@ -12,7 +12,7 @@ import numpy as np
 
 from pyinception import workspace
 from pyinception.backend import Array, reference
-from pyinception.spec import BranchSpec, ConvSpec, InceptionSpec, PoolSpec
+from pyinception.spec import BranchSpec, ConvSpec, InceptionSpec, PoolSpec, Single
 
 TimedSpec = ConvSpec | BranchSpec | InceptionSpec
 
@@ -20,7 +20,7 @@ UNIT_ROUNDOFF = 2.0**-24
 MOST_CHECKED = 2  # images compared with float64: the reference takes a second for a large one
 
 
-def branches(spec: TimedSpec) -> list[list[ConvSpec | PoolSpec]]:
+def branches(spec: TimedSpec) -> list[list[Single]]:
     """The chains of stages whose outputs stand side by side in the result."""
     if isinstance(spec, ConvSpec):
         return [[spec]]

@@ -23,7 +23,7 @@ def lrn_pool(on: Executor, stages: tuple[Any, ...], x: Any, y: Any) -> None:
 
 
 def conv_lrn_pool(
-    on: Executor, stages: tuple[Any, ...], x: Any, w: Any, b: Any, y: Any, always: bool = True
+    on: Executor, stages: tuple[Any, ...], x: Any, w: Any, b: Any, y: Any, *, always: bool = True
 ) -> None:
     """The same of relu(conv(x, w) + b), which exists on chip only.
 
