@@ -166,7 +166,8 @@ def kernel_of(plan: dispatch.Plan) -> str:
         return f"{plan.op}, {level}"
     tile = next(row for row in core.kernels() if row["level"] == level)
     if plan.direction == "wgrad":
-        return f"direct, {tile['wgrad_MR']} x {tile['wgrad_NR']} sums, {level}"
+        way = "Winograd" if takes_winograd(convs[0], asked, level) else "direct"
+        return f"{way}, {tile['wgrad_MR']} x {tile['wgrad_NR']} sums, {level}"
     names = [
         f"{conv.R}x{conv.S} {'Winograd' if takes_winograd(conv, asked, level) else 'direct'}"
         for conv in convs

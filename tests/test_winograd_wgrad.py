@@ -52,7 +52,7 @@ def bound(x, gy, padding):
     d = np.lib.stride_tricks.sliding_window_view(framed, (6, 6), (1, 2))[:, ::4, ::4]
     v = np.abs(np.einsum("ia,nhwcab,jb->nhwcij", B, d, B))
     g = np.zeros((n, rows, 4, columns, 4, gy.shape[3]))
-    g.reshape(n, 4 * rows, 4 * columns, -1)[:, :p, :q] = gy
+    g.reshape(n, 4 * rows, 4 * columns, gy.shape[3])[:, :p, :q] = gy
     w = np.abs(np.einsum("ai,nhawbk,bj->nhwkij", A, g, A))
     m = np.einsum("nhwkij,nhwcij->kcij", w, v, optimize=True)
     return 9 * np.einsum("ia,kcij,jb->kcab", abs(G), m, abs(G), optimize=True).max(initial=0)
