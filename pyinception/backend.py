@@ -128,8 +128,9 @@ def rounded(source: Array, out: Array) -> None:
 NARROW = ("float16", "bfloat16")  # storage of maps and filters of the CUDA kernels
 # What the compiled core does with bfloat16 in host memory, inference, and by which algorithms.
 BFLOAT16 = {
-    **{(op, "fprop"): ("auto", "direct", "plain") for op in ("conv", "reduce_conv", "linear")},
-    ("inception", "fprop"): ("auto", "direct"),
+    **{(op, "fprop"): ("auto", "winograd", "direct", "plain") for op in ("conv", "reduce_conv")},
+    ("linear", "fprop"): ("auto", "direct", "plain"),
+    ("inception", "fprop"): ("auto", "winograd", "direct"),
     **{(op, "fprop"): ("auto",) for op in ("max_pool", "avg_pool", "lrn")},
 }
 

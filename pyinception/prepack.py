@@ -34,12 +34,15 @@ class Format:
     @property
     def size(self) -> int:
         """Numbers of a packed array."""
-        pair = 1 if self.dtype == "float32" else 2  # bfloat16: two channels are one word
-        words = core().packed_size(
-            self.K, self.R, self.S, -(-self.C // pair), self.direction,
-            self.algorithm if pair == 1 else "direct", self.level,
-        )  # fmt: skip
-        return pair * int(words)
+        words, direct = self._words(self.C, self.algorithm), self._words(self.C, "direct")
+        if self.dtype == "float32":
+            return words
+        # bfloat16: Winograd's filters are float32, of others two channels are one word.
+        return 2 * (words if words != direct else self._words(-(-self.C // 2), "direct"))
+
+    def _words(self, C: int, algorithm: str) -> int:
+        size = core().packed_size(self.K, self.R, self.S, C, self.direction, algorithm, self.level)
+        return int(size)
 
     @property
     def bytes(self) -> int:

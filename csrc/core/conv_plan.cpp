@@ -142,8 +142,7 @@ Filter checked(Check& check, Filter w, const Level& level, int64_t K, int64_t C,
          "), expected at least 1 each; a bias or an output must tell them");
   }
   int64_t want = packed_elements(level, w, K, C, false);
-  w.winograd =
-      w.size == 4 && winograd_points(w.R, w.S) > 0 && w.K == packed_elements(level, w, K, C, true);
+  w.winograd = winograd_points(w.R, w.S) > 0 && w.K == packed_elements(level, w, K, C, true);
   if (w.K != want && !w.winograd) {
     fail(PYI_INVALID_VALUE, check.function(), ": packed ", name, " has ", w.K, " floats, expected ",
          want, " for (K, R, S, C) = (", K, ", ", w.R, ", ", w.S, ", ", C, ") on ", level.name);
@@ -169,8 +168,9 @@ int64_t packed_floats(const Level& level, int64_t K, int64_t R, int64_t S, int64
 }
 
 int64_t packed_elements(const Level& level, const Filter& w, int64_t K, int64_t C, bool winograd) {
-  const int64_t pair = 4 / w.size;  // channels of a term
-  return pair * packed_floats(level, K, w.R, w.S, ceil_div(C, pair), winograd);
+  const int64_t pair = 4 / w.size;  // channels of a term, elements of a float
+  if (winograd) return pair * packed_floats(level, K, w.R, w.S, C, true);
+  return pair * packed_floats(level, K, w.R, w.S, ceil_div(C, pair), false);
 }
 
 const float* packed(Call& call, const Filter& w, bool dgrad) {
@@ -193,8 +193,9 @@ const float* packed(Call& call, const Filter& w, bool dgrad) {
   }
   float* to = call.list.floats(packed_elements(call.level, w, a->K, a->C, w.winograd) * w.size / 4);
   a->packed = address(to);
-  const char* program = w.size == 2       ? "pack_bfloat16"
-                        : !w.winograd     ? "pack"
+  const bool narrow = w.size == 2;
+  const char* program = !w.winograd       ? narrow ? "pack_bfloat16" : "pack"
+                        : narrow          ? "pack_winograd_bfloat16"
                         : call.plain_twin ? "pack_winograd_plain"
                                           : "pack_winograd";
   call.list.add(call.level.program(program), a, ceil_div(a->K, call.level.nr()),

@@ -35,7 +35,7 @@ int64_t third_kernel(const Level& level, const Filter& w, int64_t K, int64_t C) 
   Filter small = w;
   small.R = small.S = 3;
   const bool three = w.K == packed_elements(level, small, K, C, false) ||
-                     (w.size == 4 && w.K == packed_elements(level, small, K, C, true));
+                     w.K == packed_elements(level, small, K, C, true);
   return three ? 3 : 5;
 }
 

@@ -168,7 +168,8 @@ PYI_API pyi_status pyi_reduce_conv_backward(const DLTensor* gy, const DLTensor* 
                                             const DLTensor* gb, const pyi_conv_params* params,
                                             const pyi_options* options);
 
-/* Floats of a packed filter. direction: "fprop" or "dgrad". */
+/* Floats of a packed filter. direction: "fprop" or "dgrad". A packed filter of bfloat16 has twice
+ * as many numbers: by Winograd twice these floats, else twice those of "direct" for (C + 1) / 2. */
 PYI_API pyi_status pyi_packed_size(int64_t K, int64_t R, int64_t S, int64_t C,
                                    const char* direction, const pyi_options* options,
                                    int64_t* floats);

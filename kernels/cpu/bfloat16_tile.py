@@ -67,6 +67,19 @@ class EmitBfloat16(Emit):
             return self.b.bitcast(self.b.and_(pairs, self._splat(0xFFFF0000)), self.vector)
         return self.b.bitcast(self.b.shl(pairs, self._splat(16)), self.vector)
 
+    def take(self, address, mask=None):
+        """The float32 of a vector of elements, each by itself."""
+        pointer = self._pointer(address, self.halves)
+        if mask is None:
+            half = self.b.load(pointer, align=2)
+        else:
+            name = f"llvm.masked.load.v{self.vl}i16.p0"
+            zero = ir.Constant(self.halves, [0] * self.vl)
+            half = self._intrinsic(name, self.halves, pointer, ir.Constant(I32, 2), mask, zero)
+        return self.b.bitcast(
+            self.b.shl(self.b.zext(half, self.words), self._splat(16)), self.vector
+        )
+
     def put(self, value, address, mask=None):
         """Round a vector, ties to even and NaN to NaN, and write it."""
         bits = self.b.bitcast(value, self.words)

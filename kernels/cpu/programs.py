@@ -33,6 +33,8 @@ PROGRAMS: dict[str, Callable] = {
     "reduce_conv_bfloat16": partial(conv.reduce_conv, emit=EmitBfloat16),
     "conv_bfloat16_dot": partial(conv.conv, emit=EmitDot),
     "reduce_conv_bfloat16_dot": partial(conv.reduce_conv, emit=EmitDot),
+    "winograd_bfloat16": partial(winograd.winograd, emit=EmitBfloat16),
+    "pack_winograd_bfloat16": partial(winograd.pack_winograd, emit=EmitBfloat16),
     "conv_fprop_bfloat16_plain": bfloat16.conv_fprop_bfloat16_plain,
     "pack_bfloat16": bfloat16.pack_bfloat16,
     "copy_bfloat16": bfloat16.copy_bfloat16,

@@ -94,6 +94,10 @@ class Emit:
                 new[i, j] = self.fma(pixel, w[j], acc[i, j])
         return new
 
+    def take(self, address, mask=None):
+        """A vector of a map's elements in float32, or its lanes of `mask` and zeros."""
+        return self.load(address) if mask is None else self.masked_load(address, mask)
+
     def put(self, value, address, mask=None):
         """Write a vector of the output, or its lanes of `mask`."""
         if mask is None:

@@ -24,8 +24,9 @@ Lost: M of all panels at once (leaves L2), the padded copy of the map that the s
 from numba import carray, cfunc, njit
 
 from ..args import PACK, WINOGRAD
+from .bfloat16 import halves, widen
 from .memory import MINUS_INFINITY, OPTIONS, PROGRAM, ZERO, floats, integers, pointer
-from .register_tile import RUN_HEADER, conv_tile
+from .register_tile import RUN_HEADER, Emit, conv_tile
 from .target import Target
 from .winograd_transform import AXES, MOST_POINTS, TILE, filter_tile, input_tile, output_tile
 
@@ -52,42 +53,49 @@ def window_of(taps):
 
 @njit(**OPTIONS)
 def list_window(corner, x_h, x_w, h0, w0, rows, columns, H, W, zero, taps_at):
-    """Addresses of rows x columns pixels from (h0, w0) on, at `corner`; the zero row outside."""
+    """Addresses of rows x columns pixels from (h0, w0) on, at `corner`; the zero row outside.
+
+    x_h, x_w: bytes.
+    """
     taps = integers(taps_at, rows * columns)
     if h0 >= 0 and w0 >= 0 and h0 + rows <= H and w0 + columns <= W:
         for i in range(rows):
             for j in range(columns):
-                taps[columns * i + j] = corner + (i * x_h + j * x_w) * 4
+                taps[columns * i + j] = corner + i * x_h + j * x_w
     else:
         for i in range(rows):
             for j in range(columns):
                 inside = 0 <= h0 + i < H and 0 <= w0 + j < W
-                taps[columns * i + j] = corner + (i * x_h + j * x_w) * 4 if inside else zero
+                taps[columns * i + j] = corner + i * x_h + j * x_w if inside else zero
 
 
 @njit(**OPTIONS)
-def list_inputs(a, x, x_n, x_h, x_w, t, taps_at):
-    """Addresses of the pixels that tile t sees of the map at x; the zero row outside the image."""
+def list_inputs(a, x, x_n, x_h, x_w, size, t, taps_at):
+    """Addresses of the pixels that tile t sees of the map at x; the zero row outside the image.
+
+    size: bytes of an element.
+    """
     n, rest = t // (a.tiles_h * a.tiles_w), t % (a.tiles_h * a.tiles_w)
     h0 = rest // a.tiles_w * tile_of(a.R) - a.pad_h
     w0 = rest % a.tiles_w * tile_of(a.S) - a.pad_w
-    corner = x + (n * x_n + h0 * x_h + w0 * x_w) * 4
+    x_n, x_h, x_w = x_n * size, x_h * size, x_w * size
+    corner = x + n * x_n + h0 * x_h + w0 * x_w
     rows, columns = window_of(a.R), window_of(a.S)
     list_window(corner, x_h, x_w, h0, w0, rows, columns, a.H, a.W, a.zero, taps_at)
 
 
 @njit(**OPTIONS)
-def list_outputs(a, first, t, spare, out_at):
+def list_outputs(a, first, size, t, spare, out_at):
     """Addresses of the pixels of tile t in the map at `first`; `spare` outside the map."""
     rows, columns = tile_of(a.R), tile_of(a.S)
     out = integers(out_at, rows * columns)
     n, rest = t // (a.tiles_h * a.tiles_w), t % (a.tiles_h * a.tiles_w)
     p0, q0 = rest // a.tiles_w * rows, rest % a.tiles_w * columns
-    corner = first + (n * a.y_n + p0 * a.y_h + q0 * a.y_w) * 4
+    corner = first + (n * a.y_n + p0 * a.y_h + q0 * a.y_w) * size
     for i in range(rows):
         for j in range(columns):
             inside = p0 + i < a.P and q0 + j < a.Q
-            out[columns * i + j] = corner + (i * a.y_h + j * a.y_w) * 4 if inside else spare
+            out[columns * i + j] = corner + (i * a.y_h + j * a.y_w) * size if inside else spare
 
 
 @njit(**OPTIONS)
@@ -98,16 +106,18 @@ def list_group(first, rows, row_step, m, at):
         to[i] = first + min(i, rows - 1) * row_step
 
 
-def transforms(make, VL: int) -> list:
+def transforms(make, VL: int, *emit_map) -> list:
     """One transform for each kind of filter: 3x3, 5x5, a line of 3, a line of 7."""
-    return [
-        make(VL, AXES[r], square) for r, square in ((3, True), (5, True), (3, False), (7, False))
-    ]
+    kinds = (3, True), (5, True), (3, False), (7, False)
+    return [make(VL, AXES[r], square, *emit_map) for r, square in kinds]
 
 
-def winograd(target: Target):
-    """Tile program of args.WINOGRAD; tile = (block of tiles, panel range), panels innermost."""
-    NR, VL = target.nr, target.vl
+def winograd(target: Target, emit=Emit):
+    """Tile program of args.WINOGRAD; tile = (block of tiles, panel range), panels innermost.
+
+    emit: the elements of both maps. Filters, V, M and all arithmetic are float32 whatever they are.
+    """
+    NR, VL, SIZE = target.nr, target.vl, emit.OUT_BYTES
     # Three heights, so that 4 and 16 tiles, one image's worth of 7x7 and 14x14, leave no row idle.
     MR, MIDDLE = target.mr, target.mr // 2 + 1
     LOW = MIDDLE // 2
@@ -115,7 +125,7 @@ def winograd(target: Target):
     narrow = [conv_tile(m, 1, VL) for m in (MR, MIDDLE, LOW)]
     wide_full, wide_middle, wide_low = wide
     narrow_full, narrow_middle, narrow_low = narrow
-    inputs, outputs = transforms(input_tile, VL), transforms(output_tile, VL)
+    inputs, outputs = transforms(input_tile, VL, emit), transforms(output_tile, VL, emit)
     input_3x3, input_5x5, input_3, input_7 = inputs
     output_3x3, output_5x5, output_3, output_7 = outputs
 
@@ -186,9 +196,9 @@ def winograd(target: Target):
         panel1 = min(panel0 + a.tile_panels, (a.K + NR - 1) // NR)
         masks = scratch + MASKS if a.mask != 0 else 0
         for t in range(t0, t1):
-            list_inputs(a, a.x, a.x_n, a.x_h, a.x_w, t, scratch)
+            list_inputs(a, a.x, a.x_n, a.x_h, a.x_w, SIZE, t, scratch)
             if masks != 0:
-                list_inputs(a, a.mask, a.m_n, a.m_h, a.m_w, t, masks)
+                list_inputs(a, a.mask, a.m_n, a.m_h, a.m_w, SIZE, t, masks)
             v = scratch + a.v + (t - t0) * a.v_row * 4
             transform_input(a, scratch, masks, v)
         points = window_of(a.R) * window_of(a.S)
@@ -198,20 +208,21 @@ def winograd(target: Target):
             products(a, t1 - t0, weights, VL if lanes <= VL else NR, scratch)
             bias = a.bias + panel * NR * 4 if a.bias != 0 else a.zero
             for t in range(t0, t1):
-                first, out_at = a.y + panel * NR * 4, scratch + OUTPUTS
-                list_outputs(a, first, t, scratch + SPARE, out_at)
+                first, out_at = a.y + panel * NR * SIZE, scratch + OUTPUTS
+                list_outputs(a, first, SIZE, t, scratch + SPARE, out_at)
                 m = scratch + a.m + (t - t0) * NR * 4
                 transform_output(a, m, bias, out_at, lanes)
 
     return program
 
 
-def pack_winograd(target: Target):
+def pack_winograd(target: Target, emit=Emit):
     """packed[panel, e, c, lane] = (G g G^T)[e] of w[panel NR + lane, :, :, c], zero lanes beyond K.
 
     Tile program of args.PACK; tile = panel. The last panel is one vector wide if that holds it.
+    emit: the elements of w; packed is float32.
     """
-    NR, VL = target.nr, target.vl
+    NR, VL, SIZE = target.nr, target.vl, emit.OUT_BYTES
     filter_3x3, filter_5x5, filter_3, filter_7 = transforms(filter_tile, VL)
 
     @cfunc(PROGRAM, **OPTIONS)
@@ -226,10 +237,13 @@ def pack_winograd(target: Target):
         for c in range(a.C):
             for r in range(a.R):
                 for s in range(a.S):
-                    at = a.w + (tile * NR * a.w_k + r * a.w_r + s * a.w_s + c * a.w_c) * 4
+                    at = a.w + (tile * NR * a.w_k + r * a.w_r + s * a.w_s + c * a.w_c) * SIZE
                     for lane in range(lanes):
                         tap = (a.S * r + s) * width + lane
-                        taps[tap] = floats(at + lane * a.w_k * 4, 1)[0]
+                        if SIZE == 2:
+                            taps[tap] = widen(halves(at + lane * a.w_k * SIZE, 1)[0])
+                        else:
+                            taps[tap] = floats(at + lane * a.w_k * SIZE, 1)[0]
             for lane in range(0, width, VL):
                 at, step = scratch + lane * 4, width * 4
                 to, plane = panel + (c * width + lane) * 4, a.C * width * 4

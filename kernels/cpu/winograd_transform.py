@@ -141,10 +141,7 @@ class _Lines:
         b, axis = self.e.b, self.axis
         f = [axis.gradient_scale / d for d in axis.divisors]
         pairs = range(1, len(m) - 1, 2)
-        halves = [
-            [b.fadd(m[i], m[i + 1]) for i in pairs],
-            [b.fsub(m[i], m[i + 1]) for i in pairs],
-        ]
+        halves = [[b.fadd(m[i], m[i + 1]) for i in pairs], [b.fsub(m[i], m[i + 1]) for i in pairs]]
         w = []
         for t in range(axis.taps):
             total = b.fmul(_splat(self.e, f[0]), m[0]) if t == 0 else None
@@ -198,37 +195,39 @@ def _for_lanes(e: Emit, count, body) -> None:
     b.position_at_end(block["done"])
 
 
-def _load(e: Emit, address, mask):
-    return e.load(address) if mask is None else e.masked_load(address, mask)
+def _element(e: Emit, at):
+    """Bytes from the first to the element of a map that lies `at` bytes on in float32."""
+    return e.b.lshr(at, e.const(4 // e.OUT_BYTES - 1))
 
 
 def _addresses(e: Emit, table, count: int) -> list:
     return [e.scalar(e.b.add(table, e.const(8 * i)), I64) for i in range(count)]
 
 
-def _map_tile(VL: int, axis: Axis, square: bool, line, values: int):
+def _map_tile(VL: int, axis: Axis, square: bool, line, values: int, emit_map=Emit):
     """Intrinsic tile(taps, masks, C, out, plane): out[e][0:C] of `line` along every axis.
 
-    taps: address of the addresses of `values` pixels an axis, each of C floats; masks: 0, or
-    likewise, and a pixel counts where the mask is positive; out: address of point 0, `plane` bytes
-    before that of point 1, written in whole vectors (zeros beyond C).
+    taps: address of the addresses of `values` pixels an axis, each of C elements of `emit_map`;
+    masks: 0, or likewise, and a pixel counts where the mask is positive; out: address of point 0,
+    `plane` bytes before that of point 1, float32 in whole vectors (zeros beyond C).
     """
     pixels = values ** (2 if square else 1)
 
     def emit(context, b, sig, arguments):
         taps, masks, C, out, plane = arguments
-        e = Emit(b, VL)
+        e = emit_map(b, VL)
         lines = _Lines(e, axis)
         blocks = [b.append_basic_block(name) for name in ("plain", "masked", "end")]
         b.cbranch(b.icmp_signed("==", masks, e.const(0)), blocks[0], blocks[1])
         for is_masked in (False, True):
 
             def body(at, lanes, is_masked=is_masked):
-                d = [_load(e, b.add(a, at), lanes) for a in _addresses(e, taps, pixels)]
+                x_at = _element(e, at)
+                d = [e.take(b.add(a, x_at), lanes) for a in _addresses(e, taps, pixels)]
                 if is_masked:
                     zero = _splat(e, 0)
                     for i, a in enumerate(_addresses(e, masks, pixels)):
-                        y = _load(e, b.add(a, at), lanes)
+                        y = e.take(b.add(a, x_at), lanes)
                         d[i] = b.select(b.fcmp_ordered(">", y, zero), d[i], zero)
                 for i, x in enumerate(_every_axis(partial(line, lines), d, square)):
                     e.store(x, b.add(b.add(out, at), b.mul(plane, e.const(i))))
@@ -246,9 +245,9 @@ def _map_tile(VL: int, axis: Axis, square: bool, line, values: int):
     return tile
 
 
-def input_tile(VL: int, axis: Axis, square: bool):
+def input_tile(VL: int, axis: Axis, square: bool, emit_map=Emit):
     """Intrinsic of _map_tile: (B^T d B)[e] of the window d of a tile."""
-    return _map_tile(VL, axis, square, _Lines.input, axis.window)
+    return _map_tile(VL, axis, square, _Lines.input, axis.window, emit_map)
 
 
 def gradient_tile(VL: int, axis: Axis, square: bool):
@@ -317,10 +316,11 @@ def filter_gradient_tile(VL: int, axis: Axis, square: bool):
     return tile
 
 
-def output_tile(VL: int, axis: Axis, square: bool):
+def output_tile(VL: int, axis: Axis, square: bool, emit_map=Emit):
     """Intrinsic tile(m, plane, bias, out, lanes, floor, accumulate).
 
-    out[i][0:lanes] = max((A^T M A)[i] + start, floor); start: bias, or out's own values
+    out[i][0:lanes] = max((A^T M A)[i] + start, floor); start: bias, or out's own values, which
+    only float32 outputs have
 
     m: address of point 0, `plane` bytes before that of point 1; bias: address of `lanes` floats;
     out: address of 16 addresses, or 4; floor: float32, 0 for ReLU and -inf for none.
@@ -329,7 +329,7 @@ def output_tile(VL: int, axis: Axis, square: bool):
 
     def emit(context, b, sig, values):
         m, plane, bias, out, lanes, floor, accumulate = values
-        e = Emit(b, VL)
+        e = emit_map(b, VL)
         from_out = b.icmp_signed("!=", accumulate, e.const(0))
 
         def body(at, mask):
@@ -338,12 +338,10 @@ def output_tile(VL: int, axis: Axis, square: bool):
             values = [e.load(b.add(first, b.mul(plane, e.const(i)))) for i in range(points)]
             y = _every_axis(_Lines(e, axis).output, values, square)
             for x, address in zip(y, _addresses(e, out, outputs), strict=True):
-                start = _load(e, b.add(b.select(from_out, address, bias), at), mask)
+                start_at = b.add(b.select(from_out, address, bias) if e.ACCUMULATES else bias, at)
+                start = e.load(start_at) if mask is None else e.masked_load(start_at, mask)
                 result = e.clamp_below(b.fadd(x, start), low)
-                if mask is None:
-                    e.store(result, b.add(address, at))
-                else:
-                    e.masked_store(result, b.add(address, at), mask)
+                e.put(result, b.add(address, _element(e, at)), mask)
 
         _for_lanes(e, lanes, body)
         return context.get_dummy_value()

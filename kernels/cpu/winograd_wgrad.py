@@ -33,7 +33,7 @@ def list_gradients(a, gy, gy_n, gy_h, gy_w, t, taps_at):
     n, rest = t // (a.tiles_h * a.tiles_w), t % (a.tiles_h * a.tiles_w)
     p0, q0 = rest // a.tiles_w * rows, rest % a.tiles_w * columns
     corner = gy + (n * gy_n + p0 * gy_h + q0 * gy_w) * 4
-    list_window(corner, gy_h, gy_w, p0, q0, rows, columns, a.P, a.Q, a.zero, taps_at)
+    list_window(corner, gy_h * 4, gy_w * 4, p0, q0, rows, columns, a.P, a.Q, a.zero, taps_at)
 
 
 @njit(**OPTIONS)
@@ -131,7 +131,7 @@ def winograd_wgrad(target: Target):
         while t0 < a.tile_count:
             tiles = min(a.chunk_tiles, a.tile_count - t0)
             for t in range(tiles):
-                list_inputs(a, a.x + c0 * 4, a.x_n, a.x_h, a.x_w, t0 + t, scratch)
+                list_inputs(a, a.x + c0 * 4, a.x_n, a.x_h, a.x_w, 4, t0 + t, scratch)
                 transform_input(a, scratch, c_count, scratch + a.v + t * a.v_row * 4)
                 list_gradients(a, a.gy + k0 * 4, a.gy_n, a.gy_h, a.gy_w, t0 + t, scratch)
                 if masks != 0:
