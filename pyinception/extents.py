@@ -28,13 +28,21 @@ def integer(function: str, argument: str, value: Any, least: int) -> int:
     return number
 
 
-def real(function: str, argument: str, value: Any, least: float = 0, below: float = inf) -> None:
-    """Raise TypeError or ValueError naming the argument unless least <= ``value`` < below."""
+def real(
+    function: str,
+    argument: str,
+    value: Any,
+    least: float = 0,
+    below: float = inf,
+    most: float = inf,
+) -> None:
+    """Raise an error that names the argument unless least <= ``value`` < below and <= most."""
     if isinstance(value, bool) or not isinstance(value, Real):
         kind = type(value).__name__
         raise TypeError(f"{function}: {argument} is {value!r} ({kind}), expected a number")
-    if not least <= float(value) < below:
+    if not least <= float(value) < below or float(value) > most:
         bound = "finite" if below == inf else f"below {below:g}"
+        bound = bound if most == inf else f"at most {most:g}"
         text = f"expected at least {least:g}, {bound}"
         raise ValueError(f"{function}: {argument} is {value}, {text}")
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from pyinception import ops, rng, workspace
 from pyinception.backend import Array, memory_of
-from pyinception.extents import integer, padding_pair, pair
+from pyinception.extents import integer, padding_pair, pair, real
 from pyinception.module import Module
 from pyinception.ops.pool import pool_spec
 from pyinception.spec import ConvSpec
@@ -268,8 +268,9 @@ class BatchNorm(Module):
         c = integer("BatchNorm", "channels", channels, 1)
         self.gamma = Parameter((c,), constant=1.0, decay_mult=0.0)
         self.beta = Parameter((c,), decay_mult=0.0)
-        self.mean = Buffer(np.zeros(c, np.float32))
-        self.var = Buffer(np.ones(c, np.float32))
+        self.mean, self.var = Buffer(np.zeros(c, np.float32)), Buffer(np.ones(c, np.float32))
+        real("BatchNorm", "eps", eps)
+        real("BatchNorm", "momentum", momentum, most=1)
         self.relu, self.eps, self.momentum = relu, eps, momentum
 
     def forward(self, x: Tensor, out: Array | None = None) -> Tensor:
@@ -277,8 +278,7 @@ class BatchNorm(Module):
             op = ops.FrozenBatchNorm(self.mean.data, self.var.data, self.eps, self.relu, out)
             return op(x, self.gamma, self.beta)
         if x.data.size == 0:
-            text = f"x has shape {x.shape}, expected at least one sample to take statistics from"
-            raise ValueError(f"batch_norm: {text}")
+            raise ValueError(f"batch_norm: x has shape {x.shape}, expected at least one sample")
         batch = ops.BatchNorm(self.eps, self.relu, out)
         y = batch(x, self.gamma, self.beta)
         assert batch.statistics is not None

@@ -19,6 +19,7 @@ from pyinception import config, workspace
 from pyinception.backend import Array, BackendError, core, memory_of
 from pyinception.border import Border
 from pyinception.dispatch import Plan, check
+from pyinception.extents import integer
 from pyinception.module import Module
 from pyinception.prepack import Format, Packed, prepack
 from pyinception.table import SITES
@@ -67,8 +68,8 @@ class Session:
     its stream for the call before where that was on another.
 
     The session sees later changes of the weights: live arrays are read directly, packed ones are
-    packed again when a parameter's version has changed (optimisers and ``load`` count it; who writes
-    into an array, ``p.data *= 2``, calls ``p.changed()``). Folding batch norms is left to the caller.
+    packed again when a parameter's version has changed (optimisers and ``load`` count it; after
+    ``p.data *= 2`` call ``p.changed()``). Folding batch norms is left to the caller.
     One session serves one thread at a time: a second call meanwhile is refused.
     """
 
@@ -82,6 +83,8 @@ class Session:
         mode: str = "auto",
         dependent_launch: bool = False,
     ) -> None:
+        if not isinstance(net, Module):
+            raise TypeError(f"Session: net is a {type(net).__name__}, expected a Module")
         self.net, self.input_shape = net, tuple(input_shape)
         self.dependent_launch = dependent_launch
         self.switches = {
@@ -95,6 +98,8 @@ class Session:
         if mode not in MODES:
             text = f"mode is {mode!r}, expected one of {', '.join(map(repr, MODES))}"
             raise ValueError(f"Session: {text}")
+        for number, extent in enumerate(self.input_shape):
+            integer("Session", f"input_shape[{number}]", extent, min(number, 1))
         self._free = Lock()
         self._asked = mode
         with self._device():

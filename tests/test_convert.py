@@ -345,3 +345,28 @@ def test_damage_is_one_kind_of_error(tmp_path) -> None:
         convert.convert(tmp_path / "net.safetensors")
     with pytest.raises(ValueError, match=r"crop is 224, expected 1 \.\.\. resize = 200"):
         convert.Preprocessing(1, (0,), (1,), 200, 224)
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"scale": 0}, "Preprocessing: scale is 0, expected a number that is not 0"),
+        ({"scale": float("nan")}, "Preprocessing: scale is nan"),
+        ({"std": (0.5, 0.0, 0.5)}, r"Preprocessing: std is \(0.5, 0.0, 0.5\), expected three"),
+        ({"mean": (0.5, 0.5)}, r"Preprocessing: mean is \(0.5, 0.5\), expected three"),
+        ({"channels": "GBR"}, "Preprocessing: channels is 'GBR', expected RGB or BGR"),
+    ],
+)
+def test_preprocessing_that_no_image_survives(changed, words: str) -> None:
+    how = {"scale": 255, "mean": (0.5,) * 3, "std": (0.5,) * 3, "resize": 256, "crop": 224}
+    with pytest.raises(ValueError, match=words):
+        convert.Preprocessing(**how | changed)
+
+
+def test_a_network_without_a_linear_layer_is_read_again(tmp_path) -> None:
+    """Network in Network ends in the mean of its last convolution."""
+    how = convert.Preprocessing(255, (0.5,) * 3, (0.5,) * 3, 32, 32)
+    net = models.network_in_network(num_classes=4)
+    convert.Converted(net, "network_in_network", how).save(tmp_path / "net.safetensors")
+    found = convert.read(tmp_path / "net.safetensors")
+    assert found.classes == 4 and found.net.count_parameters() == net.count_parameters()

@@ -164,6 +164,14 @@ def test_the_verdict_is_the_mean_in_float64(runs, count):
     np.testing.assert_allclose(direct[0], odds[3], rtol=1e-12)
 
 
+def test_a_network_that_has_diverged_is_no_unreadable_picture(runs):
+    member = multicrop.read_member(last(runs, "a"))
+    dataset = loop.load_split(member.recipe, "test")
+    dict(member.net.named_parameters())["fc.bias"].data[0] = np.nan
+    with pytest.raises(ValueError, match="evaluate: a network's result is not finite"):
+        multicrop.evaluate_crops([member], dataset, 1)
+
+
 def test_top_five_without_crops(runs):
     trained = evaluation.load_trained(last(runs, "a"))
     dataset = loop.load_split(trained.recipe, "test")

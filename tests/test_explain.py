@@ -117,3 +117,8 @@ def test_a_batch_that_goes_in_groups_is_timed_whole() -> None:
 def test_refusals(what, shape, how, words) -> None:
     with pytest.raises((TypeError, ValueError), match=words):
         pyi.explain(what, shape, **how)
+
+
+def test_what_is_neither_a_spec_nor_a_layer_is_named() -> None:
+    with pytest.raises(TypeError, match="explain: what is a int, expected a spec or a layer"):
+        pyi.explain(3)

@@ -233,3 +233,17 @@ def test_small_layers() -> None:
     np.testing.assert_allclose(layers.Lrn()(x).data, reference.lrn_fprop(x), rtol=1e-6)
     with pytest.raises(ValueError, match="p is 1"):
         layers.Dropout(1.0)
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ({"eps": -1e-5}, "BatchNorm: eps is -1e-05, expected at least 0"),
+        ({"eps": float("nan")}, "BatchNorm: eps is nan, expected at least 0"),
+        ({"momentum": 1.5}, "BatchNorm: momentum is 1.5, expected at least 0, at most 1"),
+        ({"momentum": None}, r"BatchNorm: momentum is None \(NoneType\), expected a number"),
+    ],
+)
+def test_strange_numbers_of_a_batch_norm_are_named(how: dict[str, Any], words: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=words):
+        layers.BatchNorm(3, **how)

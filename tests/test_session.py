@@ -281,3 +281,16 @@ def test_x_is_judged_by_the_weights_as_they_are_now() -> None:
     assert session(x).dtype == np.float64
     with pytest.raises(TypeError, match="float32"):
         session(x.astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("net", "shape", "words"),
+    [
+        (lambda x: x, (1, 8, 8, 3), r"Session: net is a function, expected a Module"),
+        (Sequential(), (-1, 8, 8, 3), r"Session: input_shape\[0\] is -1, expected 0 \.\.\. "),
+        (Sequential(), (1, 8.0, 8, 3), r"input_shape\[1\] is 8\.0 \(float\), expected an int"),
+    ],
+)  # fmt: skip
+def test_what_is_no_network_or_shape_is_named(net: Any, shape: Any, words: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=words):
+        Session(net, shape)

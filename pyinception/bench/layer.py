@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from math import ceil
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -72,6 +72,8 @@ def explain(
     ValueError
         A spec that is no layer is to be measured, or not in float32 on the host.
     """
+    if not isinstance(what, (Module, *get_args(Spec))):
+        raise TypeError(f"explain: what is a {type(what).__name__}, expected a spec or a layer")
     if isinstance(what, Module) != (input_shape is not None):
         kind = type(what).__name__
         wanted = "an input_shape with a layer and none with a spec"

@@ -17,6 +17,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from inspect import signature
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,19 @@ class Preprocessing:
         if not 0 < self.crop <= self.resize:
             text = f"crop is {self.crop}, expected 1 ... resize = {self.resize}"
             raise ValueError(f"Preprocessing: {text}")
+        if not (isfinite(self.scale) and self.scale):
+            text = f"scale is {self.scale}, expected a number that is not 0"
+            raise ValueError(f"Preprocessing: {text}")
+        if self.channels not in ("RGB", "BGR"):
+            text = f"channels is {self.channels!r}, expected RGB or BGR"
+            raise ValueError(f"Preprocessing: {text}")
         for name in ("mean", "std"):  # lists, as JSON gives them back
-            object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
+            values = tuple(map(float, getattr(self, name)))
+            zero = name == "std" and 0 in values
+            if len(values) != 3 or zero or not all(map(isfinite, values)):
+                text = f"{name} is {values}, expected three numbers, of std none 0"
+                raise ValueError(f"Preprocessing: {text}")
+            object.__setattr__(self, name, values)
 
 
 @dataclass(frozen=True)
@@ -73,6 +85,11 @@ class Converted:
     model: str
     preprocessing: Preprocessing
     options: dict[str, Any] = field(default_factory=dict)  # of the function in `models`
+
+    @property
+    def classes(self) -> int:
+        """How many the network tells apart."""
+        return _classes(self.net.state_dict())
 
     def images(self, paths: Sequence[str | os.PathLike[str]]) -> Array:
         """The pictures as the network wants them, (N, crop, crop, 3) float32.
@@ -183,6 +200,11 @@ def _guess(file: Path) -> str:
     )
 
 
+def _classes(state: Mapping[str, Array]) -> int:
+    """Biases of the linear layer, or of the last convolution of Network in Network."""
+    return len(state["fc.bias"] if "fc.bias" in state else state["mlp4b.bias"])
+
+
 def read(path: str | os.PathLike[str]) -> Converted:
     """A file of `Converted.save` back as network, model name and preprocessing."""
     from pyinception import models
@@ -197,7 +219,7 @@ def read(path: str | os.PathLike[str]) -> Converted:
         build = getattr(models, name)
         heads = {"aux": any(key.startswith("aux") for key in loaded.model)}
         has_heads = "aux" in signature(build).parameters
-        net = build(len(loaded.model["fc.bias"]), **(heads if has_heads else {}) | options)
+        net = build(_classes(loaded.model), **(heads if has_heads else {}) | options)
         net.load_state_dict(loaded.model)
     except (KeyError, TypeError, ValueError) as error:
         what = f"its record is {record!r:.80} ({type(error).__name__}: {error})"

@@ -44,6 +44,8 @@ def export(net: Module, input_shape: tuple[int, ...], path: str | os.PathLike[st
     OSError
         The file cannot be written; an older one is as it was.
     """
+    if not isinstance(net, Module):
+        raise TypeError(f"export: net is a {type(net).__name__}, expected a Module")
     onnx = require_onnx("export")
     x = np.zeros(input_shape, np.float32)
     result, noted = trace(net, x)

@@ -22,6 +22,7 @@ from pyinception.data.decode import Request, prepare
 from pyinception.data.picture import resample
 from pyinception.data.pictures import BAD, Pictures, pictures_of
 from pyinception.data.workers import Workers
+from pyinception.extents import integer
 
 Augmentation = Callable[..., NDArray[np.float32]]
 
@@ -53,8 +54,7 @@ def epoch_order(count: int, *, seed: int, epoch: int, shuffle: bool = True) -> N
 
 def steps_per_epoch(count: int, batch_size: int, *, drop_last: bool = False) -> int:
     """Return ceil(count / batch_size), or its floor if the last short batch is dropped."""
-    if batch_size < 1:
-        raise ValueError(f"steps_per_epoch: batch_size is {batch_size}, expected at least 1")
+    batch_size = integer("steps_per_epoch", "batch_size", batch_size, 1)
     return count // batch_size if drop_last else -(-count // batch_size)
 
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import importlib
 from types import ModuleType
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from pyinception.extents import integer
 
 SPLITS = ("train", "test")
 
@@ -117,6 +119,14 @@ def read_bytes(dataset: Dataset, index: int) -> tuple[NDArray[np.uint8], int]:
     """`Dataset.read` of a data set whose images all have one size: rint(255 images(i))."""
     image = dataset.images([index])[0]
     return np.rint(image * np.float32(255)).astype(np.uint8), int(dataset.labels[index])
+
+
+def whole(name: str, argument: str, value: Any, least: int) -> int:
+    """`value` as an int of at least `least`, else DatasetError."""
+    try:
+        return integer(name, argument, value, least)
+    except (TypeError, ValueError) as error:
+        raise DatasetError(str(error)) from None
 
 
 def check_split(function: str, split: str) -> str:

@@ -18,7 +18,7 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
-from pyinception.data.dataset import ArrayDataset, DatasetError, check_split, require
+from pyinception.data.dataset import ArrayDataset, DatasetError, check_split, require, whole
 from pyinception.data.resize import bilinear
 
 SPLIT = "last-500"
@@ -51,8 +51,7 @@ def digits(split: str = "train", *, size: int = 28) -> ArrayDataset:
         If `split` is unknown, `size` below 8, or scikit-learn ships other data.
     """
     check_split("digits", split)
-    if size < 8:
-        raise DatasetError(f"digits: size is {size}, expected at least 8")
+    size = whole("digits", "size", size, 8)
     pixels, labels = _load()
     chosen = split_indices(split)
     grid = np.divide(pixels[chosen], 16, dtype=np.float32).reshape(-1, 8, 8, 1)

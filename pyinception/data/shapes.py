@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pyinception import rng
-from pyinception.data.dataset import DatasetError, check_indices, check_split, read_bytes
+from pyinception.data.dataset import check_indices, check_split, read_bytes, whole
 from pyinception.data.outlines import CLASSES, outline_boxes, signed_distance
 
 Floats = NDArray[np.floating[Any]]
@@ -71,10 +71,7 @@ class Shapes:
     ) -> None:
         self.split = check_split("shapes", split)
         count = COUNTS[split] if count is None else count
-        if count < 1:
-            raise DatasetError(f"shapes: count is {count}, expected at least 1")
-        if size < 24:
-            raise DatasetError(f"shapes: size is {size}, expected at least 24")
+        count, size = whole("shapes", "count", count, 1), whole("shapes", "size", size, 24)
         self.classes = list(CLASSES)
         self.labels = np.arange(count, dtype=np.int64) % len(CLASSES)
         self.shape = (size, size, 3)

@@ -73,8 +73,7 @@ def read_member(path: str | Path) -> Member:
 def of_converted(found: convert.Converted) -> Member:
     """A network of `convert.read`, by its own preprocessing."""
     how = found.preprocessing
-    outputs = int(found.net.state_dict()["fc.bias"].size)
-    return Member(found.net.eval(), how.crop, 3, found.normalise, outputs)
+    return Member(found.net.eval(), how.crop, 3, found.normalise, found.classes)
 
 
 def class_probabilities(
@@ -90,7 +89,10 @@ def class_probabilities(
             with no_grad():
                 batch = member.prepare(images[first : first + CHUNK])
                 logits = member.net(networks.placed(member.net, batch))
-            parts.append(softmax(networks.scores_of(logits)))
+            scores = networks.scores_of(logits)
+            if not np.isfinite(scores).all():
+                raise ValueError("evaluate: a network's result is not finite; has it diverged?")
+            parts.append(softmax(scores))
         p = np.concatenate(parts).reshape(len(pixels), count, -1).mean(axis=1)
         total = p if total is None else total + p
     assert total is not None
