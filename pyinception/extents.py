@@ -72,12 +72,16 @@ def padding_pair(function: str, value: Any, kernel: Pair) -> Pair:
     return kernel[0] // 2, kernel[1] // 2
 
 
+def flag(function: str, argument: str, value: Any) -> None:
+    """Raise TypeError naming the argument unless ``value`` equals True or False."""
+    if value not in (False, True):
+        raise TypeError(f"{function}: {argument} is {value!r}, expected True or False")
+
+
 def flags(spec: Any, names: str) -> None:
     """Check switches that are on or off: True, False, or what equals one of them."""
     for name in names.split():
-        value = getattr(spec, name)
-        if value not in (False, True):
-            raise TypeError(f"{spec.function}: {name} is {value!r}, expected True or False")
+        flag(spec.function, name, getattr(spec, name))
 
 
 def extents(spec: Any, letters: str) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from pyinception import checkpoint, workspace
 from pyinception.backend import NARROW, Array, beside, dtype_of, moved
 from pyinception.border import intake, operand
+from pyinception.extents import flag
 from pyinception.tensor import Buffer, Parameter, Tensor, no_grad
 
 
@@ -120,6 +121,7 @@ class Module:
         Its parameters get no gradient, so optimisers leave them alone, and it stays in evaluation
         whatever `train` says, so running statistics keep too. ``freeze(False)`` undoes it.
         """
+        flag("freeze", "mode", mode)
         for module in self.modules():
             module.frozen, module.training = mode, not mode
         for parameter in self.parameters():
@@ -204,9 +206,12 @@ class Module:
 
     def astype(self, dtype: Any) -> "Module":
         """Turn parameters and buffers into ``dtype`` (float64 for checks); returns the module."""
+        kind = getattr(dtype, "__name__", str(dtype))
+        if kind not in ("float32", "float64"):
+            raise TypeError(f"astype: dtype is {kind!r}, expected float32 or float64")
         for _, part in self._walk():
             if isinstance(part, (Parameter, Buffer)):
-                part.data = _values(part).astype(np.dtype(dtype))
+                part.data = _values(part).astype(kind)
                 if isinstance(part, Parameter):
                     part.master = None
                 part.version += 1

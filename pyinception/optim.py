@@ -165,6 +165,7 @@ class Optimizer:
         """Take over a `state_dict` after every name, shape and dtype has been checked."""
         kind = type(self).__name__
         checkpoint.check_state(f"{kind}.load_state_dict", self.state_dict(), state)
+        real(f"{kind}.load_state_dict", "iteration", int(state["iteration"]))
         for name, array in self.state.items():
             array[...] = beside(state[name], array)
         self.iteration = int(state["iteration"])

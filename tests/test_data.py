@@ -405,3 +405,21 @@ def test_sizes_that_are_no_integers_are_named() -> None:
             data.load(name, size="32")
     with pytest.raises(TypeError, match=r"steps_per_epoch: batch_size is 2.5 \(float\), expected"):
         next(batches(data.load("digits"), 2.5, seed=0, epoch=0))
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ({"area": "x"}, r"Augment: area is 'x' \(str\), expected a number"),
+        ({"padding": 1.5}, r"Augment: padding is 1.5 \(float\), expected an int"),
+        ({"crop": -3}, "Augment: crop is -3, expected 0 "),
+        ({"mirror": 2}, "Augment: mirror is 2, expected True or False"),
+        ({"scale": 0}, "Augment: scale is 0, expected a number that is not 0"),
+        ({"scale": float("nan")}, "Augment: scale is nan, expected"),
+        ({"mean": (0.5, float("nan"))}, "Augment: mean is nan, expected"),
+        ({"photometric": "yes"}, r"Augment: photometric is 'yes' \(str\), expected a number"),
+    ],
+)
+def test_an_augmentation_that_spoils_images_is_named(how, words: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=words):
+        Augment(**how)

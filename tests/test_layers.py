@@ -247,3 +247,23 @@ def test_small_layers() -> None:
 def test_strange_numbers_of_a_batch_norm_are_named(how: dict[str, Any], words: str) -> None:
     with pytest.raises((TypeError, ValueError), match=words):
         layers.BatchNorm(3, **how)
+
+
+def test_a_name_for_freeze_or_a_dtype_that_holds_no_weights_changes_nothing() -> None:
+    net = Sequential(a=layers.Conv2d(2, 3, 1))
+    init.initialise(net, 0)
+    before = net.state_dict()["a.weight"].copy()
+    with pytest.raises(TypeError, match="freeze: mode is 'a', expected True or False"):
+        net.freeze("a")  # type: ignore[arg-type]
+    assert not net.frozen and all(p.requires_grad for p in net.parameters())
+    for dtype in ("int8", "complex64", "nothing"):
+        with pytest.raises(TypeError, match=f"astype: dtype is '{dtype}', expected float32 or fl"):
+            net.astype(dtype)
+    np.testing.assert_array_equal(net.state_dict()["a.weight"], before)
+    assert net.astype("float64").state_dict()["a.weight"].dtype == np.float64
+
+
+@pytest.mark.parametrize("name", ["googlenet", "googlenet_bn", "inception_v3"])
+def test_a_network_s_switches_are_true_or_false(name: str) -> None:
+    with pytest.raises(TypeError, match=f"{name}: aux is 'no', expected True or False"):
+        getattr(pyi.models, name)(aux="no")

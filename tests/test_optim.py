@@ -327,3 +327,11 @@ def test_a_weight_that_is_not_contiguous_is_moved_all_the_same() -> None:
     net.weight.grad = np.ones((2, 3), np.float32)
     sgd.step()
     np.testing.assert_array_equal(net.weight.data, np.full((2, 3), 0.5))
+
+
+def test_a_step_below_0_is_refused() -> None:
+    sgd = optim.SGD(layers.Linear(2, 2))
+    state = sgd.state_dict() | {"iteration": np.array(-5)}
+    with pytest.raises(ValueError, match=r"SGD\.load_state_dict: iteration is -5, expected"):
+        sgd.load_state_dict(state)
+    assert sgd.iteration == 0

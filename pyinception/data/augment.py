@@ -19,6 +19,7 @@ from pyinception import rng
 from pyinception.data.dataset import Dataset
 from pyinception.data.photometric import photometric
 from pyinception.data.picture import FILTERS, Box
+from pyinception.extents import flag, integer, real
 
 ASPECTS = (3 / 4, 4 / 3)
 TRIES = 10
@@ -208,6 +209,17 @@ class Augment:
     scale: float = 1.0
 
     def __post_init__(self) -> None:
+        for name in ("padding", "crop"):
+            integer("Augment", name, getattr(self, name), 0)
+        for name in ("mirror", "standardise", "centred"):
+            flag("Augment", name, getattr(self, name))
+        for name in ("area", "photometric"):
+            real("Augment", name, getattr(self, name))
+        for name, values in (("scale", (self.scale,)), ("mean", self.mean or ())):
+            for value in values:
+                real("Augment", name, value, -math.inf)
+        if not self.scale:
+            raise ValueError(f"Augment: scale is {self.scale}, expected a number that is not 0")
         if not 0 < self.area <= 1:
             raise ValueError(f"Augment: area is {self.area}, expected (0, 1]")
         if self.interpolation not in INTERPOLATIONS:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pyinception import init, ops
+from pyinception.extents import flag
 from pyinception.layers import Dropout, Linear
 from pyinception.models.googlenet import WIDTHS
 from pyinception.models.rows import Network, Unit, batch_norm_unit
@@ -100,6 +101,7 @@ def googlenet_bn(
     aux : whether to build the two auxiliary heads, which run in training only.
     seed : of the initial weights.
     """
+    flag("googlenet_bn", "aux", aux)
     unit = batch_norm_unit()
     heads: dict[str, Callable[[int], Any]] = {}
     if aux:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from pyinception import init
+from pyinception.extents import flag
 from pyinception.layers import (
     AvgPool2d,
     Conv2d,
@@ -146,6 +147,8 @@ def googlenet(
         1,498,677,248 multiply-adds in all) and a dense 7x7 has not; the text does not say so.
     seed : of the initial weights.
     """
+    for argument, value in (("aux", aux), ("separable_stem", separable_stem)):
+        flag("googlenet", argument, value)
     net = GoogLeNet(num_classes, in_channels, aux, separable_stem)
     init.initialise(net, seed)
     return net

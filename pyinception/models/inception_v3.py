@@ -9,6 +9,7 @@ the widths the paper leaves open are v3's. An n x m stage is n rows by m columns
 from collections.abc import Callable
 
 from pyinception import init
+from pyinception.extents import flag
 from pyinception.layers import AvgPool2d, GlobalAvgPool, Linear
 from pyinception.models.rows import Network, batch_norm_unit
 from pyinception.module import Module
@@ -123,6 +124,7 @@ def inception_v3(
         leave it out (TF-slim, Keras).
     seed : of the initial weights.
     """
+    flag("inception_v3", "aux", aux)
     return _network(V3, num_classes, in_channels, aux, include_pad, seed)
 
 
@@ -135,4 +137,5 @@ def inception_v2(
     seed: int = 0,
 ) -> Network:
     """Inception-v2 as table 1 of the paper prints it; arguments as in `inception_v3`."""
+    flag("inception_v2", "aux", aux)
     return _network(V2, num_classes, in_channels, aux, include_pad, seed)
