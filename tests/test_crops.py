@@ -121,6 +121,12 @@ GIVEN = {
 }
 
 
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch):
+    """On maps of 14 x 14 a team waits for itself: minutes on cores that have other work."""
+    monkeypatch.setenv("PYINCEPTION_THREADS", "1")
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """Two short runs of other seeds and preprocessing."""
@@ -206,7 +212,6 @@ def test_a_converted_network_on_pictures(tmp_path, monkeypatch, capsys):
         odds.append((np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)).mean(axis=0))
     loss = -np.log(np.array(odds)[np.arange(3), test.labels]).mean()
     assert result.loss == pytest.approx(loss, rel=1e-12)
-    monkeypatch.setenv("PYINCEPTION_THREADS", "1")
     line = ["evaluate", str(tmp_path / "net.safetensors"), "--crops", "10", "--json"]
     assert main.run(line) == 1 and "names no data set, give --data" in capsys.readouterr().err
     assert main.run([*line, "--data", str(tmp_path / "pictures")]) == 0
@@ -241,7 +246,6 @@ def test_other_classes_are_refused(runs):
 
 def test_the_command(runs, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYINCEPTION_THREADS", "1")
     where = ["--runs", str(runs)]
     picture = tmp_path / "confusion.png"
     line = ["evaluate", "--crops", "10", "--ensemble", "a", "b", *where, "--json"]
