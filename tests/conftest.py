@@ -19,6 +19,10 @@ ROOT = Path(__file__).resolve().parents[1]
 # with a team of OpenBLAS threads on two busy cores. Only a default; the environment wins.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+# A shell's switches are not the tests': each sets those that it asks about.
+for _switch in ("BACKEND", "THREADS", "ALGORITHM", "CPU_LEVEL", "JIT", "LOG"):
+    os.environ.pop(f"PYINCEPTION_{_switch}", None)
+
 
 class CheckoutFinder(MetaPathFinder):
     """Finds ``pyinception.kernels`` in ``kernels/``, and a ``pyinception`` where there is none."""

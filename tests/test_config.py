@@ -1,12 +1,15 @@
 """The six switches: argument first, then `using`, then the environment."""
 
 import logging
+import os
 import threading
 
 import pytest
 
 from pyinception import config
 from pyinception.config import using
+
+AT_IMPORT = set(os.environ)  # before a fixture clears it
 
 
 @pytest.fixture(autouse=True)
@@ -87,3 +90,7 @@ def test_log_switch(caplog: pytest.LogCaptureFixture) -> None:
         with using(log="info"):
             config.report("info", "loud")
     assert [record.message for record in caplog.records] == ["loud"]
+
+
+def test_no_switch_of_the_shell_reaches_the_tests() -> None:
+    assert not {switch.environment for switch in config.SWITCHES.values()} & AT_IMPORT
