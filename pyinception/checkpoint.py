@@ -10,19 +10,18 @@ import errno
 import json
 import os
 import stat
-import tempfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from threading import Thread
 from typing import Any
-from zlib import crc32
 
 import numpy as np
 
-from pyinception.backend import Array
-from pyinception.workspace import ALIGNMENT, aligned
+from pyinception.backend import Array, built_core
+from pyinception.workspace import ALIGNMENT, lasting
 
 FORMAT = 1
 _PREFIX = "optimizer/"
@@ -89,7 +88,7 @@ def save(path: _PathLike, model: Any, optimizer: Any = None, record: Any = None)
         raise ValueError(f'save: model has a tensor "{wrong[0]}", but "{_PREFIX}" is reserved')
     if optimizer is not None:
         tensors |= {_PREFIX + name: _host(array) for name, array in _state(optimizer).items()}
-    checks = {name: crc32(array.tobytes()) for name, array in tensors.items()}
+    checks = {name: _crc32(array) for name, array in tensors.items()}
     try:
         text = json.dumps({"format": FORMAT, "crc32": checks, "record": record}, allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -101,7 +100,15 @@ def _host(array: Array) -> Array:
     return np.asarray(array.get() if hasattr(array, "get") else array, order="C")
 
 
+def _crc32(array: Array) -> int:
+    """Of the array's bytes in C order; the core's is six times as fast as zlib's."""
+    crc32 = getattr(built_core(), "crc32", zlib.crc32)
+    return int(crc32(array.reshape(-1).view(np.uint8)))
+
+
 def _write(path: Path, content: bytes) -> None:
+    import tempfile  # with what it imports itself, longer than a network takes to be made
+
     temporary = None
     try:
         handle, temporary = tempfile.mkstemp(
@@ -243,7 +250,7 @@ def _read(
     parts = {True: 0, False: 0}
     for entry in entries:
         parts[entry.name.startswith(_PREFIX)] += -(-entry.nbytes // ALIGNMENT) * ALIGNMENT
-    blocks = {key: aligned(size) for key, size in parts.items()}
+    blocks = {key: lasting(size) for key, size in parts.items()}
     tensors: dict[str, Array] = {}
     jobs = []
     for entry in entries:
@@ -276,7 +283,7 @@ def _fill(file: int, jobs: list[tuple[str, Array, int, Any]], wrong: list[Except
                 if count == 0:
                     raise ValueError(f"{name} is cut off")
                 done += count
-            if check is not None and not wrong and crc32(memory) != check:
+            if check is not None and not wrong and _crc32(memory) != check:
                 raise CheckpointError(f"is damaged: CRC-32 of {name} differs")
     except (OSError, ValueError) as error:
         wrong.append(error)

@@ -1,4 +1,4 @@
-// Memory for results: NumPy arrays that begin on a cache line.
+// Memory for results: NumPy arrays that begin on a cache line. Checksums.
 #include <pybind11/numpy.h>
 
 #include <cstdlib>
@@ -51,8 +51,23 @@ py::object empty(const py::tuple& shape, const py::dtype& kind) {
   return array;
 }
 
+uint32_t crc32(const py::buffer& data) {
+  Py_buffer view;
+  if (PyObject_GetBuffer(data.ptr(), &view, PyBUF_SIMPLE) != 0) throw py::error_already_set();
+  uint32_t crc = 0;
+  run([&] {
+    crc = pyi_crc32(view.buf, static_cast<size_t>(view.len));
+    return PYI_OK;
+  });
+  PyBuffer_Release(&view);
+  return crc;
+}
+
 }  // namespace
 
-void register_memory(py::module_& m) { m.def("empty", &empty, py::arg("shape"), py::arg("dtype")); }
+void register_memory(py::module_& m) {
+  m.def("empty", &empty, py::arg("shape"), py::arg("dtype"));
+  m.def("crc32", &crc32, py::arg("data"));
+}
 
 }  // namespace pyi_bind

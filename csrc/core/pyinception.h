@@ -87,6 +87,9 @@ PYI_API const char* pyi_last_error(void);
 PYI_API const char* pyi_host_level(void);
 PYI_API int pyi_default_threads(void);
 
+/* CRC-32 as zlib has it, from 0. */
+PYI_API uint32_t pyi_crc32(const void* data, size_t bytes);
+
 /* The tile programs linked in. index 0, 1, ...; returns 0 beyond the last. */
 typedef struct {
   const char *name, *level;
