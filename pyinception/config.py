@@ -12,7 +12,6 @@ log        PYINCEPTION_LOG             warning     debug info warning error
 =========  ==========================  ==========  ================================================
 """
 
-import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,8 +19,6 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple
-
-logger = logging.getLogger("pyinception")
 
 
 @dataclass(frozen=True)
@@ -203,6 +200,9 @@ def with_threads(count: int, function: Callable[..., Any], *arguments: Any) -> A
 
 def report(level: str, message: str) -> None:
     """Log ``message`` if the ``log`` switch lets ``level`` through."""
+    import logging  # 3 ms that most processes never need
+
+    logger = logging.getLogger("pyinception")
     number = getattr(logging, level.upper())
     if number >= getattr(logging, get("log").upper()):
         # The switch decides, not Python's default threshold, which would drop "info" and "debug".
