@@ -5,8 +5,10 @@ A format is (filter shape, direction, algorithm, CPU level), independent of N, H
 """
 
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -87,7 +89,9 @@ class Packed:
         return kind
 
 
-def prepack(weights: Array, format: Format, out: Array | None = None) -> Packed:
+def prepack(
+    weights: Array, format: Format, out: Array | None = None, launches: Any = None
+) -> Packed:
     """Pack filters (K, R, S, C), or a linear layer's (K, C), into ``format``.
 
     Parameters
@@ -95,6 +99,7 @@ def prepack(weights: Array, format: Format, out: Array | None = None) -> Packed:
     weights : C-contiguous, of the format's dtype (float32 or bfloat16) and filter shape.
     format : which order; take ``plan.format`` for the one a plan wants.
     out : ``format.size`` numbers of that dtype, reused if given (a `Session` repacks in place).
+    launches : a list of the core's that takes the work; None: it is done now (see `together`).
 
     Raises
     ------
@@ -117,9 +122,22 @@ def prepack(weights: Array, format: Format, out: Array | None = None) -> Packed:
         out = aligned(weights.itemsize * format.size).view(weights.dtype)
     filters = np.ascontiguousarray(filters)
     threads = config.get("threads")
-    core().pack(filters, out, format.direction, format.algorithm, format.level, threads)
+    how = format.direction, format.algorithm, format.level, threads
+    core().pack(filters, out, *how, launches)
     packs[str(format)] += 1
     return Packed(format, out)
+
+
+@contextmanager
+def together() -> Iterator[Callable[..., Packed]]:
+    """``with together() as pack``: a `prepack` whose work is done at the end, all side by side.
+
+    One filter has too few panels for a team of threads, and waking the team for each takes longer
+    than packing most of them. Nothing may read the packed numbers inside the block.
+    """
+    launches = core().LaunchList()
+    yield partial(prepack, launches=launches)
+    launches.run(config.get("threads"))
 
 
 def raw(weights: Array | Packed) -> Array:

@@ -21,7 +21,7 @@ from pyinception.border import Border
 from pyinception.dispatch import Plan, check
 from pyinception.extents import integer
 from pyinception.module import Module
-from pyinception.prepack import Format, Packed, prepack
+from pyinception.prepack import Format, Packed, together
 from pyinception.table import SITES
 from pyinception.tensor import Tensor
 from pyinception.tracing import Call, is_array, moved, plan_memory, trace
@@ -271,23 +271,26 @@ class Session:
     def _pack(self, calls: list[Call]) -> list[Call]:
         """The calls with their weights packed where rows read packed ones, in one block."""
         formats = [_formats(call) for call, _ in calls]
+        if not any(formats):
+            return calls
         line = workspace.ALIGNMENT
         sizes = [-(-format.bytes // line) * line for wanted in formats for format in wanted]
         memory = workspace.lasting(sum(sizes))
         packed_calls: list[Call] = []
-        for (plan, arguments), wanted in zip(calls, formats, strict=True):
-            parts = list(arguments)
-            for site, format in zip(SITES[plan.op, plan.direction] if wanted else (), wanted):
-                whole = parts[site[0]]
-                weights = whole[site[1]] if len(site) == 2 else whole
-                packed = prepack(weights, format, memory[: format.bytes].view(weights.dtype))
-                memory = memory[-(-format.bytes // line) * line :]
-                self._packed.append((weights, packed))
-                if len(site) == 2:
-                    parts[site[0]] = (*whole[: site[1]], packed, *whole[site[1] + 1 :])
-                else:
-                    parts[site[0]] = packed
-            packed_calls.append((plan, tuple(parts)))
+        with together() as pack:
+            for (plan, arguments), wanted in zip(calls, formats, strict=True):
+                parts = list(arguments)
+                for site, format in zip(SITES[plan.op, plan.direction] if wanted else (), wanted):
+                    whole = parts[site[0]]
+                    weights = whole[site[1]] if len(site) == 2 else whole
+                    packed = pack(weights, format, memory[: format.bytes].view(weights.dtype))
+                    memory = memory[-(-format.bytes // line) * line :]
+                    self._packed.append((weights, packed))
+                    if len(site) == 2:
+                        parts[site[0]] = (*whole[: site[1]], packed, *whole[site[1] + 1 :])
+                    else:
+                        parts[site[0]] = packed
+                packed_calls.append((plan, tuple(parts)))
         return packed_calls
 
     def _owns(self, array: Array) -> bool:
@@ -312,8 +315,10 @@ class Session:
             self._on = self._memory()
             self._build(self._group())
             return
-        for weights, packed in self._packed:
-            prepack(weights, packed.format, out=packed.data)
+        if self._packed:
+            with together() as pack:
+                for weights, packed in self._packed:
+                    pack(weights, packed.format, packed.data)
         for weights, settled in self._settled.values():
             if settled is not weights:
                 settled[...] = weights

@@ -65,7 +65,9 @@ class CoreStandIn:
     def packed_size(self, k, r, s, c, direction, algorithm, level) -> int:
         return k * r * s * c
 
-    def pack(self, w, out, direction, algorithm, level, threads) -> None:
+    LaunchList = Launches
+
+    def pack(self, w, out, direction, algorithm, level, threads, launches=None) -> None:
         assert w.ndim == 4, w.shape
         assert out.ndim == 1, out.shape
         out[...] = w.transpose(1, 2, 3, 0).ravel()

@@ -66,6 +66,18 @@ void spread(const std::vector<Slot>& slots, const py::object& x, const py::objec
 // The list that the current thread records into, or null.
 LaunchList*& recording();
 
+// For its own life, another list that the current thread records into, or null.
+class RecordingInto {
+ public:
+  explicit RecordingInto(LaunchList* list) : before_(recording()) { recording() = list; }
+  ~RecordingInto() { recording() = before_; }
+  RecordingInto(const RecordingInto&) = delete;
+  RecordingInto& operator=(const RecordingInto&) = delete;
+
+ private:
+  LaunchList* before_;
+};
+
 // The trailing arguments of every op, as the core wants them.
 struct Options {
   std::string algorithm, level;

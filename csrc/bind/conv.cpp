@@ -186,14 +186,15 @@ void register_conv(py::module_& m) {
   m.def(
       "pack",
       [](Object w_, Object out_, std::string direction, std::string algorithm, std::string level,
-         int threads) {
+         int threads, LaunchList* launches) {
+        // Packing is done once, now, also while a list is being recorded, unless one is given.
+        RecordingInto given(launches);
         Array w("pack", "w", w_), out("pack", "out", out_, true);
         Options o(algorithm, level, threads);
-        o.c.launches = nullptr;  // packing is done once, now, also while a list is being recorded
         run([&] { return pyi_pack(w, out, direction.c_str(), &o.c); });
       },
       py::arg("w"), py::arg("out"), py::arg("direction") = "fprop", algorithm_arg, level_arg,
-      threads_arg);
+      threads_arg, py::arg("launches") = nullptr);
 }
 
 }  // namespace pyi_bind

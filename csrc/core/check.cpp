@@ -320,4 +320,10 @@ void Check::disjoint() {
   }
 }
 
+std::vector<Span> Check::spans() const {
+  std::vector<Span> found;
+  for (const Operand& o : operands_) found.push_back({o.first, o.last, o.output});
+  return found;
+}
+
 }  // namespace pyi

@@ -3,6 +3,24 @@
 
 using namespace pyi;
 
+// Packs that are recorded one after the other run side by side, unless one writes what another one
+// touches: most have too few panels for a team.
+static void join_packs(pyi_launches& list, const std::vector<Span>& operands) {
+  bool apart = list.packs_phase == list.phase - 1;  // no other call came between
+  for (const Span& ours : operands) {
+    for (const Span& theirs : list.packs) {
+      apart = apart && !((ours.output || theirs.output) && ours.meets(theirs));
+    }
+  }
+  if (apart) {
+    list.phase = list.packs_phase;
+  } else {
+    list.packs.clear();
+  }
+  list.packs.insert(list.packs.end(), operands.begin(), operands.end());
+  list.packs_phase = list.phase;
+}
+
 extern "C" {
 
 pyi_status pyi_packed_size(int64_t K, int64_t R, int64_t S, int64_t C, const char* direction,
@@ -40,9 +58,8 @@ pyi_status pyi_pack(const DLTensor* w_, const DLTensor* packed_, const char* dir
     int64_t size = packed_elements(call.level, w, dgrad ? w.C : w.K, dgrad ? w.K : w.C, w.winograd);
     float* to = call.check.packed(packed_, "packed", size);
     call.check.disjoint();
-    packed(call, w, dgrad);
-    auto* a = static_cast<PackArgs*>(call.list.launches.back().args);
-    a->packed = address(to);
+    join_packs(call.list, call.check.spans());
+    packed(call, w, dgrad, to);
   });
 }
 

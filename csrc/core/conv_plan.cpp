@@ -173,7 +173,7 @@ int64_t packed_elements(const Level& level, const Filter& w, int64_t K, int64_t 
   return pair * packed_floats(level, K, w.R, w.S, ceil_div(C, pair), false);
 }
 
-const float* packed(Call& call, const Filter& w, bool dgrad) {
+const float* packed(Call& call, const Filter& w, bool dgrad, float* to) {
   if (w.packed) return w.data;
   auto* a = call.list.record<PackArgs>();
   // dgrad is a convolution with the filter flipped and its channels exchanged: strides say so.
@@ -191,7 +191,9 @@ const float* packed(Call& call, const Filter& w, bool dgrad) {
   } else {
     *a = {address(w.data), w.k, w.r, w.s, w.c, 0, w.K, w.R, w.S, w.C};
   }
-  float* to = call.list.floats(packed_elements(call.level, w, a->K, a->C, w.winograd) * w.size / 4);
+  if (to == nullptr) {
+    to = call.list.floats(packed_elements(call.level, w, a->K, a->C, w.winograd) * w.size / 4);
+  }
   a->packed = address(to);
   const bool narrow = w.size == 2;
   const char* program = !w.winograd       ? narrow ? "pack_bfloat16" : "pack"

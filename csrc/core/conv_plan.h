@@ -13,8 +13,9 @@ int64_t packed_floats(const Level& level, int64_t K, int64_t R, int64_t S, int64
                       bool winograd);
 // The same for a filter's own storage, in its elements.
 int64_t packed_elements(const Level& level, const Filter& w, int64_t K, int64_t C, bool winograd);
-// Address of the packed filter; appends a pack launch to the current phase if it is not packed yet.
-const float* packed(Call& call, const Filter& w, bool dgrad);
+// Address of the packed filter; appends a pack launch to the current phase if it is not packed yet,
+// into `to` or memory of the list's.
+const float* packed(Call& call, const Filter& w, bool dgrad, float* to = nullptr);
 
 // Winograd: a reason why it cannot, or NULL; `auto`'s rule, by the filter alone, so that a packed
 // filter needs no map to know its format; the choice for one call, which fails where

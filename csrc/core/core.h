@@ -83,6 +83,13 @@ struct Filter {
   int64_t size = 4;       // bytes of an element, as of the maps
 };
 
+// Bytes that an operand lies in, last exclusive.
+struct Span {
+  const char *first, *last;
+  bool output;
+  bool meets(const Span& other) const { return first < other.last && other.first < last; }
+};
+
 // Checks of one call, in the order kind, dtype, rank, shape, strides, alignment, overlap.
 class Check {
  public:
@@ -109,6 +116,7 @@ class Check {
                const char* letters);
   void range(const char* name, int64_t value, int64_t low, int64_t high);
   void disjoint();  // every output against every other operand; call after all operands
+  std::vector<Span> spans() const;  // of all operands so far
 
  private:
   struct Operand {
@@ -170,6 +178,8 @@ struct pyi_launches {
   pyi::Arena between;  // packed filters and maps between the phases of one call
   pyi::Arena scratch;
   int phase = 0;
+  std::vector<pyi::Span> packs;  // operands of the packs in phase packs_phase
+  int packs_phase = -1;
   std::atomic<bool> running{false};  // one walk of a list at a time: it has one scratch
 
   template <class Record>
@@ -189,7 +199,8 @@ struct pyi_launches {
     launches.clear();
     memory.reset();
     between.reset();
-    phase = 0;
+    packs.clear();
+    phase = 0, packs_phase = -1;
   }
 };
 
