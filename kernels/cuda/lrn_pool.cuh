@@ -76,7 +76,7 @@ __device__ __forceinline__ void lrn_pool_body(const LrnPoolCudaArgs& a) {
       if (p >= a.P || q >= a.Q) return;
       *(float4*)(shared + pixel * row + a.margin + c) =
           max_over_window(p, q, [&](int h, int w, float (&v)[4]) {
-            load4(x + offset_of(a.x_strides, n, h, w) + c, v, a.C - c, vector_x);
+            load4<true>(x + offset_of(a.x_strides, n, h, w) + c, v, a.C - c, vector_x);
           });
     });
     __syncthreads();
@@ -92,7 +92,7 @@ __device__ __forceinline__ void lrn_pool_body(const LrnPoolCudaArgs& a) {
   each(halo, a.halo_w, [&](int pixel, int line, int column, int c) {
     if (!in_map(line, column)) return;
     float v[4];
-    load4(x + offset_of(a.x_strides, n, top + line, left + column) + c, v, a.C - c, vector_x);
+    load4<true>(x + offset_of(a.x_strides, n, top + line, left + column) + c, v, a.C - c, vector_x);
     *(float4*)(shared + pixel * row + a.margin + c) = make_float4(v[0], v[1], v[2], v[3]);
   });
   __syncthreads();

@@ -167,13 +167,24 @@ __device__ __forceinline__ bool is_vector(const S* p, const CudaStrides& s) {
   return is_vector(p, s, sizeof(S) == 4 ? kFp32 : kBf16);
 }
 
+// kConstant: through the read-only path, where the compiler does not see for itself that nobody
+// writes there.
+template <bool kConstant, class V>
+__device__ __forceinline__ V read(const V* p) {
+  if constexpr (kConstant)
+    return __ldg(p);
+  else
+    return *p;
+}
+
 // Four of 16 bits as they lie in memory, of which the first `left` are read; the others are zero.
+template <bool kConstant = false>
 __device__ __forceinline__ uint2 fetch4(const unsigned short* __restrict__ p, int left,
                                         bool vector) {
-  if (vector && left >= 4) return *(const uint2*)p;
+  if (vector && left >= 4) return read<kConstant>((const uint2*)p);
   unsigned u[4];
 #pragma unroll
-  for (int j = 0; j < 4; j++) u[j] = j < left ? p[j] : 0;
+  for (int j = 0; j < 4; j++) u[j] = j < left ? read<kConstant>(p + j) : 0;
   return make_uint2(u[0] | u[1] << 16, u[2] | u[3] << 16);
 }
 __device__ __forceinline__ void put4(unsigned short* p, uint2 u, int left, bool vector) {
@@ -199,17 +210,17 @@ __device__ __forceinline__ uint2 pack4(const float (&v)[4]) {
 }
 
 // The first `left` of four; the others are zero and not read.
-template <class S>
+template <bool kConstant = false, class S>
 __device__ __forceinline__ void load4(const S* __restrict__ p, float (&v)[4], int left,
                                       bool vector) {
   if constexpr (sizeof(S) == 2) {
-    unpack4<S>(fetch4(&p->bits, left, vector), v);
+    unpack4<S>(fetch4<kConstant>(&p->bits, left, vector), v);
   } else if (vector && left >= 4) {
-    const float4 f = *(const float4*)p;
+    const float4 f = read<kConstant>((const float4*)p);
     v[0] = f.x, v[1] = f.y, v[2] = f.z, v[3] = f.w;
   } else {
 #pragma unroll
-    for (int j = 0; j < 4; j++) v[j] = j < left ? p[j] : 0.f;
+    for (int j = 0; j < 4; j++) v[j] = j < left ? read<kConstant>(p + j) : 0.f;
   }
 }
 template <class S>
