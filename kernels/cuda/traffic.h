@@ -1,7 +1,7 @@
 // Bytes a launch asks of global memory, as planned: halos, operands read again by every tile that
-// needs them, results once. Caches are left out of it, and so is what alignment adds, but where
-// tensor-core kernels gather taps (gathered_bytes): the counters of the emulator are held to these.
-// Plain C++.
+// needs them, results once. Caches are left out of it, and so is what alignment adds, but for taps
+// and results of the tensor-core kernels, which are counted in sectors: the counters of the
+// emulator are held to these. Plain C++.
 //
 //   conv      A: every column tile reads the pixels of all taps inside the map
 //             B: every row tile reads the filter
@@ -150,6 +150,20 @@ inline double lrn_pool_traffic(const LrnPoolPlan& plan) {
 // ---- tensor cores ------------------------------------------------------------------------------
 constexpr int kGatherRows = 8;  // pixels of a warp's copy where a stage is four units deep
 
+// What the warps of a block ask for at columns first .. end - 1 of a pixel of the result, whole
+// sectors: eight columns of 16 bits a warp are half of one.
+inline double result_bytes(int first, int end, const MmaShape& s, int element) {
+  int sectors = 0;
+  for (int n0 = first; n0 < end; n0 += s.columns) {
+    const int tiles = ceil_div(end - n0, 8 * s.warps_n), width = 8 * (tiles < 4 ? tiles : 4);
+    for (int warp = 0; warp < s.warps_n && n0 + warp * width < end; warp++) {
+      const int from = n0 + warp * width, to = from + width < end ? from + width : end;
+      sectors += ceil_div(to * element, 32) - from * element / 32;
+    }
+  }
+  return 32.0 * sectors;
+}
+
 inline double reduce_conv_mma_traffic(const ReduceConvMmaArgs& a, const MmaShape& s) {
   const int bands = a.bands.value, slices = a.slices.value, tile_pixels = a.tile_p * a.Q;
   const double groups = ceil_div(a.N, a.tile_images), maps = (double)a.N * a.H * a.W;
@@ -165,8 +179,13 @@ inline double reduce_conv_mma_traffic(const ReduceConvMmaArgs& a, const MmaShape
   const double x = ceil_div(a.Cr, s.columns) * pixels * a.C;
   const double wr = reduce_passes * a.Cr * a.C;
   const double w = conv_passes * a.K * a.R * a.S * a.Cr;
-  const double results = (double)a.N * a.P * a.Q * a.K + (a.r ? maps * a.Cr : 0);
-  return storage_bytes(a.type) * (slices * (x + wr) + w + results) +
+  const int element = storage_bytes(a.type);
+  double results = a.r ? maps * result_bytes(0, a.Cr, s, element) : 0;
+  for (int k = 0; k < a.K; k += a.slice) {
+    const int end = k + a.slice < a.K ? k + a.slice : a.K;
+    results += (double)a.N * a.P * a.Q * result_bytes(k, end, s, element);
+  }
+  return element * (slices * (x + wr) + w) + results +
          4 * (slices * reduce_passes * (a.br ? a.Cr : 0) + conv_passes * (a.b ? a.K : 0));
 }
 
@@ -203,10 +222,10 @@ inline double conv_mma_traffic(const ConvMmaArgs& a, const MmaShape& s, bool poo
   const double windows = pairs_along(a.P, a.H, 3, 1, 1) * pairs_along(a.Q, a.W, 3, 1, 1) * a.N;
   const double x = pooled ? storage_bytes(a.type) * windows * a.C
                           : gathered_bytes(a, kGatherRows, a.step_h, a.step_w);
-  const double row_tiles = ceil_div(a.pixels, s.rows), outputs = (double)a.pixels * a.K;
-  const double elements =
-      row_tiles * a.K * a.R * a.S * a.C + outputs * (1 + (a.mask ? 1 : 0) + (a.accumulate ? 1 : 0));
-  return a.column_tiles.value * x + storage_bytes(a.type) * elements +
+  const double row_tiles = ceil_div(a.pixels, s.rows), element = storage_bytes(a.type);
+  const double outputs = a.pixels * result_bytes(0, a.K, s, storage_bytes(a.type));
+  return a.column_tiles.value * x + element * row_tiles * a.K * a.R * a.S * a.C +
+         outputs * (1 + (a.mask ? 1 : 0) + (a.accumulate ? 1 : 0)) +
          4 * row_tiles * (a.b ? a.K : 0);
 }
 
