@@ -22,6 +22,9 @@ from mma_problems import Conv, Inception, ReduceConv
 from mma_runs import KB, Planned
 from pyinception.kernels import cuda_args
 
+from pyinception.cuda import executor, records_stem
+from pyinception.spec import ConvSpec, LrnSpec, PoolSpec
+
 WRAPPERS = """
 #include "traffic.h"
 #define SIMT(NAME, PLAN, ARGS, CALL, BYTES)                   \\
@@ -45,6 +48,7 @@ double reduce_conv_mma(const ReduceConvMmaArgs* a, int shape) {
   return reduce_conv_mma_traffic(*a, kMmaShapes[shape]);
 }
 double conv_mma(const ConvMmaArgs* a, int shape) { return conv_mma_traffic(*a, kMmaShapes[shape]); }
+double conv_lrn_pool_mma(const ConvLrnPoolMmaArgs* a) { return conv_lrn_pool_mma_traffic(*a); }
 double inception_mma(const InceptionMmaArgs* a, int) { return inception_mma_traffic(*a); }
 void wgrad_mma(const ConvWgradMmaArgs* asked, double* bytes) {
   static thread_local ConvWgradMmaPlan plan;
@@ -71,7 +75,7 @@ def traffic() -> ctypes.CDLL:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     library = ctypes.CDLL(str(folder / "traffic.so"))
-    for name in ("reduce_conv_mma", "conv_mma", "inception_mma"):
+    for name in ("reduce_conv_mma", "conv_mma", "conv_lrn_pool_mma", "inception_mma"):
         getattr(library, name).restype = ctypes.c_double
     shutil.rmtree(folder)
     return library
@@ -187,6 +191,36 @@ def lrn_pool(
     assert traffic().lrn_pool(a.tobytes(), ctypes.byref(bytes_)) == 0
     device.launch(launch)
     device.model(launch.entry, bytes_.value)
+
+
+class Placed(executor.Dry):
+    """Operands in the device's buffers; a plan of one launch is run, beside its model."""
+
+    multiprocessors = 1
+
+    def __init__(self, device: Device) -> None:
+        super().__init__()
+        self.device = device
+
+    def put(self, name: str, array: np.ndarray, **how) -> tuple[int, tuple[int, ...]]:
+        return self.device.buffer(name, array), (*dense(*array.shape), 1)
+
+    def run(self, plan: str, record: np.ndarray) -> None:
+        [launch] = (planned := Planned(plan, record)).launches
+        self.device.launch(launch)
+        modelled = getattr(traffic(), plan)(planned.record.tobytes())
+        self.device.model(launch.entry, modelled)
+
+
+def conv_lrn_pool(device: Device, conv: ConvSpec, pool_first: bool) -> None:
+    """Launch a convolution with GoogLeNet's normalisation and pool, bf16."""
+    rng, dtype = np.random.default_rng(0), STORAGES["bf16"]
+    pool = PoolSpec("max", conv.N, conv.P, conv.Q, conv.K, (3, 3), (2, 2), ceil_mode=True)
+    lrn = LrnSpec(*(pool.y_shape if pool_first else conv.y_shape))
+    x, w, y = (values(rng, s, dtype) for s in (conv.x_shape, conv.w_shape, pool.y_shape))
+    stages = (conv, pool, lrn) if pool_first else (conv, lrn, pool)
+    b = np.ones(conv.K, np.float32)
+    records_stem.conv_lrn_pool(Placed(device), stages, x, w, b, y)
 
 
 MMA_PLANS = {"reduce_conv": "reduce_conv_mma", "conv": "conv_mma", "inception": "inception_mma",

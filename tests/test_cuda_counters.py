@@ -14,6 +14,8 @@ import pytest
 from cuda_counts import Device
 from cuda_run import open_device
 
+from pyinception.spec import ConvSpec
+
 X = (1, 8, 8, 96)
 CASES = {
     "reduce_conv 3x3": lambda d: counting.simt_reduce_conv(d, X, 32, 64, 3, "fprop"),
@@ -36,6 +38,12 @@ CASES = {
         d, X, (64, 64, 128, 32, 64, 64), "bf16", 1
     ),
     "lrn_pool bf16": lambda d: counting.lrn_pool(d, (1, 16, 16, 64), False, "bf16"),
+    "conv_lrn_pool_mma bf16": lambda d: counting.conv_lrn_pool(
+        d, ConvSpec(1, 20, 20, 32, 128, 3, 3, (1, 1), (1, 1), True), False
+    ),
+    "conv_lrn_pool_mma bf16, pool first": lambda d: counting.conv_lrn_pool(
+        d, ConvSpec(1, 20, 20, 32, 64, 3, 3, (2, 1), (1, 1), True), True
+    ),
     "lrn_pool fp32, pool first": lambda d: counting.lrn_pool(d, (1, 16, 16, 64), True, "fp32"),
 }
 

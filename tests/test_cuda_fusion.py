@@ -10,7 +10,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from cuda_run import open_device
-from mma_device import Emulated
 from mma_runs import STORAGE, Planned, integers, rounded
 from pyinception.kernels import cuda_mma_args as mma_args
 from pyinception.kernels import reference
@@ -104,22 +103,6 @@ def test_the_bits_of_the_kernels_in_turn(name):
     bits = [np.ascontiguousarray(a).view(np.uint16)[numbers] for a in (got, expected)]
     np.testing.assert_array_equal(*bits)
     assert numbers.any() and bits[0].any()
-
-
-def test_no_bank_conflicts():
-    """Of the ring's panels and of the staged map: as few wavefronts as the bytes need."""
-    device, a = Emulated(count=True), record()
-    shapes = {"x": (1, 16, 16, 8), "w": (64, 3, 3, 8)}
-    for name, shape in shapes.items():
-        a["conv"][name] = device.buffer(name, np.ones(shape, STORAGE["bfloat16"]))
-    a["tail"]["y"] = device.buffer("y", np.zeros((1, 8, 8, 64), STORAGE["bfloat16"]))
-    a["conv"]["multiprocessors"] = 1
-    [launch] = Planned("conv_lrn_pool_mma", a).launches
-    device.launch(launch)
-    rows = [row for row in device.counters() if row.kind.startswith("shared")]
-    assert {row.kind for row in rows} >= {"shared matrix", "shared copy", "shared read"}
-    for row in rows:
-        assert row.units <= 1.01 * row.ideal, row  # the last row of the filter's panel is half full
 
 
 # ---- the plan ------------------------------------------------------------------------------------

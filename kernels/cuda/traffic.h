@@ -6,6 +6,7 @@
 //   conv      A: every column tile reads the pixels of all taps inside the map
 //             B: every row tile reads the filter
 #pragma once
+#include "conv_lrn_pool_mma_plan.h"
 #include "conv_plan.h"
 #include "inception_mma_plan.h"
 #include "lrn_pool_plan.h"
@@ -227,6 +228,32 @@ inline double conv_mma_traffic(const ConvMmaArgs& a, const MmaShape& s, bool poo
   return a.column_tiles.value * x + element * row_tiles * a.K * a.R * a.S * a.C +
          outputs * (1 + (a.mask ? 1 : 0) + (a.accumulate ? 1 : 0)) +
          4 * row_tiles * (a.b ? a.K : 0);
+}
+
+// As pairs_along, for the outputs that `tiles` halos of `halo` outputs hold together.
+inline double pairs_of_tiles(int tiles, int distance, int halo, int halo_pad, int outputs,
+                             int extent, int filter, int stride, int pad) {
+  double pairs = 0;
+  for (int i = 0; i < tiles * halo; i++) {
+    const int p = i / halo * distance - halo_pad + i % halo;
+    for (int r = 0; r < filter && inside(p, outputs); r++)
+      pairs += inside(halo_origin(p, stride, pad) + r, extent);
+  }
+  return pairs;
+}
+
+inline double conv_lrn_pool_mma_traffic(const ConvLrnPoolMmaArgs& a) {
+  const ConvMmaArgs& c = a.conv;
+  const LrnPoolCudaArgs& t = a.tail;
+  const int tiles_q = t.tiles_q.value, tiles_p = t.image_tiles.value / tiles_q;
+  const double taps = pairs_of_tiles(tiles_p, t.tile_p * t.stride_h, t.halo_h, t.pad_h, c.P, c.H,
+                                     c.R, c.stride_h, c.pad_h) *
+                      pairs_of_tiles(tiles_q, t.tile_q.value * t.stride_w, t.halo_w.value, t.pad_w,
+                                     c.Q, c.W, c.S, c.stride_w, c.pad_w);
+  const double blocks = t.image_tiles.value, passes = ceil_div(c.K, kMmaShapes[kMmaMid].columns);
+  const double elements =
+      passes * taps * c.C + blocks * c.K * c.R * c.S * c.C + (double)t.P * t.Q * c.K;
+  return c.N * (2 * elements + 4 * blocks * (c.b ? c.K : 0));
 }
 
 inline double conv_wgrad_mma_traffic(const ConvWgradMmaPlan& plan, int launch) {

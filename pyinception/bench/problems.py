@@ -12,7 +12,7 @@ import numpy as np
 
 from pyinception import workspace
 from pyinception.backend import Array, reference
-from pyinception.spec import BranchSpec, ConvSpec, InceptionSpec, PoolSpec, Single
+from pyinception.spec import BranchSpec, ConvSpec, InceptionSpec, PoolSpec
 
 TimedSpec = ConvSpec | BranchSpec | InceptionSpec
 
@@ -20,12 +20,12 @@ UNIT_ROUNDOFF = 2.0**-24
 MOST_CHECKED = 2  # images compared with float64: the reference takes a second for a large one
 
 
-def branches(spec: TimedSpec) -> list[list[Single]]:
+def branches(spec: TimedSpec) -> list[list[ConvSpec | PoolSpec]]:
     """The chains of stages whose outputs stand side by side in the result."""
     if isinstance(spec, ConvSpec):
         return [[spec]]
     chains = spec.branches if isinstance(spec, InceptionSpec) else (spec,)
-    return [[s for s in chain.stages if not isinstance(s, tuple)] for chain in chains]
+    return [[s for s in chain.stages if isinstance(s, ConvSpec | PoolSpec)] for chain in chains]
 
 
 def convolutions(spec: TimedSpec) -> list[ConvSpec]:
