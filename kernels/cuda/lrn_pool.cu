@@ -13,10 +13,11 @@
 // channels: the normalised pixels of its windows (pool last) or the pooled ones (pool_first) stay
 // in shared memory. For inference: backward needs x, the normalised map and the argmax.
 //
-// Lost: the convolution in the same kernel. Its tile must hold all channels and the windows' last
-// row and column twice: 5x5 pixels for 2x2 outputs of conv2 are 1.56 times the multiply-adds, 194 M
-// an image on top of 347 M, for 2.4 MB less (bf16). A CUDA core of an H100-class device makes the
-// first in 6.5 us and moves the second in 0.6 us.
+// Lost: the convolution in the same kernel, on CUDA cores (tensor cores: conv_lrn_pool_mma.cu). Its
+// tile must hold all channels and the windows' last row and column twice: 5x5 pixels for 2x2
+// outputs of conv2 are 1.56 times the multiply-adds, 194 M an image on top of 347 M, for 2.4 MB
+// less (bf16). A CUDA core of an H100-class device makes the first in 6.5 us and moves the second
+// in 0.6.
 #include "lrn_pool.cuh"
 
 extern "C" __global__ void __launch_bounds__(256, 4)
