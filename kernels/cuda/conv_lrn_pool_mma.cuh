@@ -7,13 +7,13 @@
 //            word, and the units of neighbouring pixels, lie in different banks
 #pragma once
 #include "conv_mma.cuh"
-#include "lrn.cuh"
+#include "lrn_factor.cuh"
 
 constexpr int kMostReach = 4;  // channels to either side of a normalised one
 
 // A unit of channels normalised; the lanes beside this one hold the units beside it, unless it is
 // the `first` or the `last` of its pixel. All 32 lanes must come here. The sums are in the order of
-// lrn.cuh, so are the bits.
+// lrn_pool.cuh, so are the bits.
 template <class E>
 __device__ __forceinline__ uint4 normalised_unit(const LrnPoolCudaArgs& a, uint4 own, bool first,
                                                  bool last) {

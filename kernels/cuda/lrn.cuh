@@ -1,12 +1,7 @@
-// The device code of local response normalisation, for beta = 3/4:
-// s^(-3/4) = r sqrt(r) with r = 1 / sqrt(s), so that no power is taken.
+// The device code of local response normalisation, for beta = 3/4.
 #pragma once
+#include "lrn_factor.cuh"
 #include "storage.cuh"
-
-__device__ __forceinline__ float lrn_factor(float scale, float sum, float k) {
-  const float r = rsqrtf(fmaf(scale, sum, k));
-  return r * sqrtf(r);
-}
 
 // Four channels of one pixel. The window's other channels are the neighbours' own: L1 has them.
 template <class S>
