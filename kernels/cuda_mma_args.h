@@ -79,6 +79,7 @@ struct ConvLrnPoolMmaArgs {
 
   // plan: tail's tile; its `groups` are units
   int pitch, staged_at;  // bytes in shared memory: of a pixel, before the first one
+  int warp_pixels;       // whose units the lanes of a warp hold
 };
 
 // A GoogLeNet module in one grid. Blocks in this order: the 3x3 branch, the 5x5 branch, the 1x1 of

@@ -73,7 +73,7 @@ CONV_LRN_POOL_MMA_ARGS = np.dtype(
     [
         ("conv", CONV_MMA_ARGS),
         ("tail", LRN_POOL_CUDA_ARGS),
-        *((name, np.int32) for name in ("always", "pitch", "staged_at")),
+        *((name, np.int32) for name in ("always", "pitch", "staged_at", "warp_pixels")),
     ],
     align=True,
 )

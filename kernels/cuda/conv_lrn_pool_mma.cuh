@@ -128,7 +128,7 @@ __device__ __forceinline__ void conv_lrn_pool_mma(const ConvLrnPoolMmaArgs& a) {
 
   // A warp has whole pixels, a lane a unit of one. f(pixel among `columns`, its line and column,
   // unit, whether the lane has any), of all lanes alike.
-  const int units = tail.groups.value, per_warp = 32 / units, own = divide(l.lane, tail.groups);
+  const int units = tail.groups.value, per_warp = a.warp_pixels, own = divide(l.lane, tail.groups);
   const int unit = l.lane - own * units;
   const auto each = [&](int pixels, const CudaDivisor& columns, auto f) {
     for (int i = threadIdx.x / 32 * per_warp; i < pixels; i += T::kThreads / 32 * per_warp) {

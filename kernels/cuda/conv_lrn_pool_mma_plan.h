@@ -108,7 +108,7 @@ inline CudaStatus plan_conv_lrn_pool_mma(const ConvLrnPoolMmaArgs& asked,
     return why;
   }
   const int rows = ceil_div(t.P, t.tile_p), columns = ceil_div(t.Q, (int)t.tile_q.value);
-  t.groups = make_divisor(units);
+  t.groups = make_divisor(units), plan.args.warp_pixels = 32 / units;
   t.image_tiles = make_divisor(rows * columns), t.tiles_q = make_divisor(columns);
   plan.clocks = clocks;
   plan.launches[plan.count++] = {kConvLrnPoolMmaEntries[c.type - kMmaBf16],
