@@ -15,7 +15,7 @@ from pyinception.kernels import cuda_mma_args as mma_args
 from pyinception.kernels import reference
 
 import pyinception as pyi
-from pyinception import emulator, init
+from pyinception import emulator, fusion, init, tracing, workspace
 from pyinception.cuda import executor, records_mma, records_stem
 from pyinception.layers import AvgPool2d, Conv2d, Lrn, MaxPool2d
 from pyinception.module import Module, Sequential
@@ -287,3 +287,17 @@ def test_a_convolution_without_relu_keeps_its_kernel():
     net = init.initialise(Sequential(*layers), 1).store_as("bfloat16")
     session = pyi.Session(net, (1, 4, 4, 8), backend="emulated", algorithm="mma")
     assert [plan.op for plan, _ in session.steps()] == ["conv", "lrn_pool"]
+
+
+@pytest.mark.parametrize(("offset", "ops"), [(8, ["conv_lrn_pool"]), (4, ["conv", "lrn_pool"])])
+def test_a_slice_that_is_no_whole_units_is_left_to_what_can_write_it(offset, ops):
+    layers = Conv2d(8, 8, 1, relu=True), MaxPool2d(2), Lrn()
+    net = init.initialise(Sequential(*layers), 1).store_as("bfloat16")
+    x = workspace.empty((1, 4, 4, 8), next(net.parameters()).data)
+    with pyi.using(backend="emulated", algorithm="mma"):
+        _, noted = tracing.trace(net, x)
+    wide = workspace.empty((1, 2, 2, 24), x)
+    (plan, (between, _)), y = noted.calls[-1], wide[..., offset : offset + 8]
+    calls = [*noted.calls[:-1], (plan, (between, y))]
+    found = fusion.fused(calls, wide, (163 << 10, 108), 80, always=True)
+    assert [plan.op for plan, _ in found] == ops
