@@ -143,6 +143,11 @@ REFUSED = {
     "fp32": ("conv", {"type": 0}, r"type is 0, expected 1 \(bf16\) or 2 \(fp16\)"),
     "sm_75": ("conv", {"type": 3}, r"type is 3, expected 1"),
     "C": ("conv", {"C": 12}, r"C is 12, expected a multiple of 8"),
+    "extents": (
+        "conv",
+        {"P": 1 << 20, "Q": 1 << 20},
+        "P x Q x K is 1048576 x 1048576 x 64, expected at most 2130706432",
+    ),
     "no w": ("conv", {"w": 0}, "w is null"),
     "no y": ("tail", {"y": 0}, "output 0 is null"),
     "beta": ("tail", {"beta": 0.5}, "a constant lies outside"),

@@ -3,7 +3,8 @@
 //
 //   rows     pixels of the convolution that the block's tile of pooled pixels sees, row by row
 //   columns  all K, 64 in a pass; x is gathered again for each
-//   staged   (rows, K) of 16 bits in shared memory, a unit of pad behind a pixel: eight rows of one
+//   staged   (rows, K) of 16 bits in shared memory, an odd number of units a pixel: eight rows of
+//   one
 //            word, and the units of neighbouring pixels, lie in different banks
 #pragma once
 #include "conv_mma.cuh"
@@ -127,7 +128,7 @@ __device__ __forceinline__ void conv_lrn_pool_mma(const ConvLrnPoolMmaArgs& a) {
   __syncthreads();
 
   // A warp has whole pixels, a lane a unit of one. f(pixel among `columns`, its line and column,
-  // unit, whether the lane has any), of all lanes alike.
+  // whether the lane has any), of all lanes alike.
   const int units = tail.groups.value, per_warp = a.warp_pixels, own = divide(l.lane, tail.groups);
   const int unit = l.lane - own * units;
   const auto each = [&](int pixels, const CudaDivisor& columns, auto f) {

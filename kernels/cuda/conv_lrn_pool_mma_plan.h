@@ -28,10 +28,10 @@ inline double clocks_apart(const ConvMmaArgs& c, const LrnPoolCudaArgs& t, doubl
                    2.0 * c.N * (map + outputs) * c.K / kMemoryPerClock);
 }
 
-// Bytes of shared memory: of a single pass of columns the map lies where the ring was, that of
-// several behind it.
+// Bytes of shared memory. A pixel takes an odd number of units; of a single pass of columns the map
+// lies where the ring was, that of several behind it.
 inline long long lay_out(ConvLrnPoolMmaArgs& a, const MmaShape& s, int halo) {
-  a.pitch = 2 * a.conv.K + 16, a.staged_at = a.conv.K > s.columns ? s.ring_bytes() : 0;
+  a.pitch = 16 * (a.conv.K / 8 | 1), a.staged_at = a.conv.K > s.columns ? s.ring_bytes() : 0;
   const long long end = a.staged_at + (long long)halo * a.pitch;
   return end > s.ring_bytes() ? end : s.ring_bytes();
 }
@@ -72,6 +72,11 @@ inline CudaStatus plan_conv_lrn_pool_mma(const ConvLrnPoolMmaArgs& asked,
   CudaStatus why;
   if (c.type != kMmaBf16 && c.type != kMmaFp16) {
     why << "type is " << c.type << ", expected 1 (bf16) or 2 (fp16)";
+    return why;
+  }
+  if ((double)c.P * c.Q * c.K > kMaxElements) {
+    why << "P x Q x K is " << c.P << " x " << c.Q << " x " << c.K << ", expected at most "
+        << kMaxElements;
     return why;
   }
   // The plans of the two kernels check their halves, as if the map between were stored.
