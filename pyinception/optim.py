@@ -57,6 +57,7 @@ def clip_gradients(net: Module, limit: float) -> float:
     FloatingPointError
         A gradient holds inf or NaN, which no factor brings within the limit; nothing has changed.
     """
+    real("clip_gradients", "limit", limit)
     if not limit > 0:
         raise ValueError(f"clip_gradients: limit is {limit}, expected more than 0")
     found = {name: p.grad for name, p in net.named_parameters() if p.grad is not None}
@@ -290,8 +291,8 @@ class Average:
     """
 
     def __init__(self, net: Module, decay: float | None = 0.9999) -> None:
-        if decay is not None and not 0 <= decay < 1:
-            raise ValueError(f"Average: decay is {decay}, expected 0 <= decay < 1 or None")
+        if decay is not None:
+            real("Average", "decay", decay, below=1)
         self.net, self.decay, self.count = net, decay, 0
         self.average = {name: array.copy() for name, array in net.state_dict().items()}
 

@@ -242,6 +242,8 @@ def test_rmsprop_resumes_to_the_bit() -> None:
         (lambda net: optim.RMSProp(net, float("nan")), "RMSProp: lr is nan, expected at least 0"),
         (lambda net: optim.SGD(net, "0.1"), r"SGD: lr is '0.1' \(str\), expected a number"),
         (lambda net: optim.SGD(net, momentum=None), r"momentum is None \(NoneType\), expected a n"),
+        (lambda net: optim.Average(net, "x"), r"Average: decay is 'x' \(str\), expected a number"),
+        (lambda net: optim.clip_gradients(net, "x"), r"clip_gradients: limit is 'x' \(str\), exp"),
         (lambda net: optim.step(size=0), "step: size is 0, expected at least 1"),
         (lambda net: optim.step(-1.0), "step: base is -1.0, expected at least 0"),
         (lambda net: optim.poly(last=0), "poly: last is 0, expected at least 1"),

@@ -400,3 +400,9 @@ def test_a_test_loss_that_is_no_number_ends_the_run_and_spoils_no_file(tmp_path,
         loop.train(QUICK, tmp_path / "run", with_baselines=False)
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert lines and all("NaN" not in line for line in lines)
+
+
+def test_less_than_no_epoch_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="train: stop_after is -1, expected at least 0"):
+        train(tmp_path / "run", stop_after=-1)
+    assert not (tmp_path / "run").exists()

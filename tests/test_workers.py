@@ -286,3 +286,8 @@ def test_ctrl_c_reaches_the_parent_alone(folder) -> None:
     with Workers(2) as workers:
         next(iter(batches(pictures(folder), 2, seed=0, epoch=0, workers=workers)))
         assert os.getpgid(0) not in {os.getpgid(pid) for pid in workers.pids}
+
+
+def test_a_count_that_is_no_integer_is_named() -> None:
+    with pytest.raises(TypeError, match=r"Workers: count is '2' \(str\), expected an int"):
+        Workers("2")  # type: ignore[arg-type]

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from pyinception.data.dataset import require
 from pyinception.data.picture import MAX_PIXELS, PictureError
+from pyinception.extents import integer
 
 COUNTS = (1, 10, 144)
 SCALES = (8, 9, 10, 11)  # sevenths of the crop
@@ -54,8 +55,7 @@ def crops(height: int, width: int, size: int, count: int) -> list[Crop]:
     if count not in COUNTS:
         raise ValueError(f"crops: count is {count}, expected 1, 10 or 144")
     for name, extent in (("height", height), ("width", width), ("size", size)):
-        if extent < 1:
-            raise ValueError(f"crops: {name} is {extent}, expected at least 1")
+        integer("crops", name, extent, 1)
     if count == 144:
         return [crop for scale in SCALES for crop in _all_squares(height, width, size, scale)]
     rows, columns, short = _scaled(height, width, size, SCALES[0])

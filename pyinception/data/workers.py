@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from pyinception.data.decode import Request
 from pyinception.data.slots import IDLE, Slots
+from pyinception.extents import integer
 
 MAX_WORKERS = 100
 DEPTH = 2  # batches in flight per worker: one being filled, one waiting
@@ -64,7 +65,7 @@ class Workers:
         self._slots: Slots | None = None
         self._walk = 0
         self._asked: deque[tuple[int, Request]] = deque()  # slot and request, oldest first
-        if not 1 <= count <= MAX_WORKERS:
+        if not 1 <= integer("Workers", "count", count, 0) <= MAX_WORKERS:
             raise ValueError(f"Workers: count is {count}, expected 1 ... {MAX_WORKERS}")
         self.count = count
 

@@ -117,10 +117,10 @@ def train(
         needed["sklearn"] = "the baselines"
     for module, purpose in needed.items():
         require(module, "train", purpose)
-    if checkpoint_steps < 0:
-        raise ValueError(f"train: checkpoint_steps is {checkpoint_steps}, expected at least 0")
-    if watch < 0:
-        raise ValueError(f"train: watch is {watch}, expected at least 0")
+    least = {"checkpoint_steps": checkpoint_steps, "watch": watch, "stop_after": stop_after}
+    for name, value in least.items():
+        if value < 0:
+            raise ValueError(f"train: {name} is {value}, expected at least 0")
     entries = given.as_dict() if isinstance(given, Recipe) else dict(given)
     run = RunFolder(folder)
     with ExitStack() as stack:
