@@ -35,7 +35,7 @@ _AXES = {2: "N C", 4: "N H W C"}
 # over the whole batch, every map of an early layer would travel to memory and back.
 GROUP_BYTES = 16 << 20
 MODES = ("auto", "latency", "throughput")
-SPREAD_FROM = 4  # images a thread: with fewer, one slow image holds all others up
+SPREAD_FROM = 2  # images a thread: of two threads with one each, a slow one holds the other up
 
 
 class Session:
