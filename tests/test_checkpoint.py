@@ -10,7 +10,6 @@ import signal
 import stat
 import threading
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ import numpy as np
 import pytest
 
 from pyinception import checkpoint, init, layers, optim
-from pyinception.backend import built_core, why_not
 from pyinception.checkpoint import CheckpointError
 from pyinception.module import Sequential
 
@@ -404,17 +402,3 @@ def test_a_storage_that_numpy_lacks_is_named(tmp_path: Path) -> None:
     path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(12))
     with pytest.raises(CheckpointError, match=r"net\.safetensors holds w as BF16, expected one of"):
         checkpoint.load(path)
-
-
-@pytest.mark.skipif(why_not("cpu") is not None, reason="no compiled core")
-def test_the_cores_crc_is_zlibs() -> None:
-    """Every length that ends before, in and behind 64 and 16 bytes, from any address."""
-    crc32 = built_core().crc32
-    data = np.random.default_rng(3).integers(0, 256, 70_001, np.uint8)
-    for length in (*range(200), 4096, 65_537, 70_000):
-        for start in (0, 1):
-            part = data[start : start + length]
-            assert crc32(part) == zlib.crc32(part), (start, length)
-    assert crc32(b"123456789") == 0xCBF43926
-    with pytest.raises((ValueError, BufferError), match="contiguous"):
-        crc32(data[::2])
