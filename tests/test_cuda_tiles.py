@@ -14,17 +14,18 @@ from mma_runs import CXX, Planned, read_slice
 REASON = why_not() or ("no C++ compiler found" if CXX is None else None)
 STORAGES = {"tf32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 # kernel and tile: extents, padding, of an image or two that one multiprocessor computes
-REDUCE_CONVS = {  # (N, H, W, C, Cr, K, R, S)
+Shapes = dict[str, tuple[tuple[int, ...], int]]
+REDUCE_CONVS: Shapes = {  # (N, H, W, C, Cr, K, R, S)
     "wide": ((1, 14, 14, 32, 32, 128, 3, 3), 1),
     "tall": ((1, 14, 14, 32, 16, 32, 5, 5), 2),
     "flat": ((1, 7, 7, 32, 16, 40, 3, 3), 1),
 }
-CONVS = {  # (N, H, W, C, K, R, S)
+CONVS: Shapes = {  # (N, H, W, C, K, R, S)
     "wide": ((1, 14, 14, 32, 128, 3, 3), 1),
     "tall": ((1, 16, 16, 32, 24, 1, 1), 0),
     "flat": ((1, 7, 7, 32, 64, 3, 3), 1),
 }
-SHAPES = {"reduce_conv_mma": REDUCE_CONVS, "conv_mma": CONVS}
+SHAPES: dict[str, Shapes] = {"reduce_conv_mma": REDUCE_CONVS, "conv_mma": CONVS}
 ENTRIES = [
     entry
     for unit in SHAPES
@@ -44,8 +45,8 @@ def test_tile(entry):
     kernel, storage, tile = entry.rsplit("_", 2)
     extents, pad = SHAPES[kernel][tile]
     make = ReduceConv if kernel == "reduce_conv_mma" else Conv
-    case = make(extents, padding=(pad, pad), storage=STORAGES[storage], frame=(8, 16),
-                multiprocessors=1)  # fmt: skip
+    how = {"storage": STORAGES[storage], "frame": (8, 16), "multiprocessors": 1}
+    case = make(extents, padding=(pad, pad), **how)
     device = Emulated(order="greedy", seed=1)
     if isinstance(case, ReduceConv):
         asked, out = case.place(device.buffer), case.maps["y"]
@@ -56,6 +57,7 @@ def test_tile(entry):
     planned = Planned(kernel, asked)
     assert [one.entry for one in planned.launches] == [entry]
     device.launch(planned.launches[0])
+    assert out is not None
     got = read_slice(out, device.read(name))
     assert (expected != 0).mean() > 0.1
     np.testing.assert_array_equal(got, expected)
