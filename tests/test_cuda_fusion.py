@@ -31,7 +31,7 @@ def emulated() -> None:
 # window; pool first
 CASES = {
     "conv1": ((1, 36, 40, 3, 64, 7, 7), 2, 3, (3, 3), 2, 0, True, 5, True),
-    "conv2": ((1, 17, 19, 64, 192, 3, 3), 1, 1, (3, 3), 2, 0, True, 5, False),
+    "conv2": ((1, 17, 13, 16, 192, 3, 3), 1, 1, (3, 3), 2, 0, True, 5, False),
     "two images, odd widths": ((2, 9, 10, 16, 40, 3, 3), 1, 1, (3, 2), (2, 1), 1, False, 9, False),
     "pool first, three passes": ((1, 8, 7, 24, 136, 1, 1), 1, 0, (2, 3), 2, (0, 1), True, 7, True),
     "most channels, alone": ((1, 5, 6, 8, 256, 1, 1), 1, 0, (2, 2), 2, 0, True, 1, False),
@@ -79,7 +79,7 @@ def test_integers_are_exact(name, storage):
         y, pool.kernel, pool.stride, pool.padding, pool.ceil_mode
     )
     with emulator.using(order="greedy", seed=2):
-        for multiprocessors in (1, 108):  # large tiles, small ones
+        for multiprocessors in (1, 4):  # large tiles, smaller ones
             got = run(chain, x.astype(kind), w.astype(kind), b, multiprocessors=multiprocessors)
             np.testing.assert_array_equal(got.astype(np.float32), expected)
     assert (expected > 0).mean() > 0.3
