@@ -21,10 +21,9 @@ from pyinception.border import Border
 from pyinception.dispatch import Plan, check
 from pyinception.extents import integer
 from pyinception.module import Module
-from pyinception.prepack import Format, Packed, together
-from pyinception.table import SITES
+from pyinception.prepack import Packed, together
 from pyinception.tensor import Tensor
-from pyinception.tracing import Call, is_array, moved, plan_memory, trace
+from pyinception.tracing import Call, is_array, moved, pack_weights, plan_memory, trace
 from pyinception.workspace import address_of, dense
 
 if TYPE_CHECKING:
@@ -189,7 +188,7 @@ class Session:
                 if self._all_on(calls, "cuda", "emulated"):
                     self._note()
             else:
-                self._calls = self._pack(calls)
+                self._calls, self._packed = pack_weights(calls)
                 self._launches = self._record() if self._all_on(calls, "cpu") else None
                 self._slots = [(self._launches, self._x, self._y)]
                 self._slots += [self._slot() for _ in range(1, self._members)]
@@ -267,31 +266,6 @@ class Session:
                     call.row.run(call.spec, *arguments)
                 else:
                     call(*arguments)
-
-    def _pack(self, calls: list[Call]) -> list[Call]:
-        """The calls with their weights packed where rows read packed ones, in one block."""
-        formats = [_formats(call) for call, _ in calls]
-        if not any(formats):
-            return calls
-        line = workspace.ALIGNMENT
-        sizes = [-(-format.bytes // line) * line for wanted in formats for format in wanted]
-        memory = workspace.lasting(sum(sizes))
-        packed_calls: list[Call] = []
-        with together() as pack:
-            for (plan, arguments), wanted in zip(calls, formats, strict=True):
-                parts = list(arguments)
-                for site, format in zip(SITES[plan.op, plan.direction] if wanted else (), wanted):
-                    whole = parts[site[0]]
-                    weights = whole[site[1]] if len(site) == 2 else whole
-                    packed = pack(weights, format, memory[: format.bytes].view(weights.dtype))
-                    memory = memory[-(-format.bytes // line) * line :]
-                    self._packed.append((weights, packed))
-                    if len(site) == 2:
-                        parts[site[0]] = (*whole[: site[1]], packed, *whole[site[1] + 1 :])
-                    else:
-                        parts[site[0]] = packed
-                packed_calls.append((plan, tuple(parts)))
-        return packed_calls
 
     def _owns(self, array: Array) -> bool:
         """Whether an array is the input buffer or lies in the arena."""
@@ -396,11 +370,6 @@ class Session:
                 self._launches.run(stream)
             return
         self._replay()
-
-
-def _formats(call: Any) -> tuple[Format, ...]:
-    """The packed format of every weight that a call reads packed."""
-    return call.formats if isinstance(call, Plan) else ()
 
 
 def _walk(launches: Any) -> None:

@@ -14,7 +14,9 @@ from pyinception import workspace
 from pyinception.backend import Array
 from pyinception.dispatch import Plan
 from pyinception.module import Module
+from pyinception.prepack import Packed, together
 from pyinception.spec import Spec
+from pyinception.table import SITES
 from pyinception.tensor import Tensor, no_grad
 from pyinception.workspace import address_of
 
@@ -140,3 +142,35 @@ def arrays_of(value: Any) -> Iterator[Array]:
             yield from arrays_of(part)
     elif is_array(value):
         yield value
+
+
+def pack_weights(calls: list[Call]) -> tuple[list[Call], list[tuple[Array, Packed]]]:
+    """The calls with their weights packed where rows read packed ones, in one block of memory.
+
+    Returns
+    -------
+    The calls, and (weight, packed) of each that was packed, to pack again when it has changed.
+    """
+    formats = [call.formats if isinstance(call, Plan) else () for call, _ in calls]
+    if not any(formats):
+        return calls, []
+    line = workspace.ALIGNMENT
+    sizes = [-(-format.bytes // line) * line for wanted in formats for format in wanted]
+    memory = workspace.lasting(sum(sizes))
+    packed_calls: list[Call] = []
+    made: list[tuple[Array, Packed]] = []
+    with together() as pack:
+        for (plan, arguments), wanted in zip(calls, formats, strict=True):
+            parts = list(arguments)
+            for site, format in zip(SITES[plan.op, plan.direction] if wanted else (), wanted):
+                whole = parts[site[0]]
+                weights = whole[site[1]] if len(site) == 2 else whole
+                packed = pack(weights, format, memory[: format.bytes].view(weights.dtype))
+                memory = memory[-(-format.bytes // line) * line :]
+                made.append((weights, packed))
+                if len(site) == 2:
+                    parts[site[0]] = (*whole[: site[1]], packed, *whole[site[1] + 1 :])
+                else:
+                    parts[site[0]] = packed
+            packed_calls.append((plan, tuple(parts)))
+    return packed_calls, made

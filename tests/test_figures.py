@@ -250,7 +250,7 @@ def test_command_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: A
     def missing(quick: bool) -> Figure:
         raise Unavailable("torch is not installed")
 
-    monkeypatch.setattr(figures, "store", lambda name, what: store(name, what, path))
+    monkeypatch.setattr(figures, "store", lambda name, what, _: store(name, what, path))
     monkeypatch.setattr(figures, "FIGURES", {"good": holds, "bad": fails, "absent": missing})
     assert figures.main(["good"]) == 0
     assert figures.main(["absent"]) == 0
