@@ -220,8 +220,8 @@ def entries(session: pyi.Session) -> list[str]:
 FUSED = {
     (None, "bfloat16"): ["pad_maps", "conv_lrn_pool_mma_bf16", "conv_lrn_pool_mma_bf16"],
     ("mma", "float16"): ["pad_maps", "conv_lrn_pool_mma_fp16", "conv_lrn_pool_mma_fp16"],
-    ("tf32", "float32"): ["pad_maps", *["conv_mma_tf32", "lrn_pool_f32"] * 2],
-    ("direct", "float32"): ["conv_fprop", "lrn_pool_f32"] * 2,
+    ("tf32", "float32"): ["pad_maps", *["conv_mma_tf32", "lrn_pool"] * 2],
+    ("direct", "float32"): ["conv_fprop", "lrn_pool"] * 2,
 }  # fmt: skip
 
 
