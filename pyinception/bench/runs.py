@@ -15,7 +15,6 @@ from pyinception.bench.report import Report, environment
 from pyinception.bench.rivals import Graph, graph_of, opened
 from pyinception.bench.timing import (
     SETTLE_SECONDS,
-    SPINNING,
     SPINNING_SECONDS,
     Call,
     Peak,
@@ -293,7 +292,7 @@ class _Run:
         # call after OpenVINO's took 10 % longer, warm caches or not).
         alone = self.threads == 1 and not set(right) - {"fused", "unfused", "call"}
         settle = 0.0 if alone else SETTLE_SECONDS
-        spinning = dict.fromkeys(SPINNING, SPINNING_SECONDS) if self.threads > 1 else {}
+        spinning = SPINNING_SECONDS if self.threads > 1 else {}
         before = len(self.peak.rates)
         timings = interleave(
             right | {"peak": self.peak}, rounds=self.rounds, settle=settle, spinning=spinning

@@ -26,9 +26,9 @@ BLOCK_SECONDS = 1e-3  # of one sample: the clock's 0.1 us and the loop around th
 # With more than one thread a rival's idle team may spin on our core for some milliseconds after
 # its last call; each block first runs its own call for this long, untimed.
 SETTLE_SECONDS = 5e-3
-# After those whose idle team spins longer: ONNX Runtime's for 50 to 75 ms, OpenBLAS' (NumPy's)
-# for some 20 ms (two Zen 4 cores).
-SPINNING_SECONDS, SPINNING = 8e-2, ("onnxruntime", "numpy")
+# What follows those whose idle team spins longer waits this long instead: ONNX Runtime's spun for
+# 50 to 75 ms, OpenBLAS' (NumPy's) for 100, 2^28 cycles (two Zen 4 cores).
+SPINNING_SECONDS = {"onnxruntime": 0.1, "numpy": 0.2}
 CALM = 0.9  # of the peak: undisturbed medians of the loop stayed above 0.94 (Zen 5, 1 thread)
 SPREAD = 1.3  # of p80 over p20: undisturbed rows stayed below 1.2
 
