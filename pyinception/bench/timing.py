@@ -24,8 +24,9 @@ Call = Callable[[], Any]
 
 BLOCK_SECONDS = 1e-3  # of one sample: the clock's 0.1 us and the loop around the call vanish in it
 # With more than one thread a rival's idle team may spin on our core for some milliseconds after
-# its last call; each block first runs its own call for this long, untimed.
-SETTLE_SECONDS = 5e-3
+# its last call, and two threads that woke on one core wait as long for the system to part them
+# (after 5 ms rows of 60 us still took 4 ms); each block first runs its own call this long, untimed.
+SETTLE_SECONDS = 3e-2
 # What follows those whose idle team spins longer waits this long instead: ONNX Runtime's spun for
 # 50 to 75 ms, OpenBLAS' (NumPy's) for 100, 2^28 cycles (two Zen 4 cores).
 SPINNING_SECONDS = {"onnxruntime": 0.1, "numpy": 0.2}
