@@ -55,9 +55,8 @@ SMALL = ("conv", "reduce_conv", "inception", "max_pool", "batch_norm", "softmax_
 
 def reason(rehearsal: bool) -> str | None:
     """Why our kernels cannot run here; None where they can."""
-    if rehearsal:
-        return backend.why_not("emulated")
-    if why := backend.why_not("cuda"):
+    why = backend.why_not("emulated" if rehearsal else "cuda")
+    if rehearsal or why:
         return why
     return None if _installed("cupy") else "CuPy is not installed; pip install cupy-cuda13x"
 

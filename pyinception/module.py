@@ -206,7 +206,10 @@ class Module:
 
     def astype(self, dtype: Any) -> "Module":
         """Turn parameters and buffers into ``dtype`` (float64 for checks); returns the module."""
-        kind = getattr(dtype, "__name__", str(dtype))
+        try:
+            kind = np.dtype(dtype).name
+        except TypeError:  # a name that NumPy does not know
+            kind = str(dtype)
         if kind not in ("float32", "float64"):
             raise TypeError(f"astype: dtype is {kind!r}, expected float32 or float64")
         for _, part in self._walk():

@@ -120,6 +120,7 @@ def test_explain_shows_why_a_row_declines(run):
         ("bench compare a.json b.json", 1, "A.JSON: cannot read a.json: No such file"),
         ("bench --json conv 3a/1x1", 2, "--json: belongs to --quick, or behind a verb"),
         ("bench --save q.json conv", 2, "--save: belongs to --quick"),
+        ("bench net --mode fast", 1, "bench: mode is 'fast', expected one of auto"),
         ("bench --backend cpu", 2, "--backend: belongs to --quick"),
         ("bench reduce_conv 3a/3x3 --backend cuda", 2, "--backend: is for a --kernel"),
         ("bench reduce_conv --kernel f.cu:f --threads 1", 2, "--threads: says nothing beside"),

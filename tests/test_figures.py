@@ -23,7 +23,7 @@ import figures_behaviour
 import figures_data
 import figures_fusion
 import figures_recipes
-from figures_record import Figure, Unavailable, store
+from figures_record import Figure, Unavailable
 
 import pyinception as pyi
 from pyinception import losses
@@ -250,12 +250,12 @@ def test_command_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: A
     def missing(quick: bool) -> Figure:
         raise Unavailable("torch is not installed")
 
-    monkeypatch.setattr(figures, "store", lambda name, what, _: store(name, what, path))
+    into = ["--results", str(path)]
     monkeypatch.setattr(figures, "FIGURES", {"good": holds, "bad": fails, "absent": missing})
-    assert figures.main(["good"]) == 0
-    assert figures.main(["absent"]) == 0
+    assert figures.main(["good", *into]) == 0
+    assert figures.main(["absent", *into]) == 0
     assert "absent left out: torch is not installed" in capsys.readouterr().out
-    assert figures.main([]) == 1
+    assert figures.main(into) == 1
     assert "failed: bad" in capsys.readouterr().out
     stored = json.loads(path.read_text())["figures"]
     assert {name: figure["passed"] for name, figure in stored.items()} == {
@@ -266,4 +266,4 @@ def test_command_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: A
     assert stored["good"]["environment"]["cpu"]
     with pytest.raises(SystemExit):
         figures.main(["unheard_of"])
-    assert figures.main(["--quick", "good"]) == 0
+    assert figures.main(["--quick", "good", *into]) == 0

@@ -260,7 +260,9 @@ def test_a_name_for_freeze_or_a_dtype_that_holds_no_weights_changes_nothing() ->
         with pytest.raises(TypeError, match=f"astype: dtype is '{dtype}', expected float32 or fl"):
             net.astype(dtype)
     np.testing.assert_array_equal(net.state_dict()["a.weight"], before)
-    assert net.astype("float64").state_dict()["a.weight"].dtype == np.float64
+    for wide, narrow in (("float64", np.float32), (float, "f4"), (np.dtype("d"), "single")):
+        assert net.astype(wide).state_dict()["a.weight"].dtype == np.float64
+        assert net.astype(narrow).state_dict()["a.weight"].dtype == np.float32
 
 
 @pytest.mark.parametrize("name", ["googlenet", "googlenet_bn", "inception_v3"])

@@ -106,10 +106,23 @@ def list_group(first, rows, row_step, m, at):
         to[i] = first + min(i, rows - 1) * row_step
 
 
-def transforms(make, VL: int, *emit_map) -> list:
-    """One transform for each kind of filter: 3x3, 5x5, a line of 3, a line of 7."""
+def transforms(make, VL: int, *emit_map):
+    """f(a, ...): the transform of the record's kind of filter, 3x3, 5x5, a line of 3 or of 7."""
     kinds = (3, True), (5, True), (3, False), (7, False)
-    return [make(VL, AXES[r], square, *emit_map) for r, square in kinds]
+    of_3x3, of_5x5, of_3, of_7 = (make(VL, AXES[r], square, *emit_map) for r, square in kinds)
+
+    @njit(**OPTIONS)
+    def transform(a, *rest):
+        if a.R == 3 and a.S == 3:
+            of_3x3(*rest)
+        elif a.R == 5:
+            of_5x5(*rest)
+        elif a.R * a.S == 3:
+            of_3(*rest)
+        else:
+            of_7(*rest)
+
+    return transform
 
 
 def winograd(target: Target, emit=Emit):
@@ -125,33 +138,8 @@ def winograd(target: Target, emit=Emit):
     narrow = [conv_tile(m, 1, VL) for m in (MR, MIDDLE, LOW)]
     wide_full, wide_middle, wide_low = wide
     narrow_full, narrow_middle, narrow_low = narrow
-    inputs, outputs = transforms(input_tile, VL, emit), transforms(output_tile, VL, emit)
-    input_3x3, input_5x5, input_3, input_7 = inputs
-    output_3x3, output_5x5, output_3, output_7 = outputs
-
-    @njit(**OPTIONS)
-    def transform_input(a, taps, masks, v):
-        plane = a.v_plane * 4
-        if a.R == 3 and a.S == 3:
-            input_3x3(taps, masks, a.C, v, plane)
-        elif a.R == 5:
-            input_5x5(taps, masks, a.C, v, plane)
-        elif a.R * a.S == 3:
-            input_3(taps, masks, a.C, v, plane)
-        else:
-            input_7(taps, masks, a.C, v, plane)
-
-    @njit(**OPTIONS)
-    def transform_output(a, m, bias, out_at, lanes):
-        plane, floor = a.m_plane * 4, ZERO if a.relu != 0 else MINUS_INFINITY
-        if a.R == 3 and a.S == 3:
-            output_3x3(m, plane, bias, out_at, lanes, floor, a.accumulate)
-        elif a.R == 5:
-            output_5x5(m, plane, bias, out_at, lanes, floor, a.accumulate)
-        elif a.R * a.S == 3:
-            output_3(m, plane, bias, out_at, lanes, floor, a.accumulate)
-        else:
-            output_7(m, plane, bias, out_at, lanes, floor, a.accumulate)
+    transform_input = transforms(input_tile, VL, emit)
+    transform_output = transforms(output_tile, VL, emit)
 
     @njit(**OPTIONS)
     def products(a, count, weights, width, scratch):
@@ -200,8 +188,8 @@ def winograd(target: Target, emit=Emit):
             if masks != 0:
                 list_inputs(a, a.mask, a.m_n, a.m_h, a.m_w, SIZE, t, masks)
             v = scratch + a.v + (t - t0) * a.v_row * 4
-            transform_input(a, scratch, masks, v)
-        points = window_of(a.R) * window_of(a.S)
+            transform_input(a, scratch, masks, a.C, v, a.v_plane * 4)
+        points, floor = window_of(a.R) * window_of(a.S), ZERO if a.relu != 0 else MINUS_INFINITY
         for panel in range(panel0, panel1):
             lanes = min(a.K - panel * NR, NR)
             weights = a.weights + panel * NR * points * a.C * 4
@@ -211,7 +199,7 @@ def winograd(target: Target, emit=Emit):
                 first, out_at = a.y + panel * NR * SIZE, scratch + OUTPUTS
                 list_outputs(a, first, SIZE, t, scratch + SPARE, out_at)
                 m = scratch + a.m + (t - t0) * NR * 4
-                transform_output(a, m, bias, out_at, lanes)
+                transform_output(a, m, a.m_plane * 4, bias, out_at, lanes, floor, a.accumulate)
 
     return program
 
@@ -223,7 +211,7 @@ def pack_winograd(target: Target, emit=Emit):
     emit: the elements of w; packed is float32.
     """
     NR, VL, SIZE = target.nr, target.vl, emit.OUT_BYTES
-    filter_3x3, filter_5x5, filter_3, filter_7 = transforms(filter_tile, VL)
+    transform_filter = transforms(filter_tile, VL)
 
     @cfunc(PROGRAM, **OPTIONS)
     def program(args, tile, scratch):
@@ -247,13 +235,6 @@ def pack_winograd(target: Target, emit=Emit):
             for lane in range(0, width, VL):
                 at, step = scratch + lane * 4, width * 4
                 to, plane = panel + (c * width + lane) * 4, a.C * width * 4
-                if a.R == 3 and a.S == 3:
-                    filter_3x3(at, step, to, plane)
-                elif a.R == 5:
-                    filter_5x5(at, step, to, plane)
-                elif a.R * a.S == 3:
-                    filter_3(at, step, to, plane)
-                else:
-                    filter_7(at, step, to, plane)
+                transform_filter(a, at, step, to, plane)
 
     return program

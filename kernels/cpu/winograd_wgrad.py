@@ -53,45 +53,9 @@ def winograd_wgrad(target: Target):
     MR, NV, VL = target.wgrad_mr, target.wgrad_nv, target.vl
     NR = NV * VL
     one, two, full = (wgrad_tile(MR, nv, VL) for nv in (1, 2, NV))
-    input_3x3, input_5x5, input_3, input_7 = transforms(input_tile, VL)
-    gradient_3x3, gradient_5x5, gradient_3, gradient_7 = transforms(gradient_tile, VL)
-    filter_3x3, filter_5x5, filter_3, filter_7 = transforms(filter_gradient_tile, VL)
-
-    @njit(**OPTIONS)
-    def transform_input(a, taps, count, v):
-        plane = a.v_plane * 4
-        if a.R == 3 and a.S == 3:
-            input_3x3(taps, 0, count, v, plane)
-        elif a.R == 5:
-            input_5x5(taps, 0, count, v, plane)
-        elif a.R * a.S == 3:
-            input_3(taps, 0, count, v, plane)
-        else:
-            input_7(taps, 0, count, v, plane)
-
-    @njit(**OPTIONS)
-    def transform_gradient(a, taps, masks, count, w):
-        plane = a.w_plane * 4
-        if a.R == 3 and a.S == 3:
-            gradient_3x3(taps, masks, count, w, plane)
-        elif a.R == 5:
-            gradient_5x5(taps, masks, count, w, plane)
-        elif a.R * a.S == 3:
-            gradient_3(taps, masks, count, w, plane)
-        else:
-            gradient_7(taps, masks, count, w, plane)
-
-    @njit(**OPTIONS)
-    def transform_filter(a, m, out, lanes):
-        plane, step = a.m_plane * 4, a.C * 4
-        if a.R == 3 and a.S == 3:
-            filter_3x3(m, plane, out, step, lanes)
-        elif a.R == 5:
-            filter_5x5(m, plane, out, step, lanes)
-        elif a.R * a.S == 3:
-            filter_3(m, plane, out, step, lanes)
-        else:
-            filter_7(m, plane, out, step, lanes)
+    transform_input = transforms(input_tile, VL)
+    transform_gradient = transforms(gradient_tile, VL)
+    transform_filter = transforms(filter_gradient_tile, VL)
 
     @njit(**OPTIONS)
     def products(a, tiles, k_count, c_count, scratch):
@@ -132,11 +96,12 @@ def winograd_wgrad(target: Target):
             tiles = min(a.chunk_tiles, a.tile_count - t0)
             for t in range(tiles):
                 list_inputs(a, a.x + c0 * 4, a.x_n, a.x_h, a.x_w, 4, t0 + t, scratch)
-                transform_input(a, scratch, c_count, scratch + a.v + t * a.v_row * 4)
+                v, w = scratch + a.v + t * a.v_row * 4, scratch + a.w + t * a.w_row * 4
+                transform_input(a, scratch, 0, c_count, v, a.v_plane * 4)
                 list_gradients(a, a.gy + k0 * 4, a.gy_n, a.gy_h, a.gy_w, t0 + t, scratch)
                 if masks != 0:
                     list_gradients(a, a.mask + k0 * 4, a.m_n, a.m_h, a.m_w, t0 + t, masks)
-                transform_gradient(a, scratch, masks, k_count, scratch + a.w + t * a.w_row * 4)
+                transform_gradient(a, scratch, masks, k_count, w, a.w_plane * 4)
             products(a, tiles, k_count, c_count, scratch)
             if bias:
                 w = scratch + a.w + ones * a.w_plane * 4
@@ -144,6 +109,7 @@ def winograd_wgrad(target: Target):
             t0 += tiles
         for k in range(k_count):
             out = a.gw + ((k0 + k) * a.R * a.S * a.C + c0) * 4
-            transform_filter(a, scratch + a.m + k * a.v_row * 4, out, c_count)
+            m = scratch + a.m + k * a.v_row * 4
+            transform_filter(a, m, a.m_plane * 4, out, a.C * 4, c_count)
 
     return program
