@@ -54,6 +54,11 @@ struct WinogradWgradArgs {
       v_row, v_plane, w, w_row, w_plane, m, m_plane;
 };
 
+// The phases of stride 2 of a map as channels.
+struct SpaceToDepthArgs {
+  Int x, x_n, x_h, x_w, y, H, W, C, P, Q, pad_h, pad_w, size, row;
+};
+
 // The plain twins of fprop, dgrad and wgrad.
 struct PlainConvArgs {
   Int x, x_n, x_h, x_w, w, w_k, w_r, w_s, w_c, bias, y, y_n, y_h, y_w, mask, m_n, m_h, m_w, N, H, W,

@@ -70,6 +70,10 @@ WINOGRAD_WGRAD = record(
     " v v_row v_plane w w_row w_plane m m_plane"
 )
 
+# The phases of stride 2 of a map, side by side as channels: y is (N, P, Q, 4 C), contiguous. size:
+# bytes an element; row: bytes of scratch for a row of x with its frame.
+SPACE_TO_DEPTH = record("x x_n x_h x_w y H W C P Q pad_h pad_w size row")
+
 # One record for the plain twins: x and y are the maps of fprop, or their gradients.
 PLAIN_CONV = record(
     "x x_n x_h x_w w w_k w_r w_s w_c bias y y_n y_h y_w mask m_n m_h m_w N H W C K R S P Q"
@@ -120,6 +124,7 @@ RECORDS = {
     "PackArgs": PACK,
     "WinogradArgs": WINOGRAD,
     "WinogradWgradArgs": WINOGRAD_WGRAD,
+    "SpaceToDepthArgs": SPACE_TO_DEPTH,
     "PlainConvArgs": PLAIN_CONV,
     "DepthwiseArgs": DEPTHWISE,
     "AddScaledArgs": ADD_SCALED,

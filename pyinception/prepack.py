@@ -36,11 +36,16 @@ class Format:
     @property
     def size(self) -> int:
         """Numbers of a packed array."""
-        words, direct = self._words(self.C, self.algorithm), self._words(self.C, "direct")
+        if self.winograd:  # transformed filters are float32, whatever comes in
+            return self._words(self.C, "winograd") * (1 if self.dtype == "float32" else 2)
         if self.dtype == "float32":
-            return words
-        # bfloat16: Winograd's filters are float32, of others two channels are one word.
-        return 2 * (words if words != direct else self._words(-(-self.C // 2), "direct"))
+            return self._words(self.C, "direct")
+        return 2 * self._words(-(-self.C // 2), "direct")  # two channels are one word
+
+    @cached_property
+    def winograd(self) -> bool:
+        """Whether the filters are transformed: a tile has more points than a filter has taps."""
+        return self._words(self.C, self.algorithm) > self._words(self.C, "direct")
 
     def _words(self, C: int, algorithm: str) -> int:
         size = core().packed_size(self.K, self.R, self.S, C, self.direction, algorithm, self.level)
@@ -52,12 +57,12 @@ class Format:
         return self.size * (4 if self.dtype == "float32" else 2)
 
     def reads_like(self, other: "Format") -> bool:
-        """Whether both name one order: "" is the host's level; "auto" shows by the size."""
+        """Whether both name one order: "" is the host's level; "auto" is what it takes."""
         names = [
             (f.K, f.R, f.S, f.C, f.direction, f.level or core().host_level(), f.dtype)
             for f in (self, other)
         ]
-        return names[0] == names[1] and self.size == other.size
+        return names[0] == names[1] and self.winograd == other.winograd
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from pyinception import backend, config, dispatch, workspace
+from pyinception import backend, config, dispatch, winograd, workspace
 from pyinception.cuda import machine
 from pyinception.prepack import Format, packs
 from pyinception.spec import BranchSpec, ConvSpec, InceptionSpec, Spec
-from pyinception.table import WINOGRAD_KERNELS
 from pyinception.table import rows as rows_of
 
 EXTRAS = {
@@ -185,13 +184,9 @@ def convolutions(spec: Spec) -> list[ConvSpec]:
 
 
 def takes_winograd(conv: ConvSpec, algorithm: str, level: str) -> bool:
-    """Whether the core runs ``conv`` by Winograd: asked by the length of its packed filter."""
-    if algorithm == "direct" or conv.stride != (1, 1) or conv.kernel not in WINOGRAD_KERNELS:
-        return False
-    return (
-        Format(*conv.w_shape, "fprop", algorithm, level).size
-        == Format(*conv.w_shape, "fprop", "winograd", level).size
-    )
+    """Whether the core runs ``conv`` by Winograd: the filter's format says, the stride permits."""
+    wanted = Format(*conv.w_shape, "fprop", winograd.format_of(conv, algorithm), level)
+    return winograd.STRIDES.get(conv.kernel) == conv.stride and wanted.winograd
 
 
 class Report(dict[str, Any]):

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-from pyinception import config, table_separable
+from pyinception import config, table_separable, winograd
 from pyinception.backend import BFLOAT16, Target, core, level_reason, reference, why_not
 from pyinception.prepack import Format, raw
 from pyinception.spec import BranchSpec, ConvSpec, InceptionSpec, LinearSpec, Spec
@@ -66,11 +66,10 @@ def formats(key: Key, spec: Spec, algorithm: str, target: Target) -> tuple[Forma
         stages = [stage for branch in branches for stage in branch.stages]
         convs = [stage for stage in stages if isinstance(stage, ConvSpec)]
 
-    def wanted(conv: ConvSpec) -> str:
-        # The core's "auto" format is a rule of the filter; a stride rules Winograd out.
-        return "direct" if algorithm == "auto" and conv.stride != (1, 1) else algorithm
-
-    return tuple(Format(*conv.w_shape, direction, wanted(conv), level, dtype) for conv in convs)
+    return tuple(
+        Format(*conv.w_shape, direction, winograd.format_of(conv, algorithm), level, dtype)
+        for conv in convs
+    )
 
 
 # ------------------------------------------------------------------------------------ CPU rows
@@ -330,21 +329,10 @@ def _cpu_declines(key: Key, algorithm: str) -> Why:
         if reason := level_reason(target.level):
             return reason
         if algorithm == "winograd":
-            return _winograd_declines(spec)
+            return winograd.why_not(key[1], spec)
         return None
 
     return why
-
-
-def _winograd_declines(spec: Spec) -> str | None:
-    """What the core's Winograd lacks; a module has a 3x3 and a 5x5 branch for it."""
-    last = spec.stages[-1] if isinstance(spec, BranchSpec) else spec
-    if not isinstance(last, ConvSpec):
-        return None
-    if last.kernel not in WINOGRAD_KERNELS:
-        kernels = ", ".join("x".join(map(str, kernel)) for kernel in WINOGRAD_KERNELS)
-        return f"needs a filter of one of {kernels}, not {last.kernel}"
-    return None if last.stride == (1, 1) else f"needs stride 1, not {last.stride}"
 
 
 def _reference_declines(spec: Spec, target: Target) -> str | None:
@@ -368,7 +356,6 @@ def _other_problem(spec: Spec) -> str | None:
 # ------------------------------------------------------------------------------------- the table
 
 ALGORITHMS = ("auto", "winograd", "direct", "plain")
-WINOGRAD_KERNELS = ((3, 3), (5, 5), (1, 3), (3, 1), (1, 7), (7, 1))
 _WITH_WINOGRAD = ("conv", "reduce_conv", "inception")
 
 

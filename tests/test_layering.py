@@ -19,7 +19,7 @@ PACKAGE = ROOT / "pyinception"
 LEVELS = {
     "extents": 0, "spec": 0, "spec_separable": 0, "config": 0, "rng": 0, "kernels": 0,
     "backend": 1, "overlap": 1, "workspace": 1, "prepack": 1, "emulator": 1, "cuda": 1, "_C": 1,
-    "table": 2, "table_separable": 2, "dispatch": 2, "known": 2,
+    "winograd": 1, "table": 2, "table_separable": 2, "dispatch": 2, "known": 2,
     "tensor": 3, "op": 3,
     "ops": 4,
     "border": 5, "functional": 5, "functional_linear": 5, "functional_lrn": 5, "functional_pool": 5,

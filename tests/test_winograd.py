@@ -294,7 +294,7 @@ def test_packed_filters_say_what_they_are_for():
 
 @pytest.mark.parametrize(
     ("kernel", "stride", "word"),
-    [((7, 7), (1, 1), "3x3"), ((1, 1), (1, 1), "3x3"), ((3, 5), (1, 1), "3x3"),
+    [((7, 7), (1, 1), "stride 2"), ((1, 1), (1, 1), "3x3"), ((3, 5), (1, 1), "3x3"),
      ((3, 3), (2, 2), "stride 1"), ((5, 5), (1, 2), "stride 1")],
 )  # fmt: skip
 def test_refuses_what_it_cannot_do(kernel, stride, word):

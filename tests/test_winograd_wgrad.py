@@ -159,7 +159,7 @@ def test_auto_goes_by_the_filter():
 
 @pytest.mark.parametrize(
     ("kernel", "stride", "word"),
-    [((7, 7), (1, 1), "3x3"), ((1, 1), (1, 1), "3x3"), ((3, 3), (2, 2), "stride 1")],
+    [((7, 7), (1, 1), "stride 2"), ((1, 1), (1, 1), "3x3"), ((3, 3), (2, 2), "stride 1")],
 )
 def test_refuses_what_it_cannot_do(kernel, stride, word):
     x = np.ones((1, 9, 9, 4), np.float32)

@@ -35,7 +35,7 @@ pyi_status pyi_packed_size(int64_t K, int64_t R, int64_t S, int64_t C, const cha
     for (int64_t extent : {K, R, S, C}) call.check.range("extent", extent, 1, 1 << 24);
     Filter w;
     w.K = K, w.R = R, w.S = S, w.C = C;
-    bool winograd = choose_winograd_format(call, w);
+    bool winograd = choose_winograd_format(call, w, dgrad);
     *floats = packed_floats(call.level, dgrad ? C : K, R, S, dgrad ? K : C, winograd);
   });
 }
@@ -51,7 +51,7 @@ pyi_status pyi_pack(const DLTensor* w_, const DLTensor* packed_, const char* dir
     call.check.allow_bfloat16();
     Filter w = call.check.filter(w_, "w", 0, 0);
     if (w.packed) fail(PYI_INVALID_VALUE, "pack: w is packed already, expected (K, R, S, C)");
-    w.winograd = choose_winograd_format(call, w);
+    w.winograd = choose_winograd_format(call, w, dgrad);
     if (dgrad && w.size == 2) {
       fail(PYI_UNSUPPORTED, "pack: w is bfloat16, expected float32 for direction 'dgrad'");
     }
@@ -105,7 +105,7 @@ pyi_status pyi_conv_dgrad(const DLTensor* gy_, const DLTensor* w_, const DLTenso
       std::swap(w.K, w.C);
     }
     check_conv(call.check, gx, w, gy, g);
-    w.winograd = choose_winograd(call, w, g);
+    w.winograd = choose_winograd(call, w, g, true);
     call.check.disjoint();
     if (gx.empty()) return;
     if (call.check.on_cuda()) {

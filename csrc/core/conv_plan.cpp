@@ -14,7 +14,8 @@ constexpr int64_t kCoordinates = 16;  // COORDINATES of kernels/cpu/conv.py
 constexpr int64_t kRunHeader = 3;     // RUN_HEADER of kernels/cpu/register_tile.py
 constexpr double kTileFlops = 4e6;    // 20-40 us: small beside a barrier's wait
 constexpr int64_t kTilesPerThread = 4;
-constexpr int64_t kSlack = 64;          // stage_row stores whole registers
+constexpr int64_t kSlack = 64;  // stage_row stores whole registers
+constexpr int64_t kGroupBytes = 2 << 20;
 constexpr int64_t kChunkPixels = 160;   // wgrad: a block of 48 lanes of a chunk fits in L1
 constexpr int64_t kWgradChannels = 64;  // channels of a tile: a block of lanes is read 8 times
 constexpr int64_t kWgradTiles = 8;
@@ -142,7 +143,7 @@ Filter checked(Check& check, Filter w, const Level& level, int64_t K, int64_t C,
          "), expected at least 1 each; a bias or an output must tell them");
   }
   int64_t want = packed_elements(level, w, K, C, false);
-  w.winograd = winograd_points(w.R, w.S) > 0 && w.K == packed_elements(level, w, K, C, true);
+  w.winograd = winograd_numbers(w.R, w.S) > 0 && w.K == packed_elements(level, w, K, C, true);
   if (w.K != want && !w.winograd) {
     fail(PYI_INVALID_VALUE, check.function(), ": packed ", name, " has ", w.K, " floats, expected ",
          want, " for (K, R, S, C) = (", K, ", ", w.R, ", ", w.S, ", ", C, ") on ", level.name);
@@ -164,7 +165,7 @@ int64_t packed_floats(const Level& level, int64_t K, int64_t R, int64_t S, int64
                       bool winograd) {
   int64_t tail = K % level.nr();
   int64_t lanes = K - tail + (tail == 0 ? 0 : tail <= level.vl ? level.vl : level.nr());
-  return lanes * C * (winograd ? winograd_points(R, S) : R * S);
+  return lanes * C * (winograd ? winograd_numbers(R, S) : R * S);
 }
 
 int64_t packed_elements(const Level& level, const Filter& w, int64_t K, int64_t C, bool winograd) {
@@ -189,10 +190,12 @@ const float* packed(Call& call, const Filter& w, bool dgrad, float* to) {
           w.S,
           w.K};
   } else {
-    *a = {address(w.data), w.k, w.r, w.s, w.c, 0, w.K, w.R, w.S, w.C};
+    const Filter as = w.winograd && is_by_phases(w.R, w.S) ? by_phases(w) : w;
+    *a = {address(w.data), w.k, w.r, w.s, w.c, 0, w.K, as.R, as.S, as.C};
   }
   if (to == nullptr) {
-    to = call.list.floats(packed_elements(call.level, w, a->K, a->C, w.winograd) * w.size / 4);
+    const int64_t K = dgrad ? w.C : w.K, C = dgrad ? w.K : w.C;
+    to = call.list.floats(packed_elements(call.level, w, K, C, w.winograd) * w.size / 4);
   }
   a->packed = address(to);
   const bool narrow = w.size == 2;
@@ -203,6 +206,10 @@ const float* packed(Call& call, const Filter& w, bool dgrad, float* to) {
   call.list.add(call.level.program(program), a, ceil_div(a->K, call.level.nr()),
                 static_cast<size_t>(std::max<int64_t>(w.R * w.S * call.level.nr(), 80) * 4));
   return to;
+}
+
+int64_t images_in_cache(const Call& call, int64_t N, int64_t image_bytes) {
+  return std::clamp<int64_t>(kGroupBytes / image_bytes, std::min<int64_t>(call.threads, N), N);
 }
 
 void add_conv(Call& call, const std::vector<ConvSource>& sources,
@@ -254,6 +261,15 @@ void add_fprop(Call& call, const Map& x, const Filter& w, const float* packed, c
   if (call.plain) {
     const char* program = x.size == 2 ? "conv_fprop_bfloat16_plain" : "conv_fprop_plain";
     plain_conv(call, program, x, w, const_cast<float*>(bias), y, {}, g, relu, false, y.N * y.H);
+  } else if (w.winograd && is_by_phases(w.R, w.S)) {
+    const int64_t image = (y.H + 3) * (y.W + 3) * 4 * x.C * x.size;
+    const int64_t group = images_in_cache(call, x.N, image);
+    for (int64_t n = 0; n < x.N; n += group) {
+      const int64_t count = std::min(group, x.N - n);
+      const Map part = images(y, n, count), deep = add_phases(call, images(x, n, count), part, g);
+      add_winograd(call, deep, {}, by_phases(w), packed, bias, part, {}, relu, false);
+      call.list.barrier();
+    }
   } else if (w.winograd) {
     add_winograd(call, x, {}, w, packed, bias, y, g, relu, false);
   } else {
@@ -282,6 +298,10 @@ void add_dgrad(Call& call, const Map& gy, const Filter& w, const float* packed, 
 void add_wgrad(Call& call, const Map& x, const Map& gy, const Map& mask, float* gw, float* gb,
                int64_t R, int64_t S, const Geometry& g, bool winograd) {
   const Level& level = call.level;
+  if (winograd && is_by_phases(R, S)) {
+    const Map deep = add_phases(call, x, gy, g);
+    return add_winograd_wgrad(call, deep, gy, mask, gw, gb, 4, 4, {});
+  }
   if (winograd) return add_winograd_wgrad(call, x, gy, mask, gw, gb, R, S, g);
   if (call.plain) {
     Filter w{gw, gy.C, R, S, x.C, R * S * x.C, S * x.C, x.C, 1, false};

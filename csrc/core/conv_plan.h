@@ -20,12 +20,18 @@ const float* packed(Call& call, const Filter& w, bool dgrad, float* to = nullptr
 // Winograd: a reason why it cannot, or NULL; `auto`'s rule, by the filter alone, so that a packed
 // filter needs no map to know its format; the choice for one call, which fails where
 // algorithm='winograd' cannot be had.
-int64_t winograd_points(int64_t R, int64_t S);  // of a tile; 0: no transform for this filter
-const char* why_not_winograd(int64_t R, int64_t S, const Geometry& g);
+int64_t winograd_numbers(int64_t R, int64_t S);  // that a channel's taps become; 0: no transform
+const char* why_not_winograd(int64_t R, int64_t S, const Geometry& g, bool dgrad);
 bool winograd_pays(int64_t K, int64_t R, int64_t S, int64_t C);
-bool choose_winograd(const Call& call, const Filter& w, const Geometry& g);
+bool choose_winograd(const Call& call, const Filter& w, const Geometry& g, bool dgrad = false);
 // The same for packing, which knows no map: what is not 3x3 is packed for direct, as in modules.
-bool choose_winograd_format(const Call& call, const Filter& w);
+bool choose_winograd_format(const Call& call, const Filter& w, bool dgrad);
+// A 7x7 filter of stride 2 is one of 4x4, without stride or padding, over the four phases of the
+// map as channels: whether it is one, that filter (packed), that map (in the phase before this
+// one).
+bool is_by_phases(int64_t R, int64_t S);
+Filter by_phases(Filter w);
+Map add_phases(Call& call, const Map& x, const Map& y, const Geometry& g);
 void add_winograd(Call& call, const Map& x, const Map& mask, const Filter& w, const float* weights,
                   const float* bias, const Map& y, const Geometry& g, bool relu, bool accumulate);
 void add_winograd_wgrad(Call& call, const Map& x, const Map& gy, const Map& mask, float* gw,
@@ -49,6 +55,8 @@ ConvArgs* fill_conv(Call& call, const std::vector<ConvSource>& sources,
 constexpr int64_t kStagedBytes = 512 << 10;  // staged rows of a tile: half of an L2 of 1 MiB
 int64_t staged_width(const ConvSource& s, bool merged, int64_t Q);
 int64_t staged_bytes(const ConvSource& s, bool merged, int64_t tile_pixels, int64_t Q);
+// Images of a group whose maps, made and read again at once, lie in L2 and L3.
+int64_t images_in_cache(const Call& call, int64_t N, int64_t image_bytes);
 void add_conv(Call& call, const std::vector<ConvSource>& sources,
               const std::vector<ConvOutput>& outputs, bool relu, bool accumulate);
 void add_fprop(Call& call, const Map& x, const Filter& w, const float* packed, const float* bias,

@@ -9,8 +9,6 @@
 
 namespace pyi {
 
-constexpr int64_t kGroupBytes = 2 << 20;  // reduced maps of a group of images: in L2 and L3
-
 // The fused program: one source, computed tile by tile by the 1x1 of `first`.
 static void add_reduce_conv(Call& call, Map x, const Filter& wr, const float* packed_r,
                             const float* br, const Filter& w, const float* packed_w, const float* b,
@@ -108,8 +106,7 @@ pyi_status pyi_reduce_conv_fprop(const DLTensor* x_, const DLTensor* wr_, const 
     // Without a saved map the batch goes through in groups whose reduced maps stay in cache.
     int64_t group = x.N;
     if (r_ == nullptr) {
-      group = std::clamp<int64_t>(kGroupBytes / (x.H * x.W * wr.K * 4),
-                                  std::min<int64_t>(call.threads, x.N), x.N);
+      group = images_in_cache(call, x.N, x.H * x.W * wr.K * 4);
       r = new_map(call, group, x.H, x.W, wr.K, x.size);
     }
     for (int64_t n = 0; n < x.N; n += group) {
@@ -144,7 +141,8 @@ pyi_status pyi_reduce_conv_backward(const DLTensor* gy_, const DLTensor* x_, con
     call.check.extents("r", r, x.N, x.H, x.W, wr.K, "(N, H, W, Cr)");
     check_conv(call.check, x, wr, r, {});
     check_conv(call.check, r, w, gy, g);
-    w.winograd = choose_winograd(call, w, g);
+    const bool winograd = choose_winograd(call, w, g);
+    w.winograd = winograd && !is_by_phases(w.R, w.S);
     call.check.extents("y", y, gy.N, gy.H, gy.W, gy.C, "(N, P, Q, K)");
     float* gwr = call.check.contiguous(gwr_, "gwr", {wr.K, 1, 1, wr.C});
     float* gw = call.check.contiguous(gw_, "gw", {w.K, w.R, w.S, w.C});
@@ -163,7 +161,7 @@ pyi_status pyi_reduce_conv_backward(const DLTensor* gy_, const DLTensor* x_, con
     const float* packed_r = call.plain || empty || !gx_ ? nullptr : packed(call, wr, true);
     call.list.barrier();
     if (!empty) add_dgrad(call, gy, w, packed_w, y, gr, g, false);
-    add_wgrad(call, r, gy, y, gw, gb, w.R, w.S, g, w.winograd);
+    add_wgrad(call, r, gy, y, gw, gb, w.R, w.S, g, winograd);
     call.list.barrier();
     if (gx_ != nullptr && !empty) {
       add_dgrad(call, gr, wr, packed_r, r, gx, {}, params->accumulate != 0);

@@ -6,8 +6,8 @@
 namespace pyi {
 namespace {
 
-constexpr int64_t kTile = 4;
-constexpr int64_t kLists = 1472;            // SPARE of kernels/cpu/winograd.py, rounded up
+constexpr int64_t kTile = 4, kTileOfFour = 5;
+constexpr int64_t kLists = 1536;            // SPARE of kernels/cpu/winograd.py, rounded up
 constexpr int64_t kBlockBytes = 768 << 10;  // inputs and products of a block, in an L2 of 1 MiB
 
 // The filter gradient.
@@ -16,8 +16,10 @@ constexpr int64_t kChunkPoints = 1152;     // of a chunk's tiles, of which there
 constexpr int64_t kSumBytes = 1792 << 10;  // sums of a block: most of them come from L3
 constexpr int64_t kTransform = 20;         // products that a transformed number costs
 
-int64_t outputs(int64_t taps) { return taps > 1 ? kTile : 1; }
-int64_t window(int64_t taps) { return taps > 1 ? kTile + taps - 1 : 1; }
+constexpr int64_t kStrided = 7, kPhaseTaps = 4;  // a 7x7 of stride 2, and what it is by phases
+
+int64_t outputs(int64_t taps) { return taps == kPhaseTaps ? kTileOfFour : taps > 1 ? kTile : 1; }
+int64_t window(int64_t taps) { return outputs(taps) + taps - 1; }
 
 // Rows of a plane an odd number of cache lines apart fall in different sets of every cache.
 int64_t odd_lines(int64_t floats) { return 16 * (ceil_div(floats, 16) | 1); }
@@ -67,15 +69,22 @@ Tiling choose_tiling(const Level& level, int64_t tiles, int64_t panels, int64_t 
 
 }  // namespace
 
-int64_t winograd_points(int64_t R, int64_t S) {
+bool is_by_phases(int64_t R, int64_t S) { return R == kStrided && S == kStrided; }
+
+int64_t winograd_numbers(int64_t R, int64_t S) {
+  if (is_by_phases(R, S)) return 4 * window(kPhaseTaps) * window(kPhaseTaps);
   const bool square = R == S && (R == 3 || R == 5);
   const bool line = (R == 1 || S == 1) && (R * S == 3 || R * S == 7);
   return square || line ? window(R) * window(S) : 0;
 }
 
-const char* why_not_winograd(int64_t R, int64_t S, const Geometry& g) {
-  if (winograd_points(R, S) == 0) return "needs a filter of 3x3, 5x5, 1x3, 3x1, 1x7 or 7x1";
-  if (g.stride_h != 1 || g.stride_w != 1) return "needs stride 1";
+const char* why_not_winograd(int64_t R, int64_t S, const Geometry& g, bool dgrad) {
+  if (winograd_numbers(R, S) == 0) return "needs a filter of 3x3, 5x5, 7x7, 1x3, 3x1, 1x7 or 7x1";
+  const int64_t stride = is_by_phases(R, S) ? 2 : 1;
+  if (g.stride_h != stride || g.stride_w != stride) {
+    return stride == 2 ? "needs stride 2 for 7x7" : "needs stride 1";
+  }
+  if (dgrad && stride == 2) return "has no gradient of x for 7x7";
   return nullptr;
 }
 
@@ -86,13 +95,14 @@ const char* why_not_winograd(int64_t R, int64_t S, const Geometry& g) {
 // products save. The filter gradient: 1.3 to 4.6 (Zen 4), but 0.9 for 5b's 3x3 over one image.
 // In bfloat16, which direct convolution multiplies at twice the rate: 1.0 to 2.2.
 bool winograd_pays(int64_t K, int64_t R, int64_t S, int64_t C) {
-  return winograd_points(R, S) > 0 && K >= 16 && C >= 16;
+  return is_by_phases(R, S) || (winograd_numbers(R, S) > 0 && K >= 16 && C >= 16);
 }
 
-bool choose_winograd(const Call& call, const Filter& w, const Geometry& g) {
+bool choose_winograd(const Call& call, const Filter& w, const Geometry& g, bool dgrad) {
   if (call.plain) return false;
   const bool narrow_twin = call.plain_twin && w.size == 2;
-  const char* reason = narrow_twin ? "in plain loops needs float32" : why_not_winograd(w.R, w.S, g);
+  const char* reason =
+      narrow_twin ? "in plain loops needs float32" : why_not_winograd(w.R, w.S, g, dgrad);
   const char* function = call.check.function();
   if (call.winograd && !call.automatic && reason != nullptr) {
     fail(PYI_UNSUPPORTED, function, ": algorithm 'winograd' ", reason, ", got ", w.R, "x", w.S,
@@ -114,9 +124,29 @@ bool choose_winograd(const Call& call, const Filter& w, const Geometry& g) {
   return w.winograd;
 }
 
-bool choose_winograd_format(const Call& call, const Filter& w) {
+bool choose_winograd_format(const Call& call, const Filter& w, bool dgrad) {
+  // auto does not know whether the stride will be 2.
+  if (is_by_phases(w.R, w.S)) return !dgrad && !call.automatic && call.winograd;
   if (call.automatic) return winograd_pays(w.K, w.R, w.S, w.C);
-  return call.winograd && why_not_winograd(w.R, w.S, {}) == nullptr;
+  return call.winograd && winograd_numbers(w.R, w.S) > 0;
+}
+
+Map add_phases(Call& call, const Map& x, const Map& y, const Geometry& g) {
+  const int64_t rows = y.H + kPhaseTaps - 1, columns = y.W + kPhaseTaps - 1;
+  const Map deep = new_map(call, x.N, rows, columns, 4 * x.C, x.size);
+  const int64_t row = round_up(columns * 2 * x.C * x.size, 64);
+  auto* a = call.list.record<SpaceToDepthArgs>();
+  *a = {x.address(), x.n,  x.h,     x.w,     deep.address(), x.H,    x.W,
+        x.C,         rows, columns, g.pad_h, g.pad_w,        x.size, row};
+  call.list.add(call.level.program("space_to_depth"), a, x.N * rows,
+                static_cast<size_t>(4 * row + 64));
+  call.list.barrier();
+  return deep;
+}
+
+Filter by_phases(Filter w) {
+  w.R = w.S = kPhaseTaps, w.C *= 4;
+  return w;
 }
 
 void add_winograd(Call& call, const Map& x, const Map& mask, const Filter& w, const float* weights,
@@ -124,7 +154,7 @@ void add_winograd(Call& call, const Map& x, const Map& mask, const Filter& w, co
   const Level& level = call.level;
   const int64_t nr = level.nr(), panels = ceil_div(y.C, nr);
   const int64_t tiles_h = ceil_div(y.H, outputs(w.R)), tiles_w = ceil_div(y.W, outputs(w.S));
-  const int64_t points = winograd_points(w.R, w.S);
+  const int64_t points = window(w.R) * window(w.S);
   const int64_t tiles = y.N * tiles_h * tiles_w;
   const int64_t row = round_up(x.C, level.vl);
   const Tiling tiling = choose_tiling(level, tiles, panels, row, points, call.threads);
@@ -205,7 +235,7 @@ void add_winograd_wgrad(Call& call, const Map& x, const Map& gy, const Map& mask
   a->pad_h = g.pad_h, a->pad_w = g.pad_w;
   a->tiles_h = ceil_div(gy.H, outputs(R)), a->tiles_w = ceil_div(gy.W, outputs(S));
   a->tile_count = gy.N * a->tiles_h * a->tiles_w;
-  const int64_t points = winograd_points(R, S);
+  const int64_t points = window(R) * window(S);
   // A function of the shape alone: it fixes the order of the sum.
   a->chunk_tiles = std::clamp<int64_t>(kChunkPoints / points, 16, 64);
   choose_blocks(a, call.level.vl, points, call.threads);

@@ -6,10 +6,13 @@
 dgrad is the same over gy, masked by y > 0 as it is read, with the filter flipped and its channels
 exchanged. y is `=`, or `+=` with accumulate (then without bias).
 
+A 7x7 filter of stride 2 is one of 4x4 and stride 1 over the map's four phases, which
+space_to_depth.py lays side by side as channels: records say R = S = 4, and C counts all phases.
+
 The map is cut into tiles of four outputs along each axis that has taps: 4x4 for 3x3 and 5x5
-filters, 1x4 or 4x1 for rows and columns of 3 or 7. Tiles are counted through the images of the
-batch, so that small maps fill the register tile too. A program's tile is a block of those times a
-range of panels:
+filters, 1x4 or 4x1 for rows and columns of 3 or 7; and of 5x5 outputs for 4x4. Tiles are counted
+through the images of the batch, so that small maps fill the register tile too. A program's tile is
+a block of those times a range of panels:
 
     V[e, t, c] = (B^T d B)[e]                          all channels, once, in scratch
     M[e, t, k] = sum over c of V[e, t, c] U[e, c, k]   a product a point and panel, register tile
@@ -25,16 +28,18 @@ from numba import carray, cfunc, njit
 
 from ..args import PACK, WINOGRAD
 from .bfloat16 import halves, widen
-from .memory import MINUS_INFINITY, OPTIONS, PROGRAM, ZERO, floats, integers, pointer
+from .memory import MINUS_INFINITY, OPTIONS, PROGRAM, ZERO, clear, floats, integers, pointer
 from .register_tile import RUN_HEADER, Emit, conv_tile
 from .target import Target
-from .winograd_transform import AXES, MOST_POINTS, TILE, filter_tile, input_tile, output_tile
+from .winograd_transform import AXES, MOST_POINTS, filter_tile, input_tile, output_tile
+
+TILE, TILE_OF_FOUR = AXES[3].tile, AXES[4].tile  # the first is that of 5 and 7 taps too
 
 # Scratch: addresses of a tile's inputs, masks and outputs, lists of a group, a row for outputs that
 # lie outside the map; then V at a.v and M at a.m.
 MASKS = 8 * MOST_POINTS
 OUTPUTS = 2 * MASKS
-ROWS = OUTPUTS + 8 * TILE * TILE
+ROWS = OUTPUTS + 8 * TILE_OF_FOUR**2
 PRODUCTS = ROWS + 8 * (16 + RUN_HEADER)
 SPARE = PRODUCTS + 8 * 16
 
@@ -42,13 +47,15 @@ SPARE = PRODUCTS + 8 * 16
 @njit(**OPTIONS, inline="always")
 def tile_of(taps):
     """Outputs of a tile along an axis of a filter."""
+    if taps == 4:
+        return TILE_OF_FOUR
     return TILE if taps > 1 else 1
 
 
 @njit(**OPTIONS, inline="always")
 def window_of(taps):
     """Inputs of those, and points."""
-    return TILE + taps - 1 if taps > 1 else 1
+    return tile_of(taps) + taps - 1
 
 
 @njit(**OPTIONS)
@@ -107,14 +114,17 @@ def list_group(first, rows, row_step, m, at):
 
 
 def transforms(make, VL: int, *emit_map):
-    """f(a, ...): the transform of the record's kind of filter, 3x3, 5x5, a line of 3 or of 7."""
-    kinds = (3, True), (5, True), (3, False), (7, False)
-    of_3x3, of_5x5, of_3, of_7 = (make(VL, AXES[r], square, *emit_map) for r, square in kinds)
+    """f(a, ...): the transform of the record's kind of filter; a line is one of 3 or of 7."""
+    kinds = (3, True), (4, True), (5, True), (3, False), (7, False)
+    made = [make(VL, AXES[taps], square, *emit_map) for taps, square in kinds]
+    of_3x3, of_4x4, of_5x5, of_3, of_7 = made
 
     @njit(**OPTIONS)
     def transform(a, *rest):
         if a.R == 3 and a.S == 3:
             of_3x3(*rest)
+        elif a.R == 4:
+            of_4x4(*rest)
         elif a.R == 5:
             of_5x5(*rest)
         elif a.R * a.S == 3:
@@ -204,6 +214,19 @@ def winograd(target: Target, emit=Emit):
     return program
 
 
+@njit(**OPTIONS, inline="always")
+def tap_of(a, r, s, c):
+    """(whether w has it, offset in w) of tap (r, s) and channel c of args.PACK.
+
+    Of 4x4 taps, channel (i, j, c') is tap (2r + i, 2s + j) of a 7x7 filter (space_to_depth.py).
+    """
+    if a.R != 4:
+        return True, r * a.w_r + s * a.w_s + c * a.w_c
+    C = a.C // 4
+    r, s = 2 * r + c // C // 2, 2 * s + c // C % 2
+    return r < 7 and s < 7, r * a.w_r + s * a.w_s + c % C * a.w_c
+
+
 def pack_winograd(target: Target, emit=Emit):
     """packed[panel, e, c, lane] = (G g G^T)[e] of w[panel NR + lane, :, :, c], zero lanes beyond K.
 
@@ -220,13 +243,13 @@ def pack_winograd(target: Target, emit=Emit):
         width = VL if lanes <= VL else NR
         panel = a.packed + tile * NR * window_of(a.R) * window_of(a.S) * a.C * 4
         taps = floats(scratch, a.R * a.S * width)  # of one channel, lanes innermost
-        for i in range(a.R * a.S * width):
-            taps[i] = ZERO
         for c in range(a.C):
+            clear(scratch, a.R * a.S * width)
             for r in range(a.R):
                 for s in range(a.S):
-                    at = a.w + (tile * NR * a.w_k + r * a.w_r + s * a.w_s + c * a.w_c) * SIZE
-                    for lane in range(lanes):
+                    there, offset = tap_of(a, r, s, c)
+                    at = a.w + (tile * NR * a.w_k + offset) * SIZE
+                    for lane in range(lanes if there else 0):
                         tap = (a.S * r + s) * width + lane
                         if SIZE == 2:
                             taps[tap] = widen(halves(at + lane * a.w_k * SIZE, 1)[0])

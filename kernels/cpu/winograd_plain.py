@@ -10,10 +10,10 @@ from numba import carray, cfunc, njit
 from ..args import PACK, WINOGRAD, WINOGRAD_WGRAD
 from .memory import ONE, OPTIONS, PROGRAM, ZERO, floats, fma, pointer
 from .target import Target
-from .winograd import MASKS, tile_of, window_of
-from .winograd_transform import AXES, MOST_POINTS, TILE
+from .winograd import MASKS, tap_of, tile_of, window_of
+from .winograd_transform import AXES, MOST_POINTS
 
-# Row (taps - 3) / 2 of each table belongs to the axis of so many taps.
+# Row `row_of(taps)` of each table belongs to the axis of so many taps.
 PAIRS = len(AXES[7].points)
 POINTS = np.zeros((len(AXES), PAIRS), np.float32)
 QUOTIENTS = np.zeros((len(AXES), PAIRS, PAIRS), np.float32)
@@ -24,6 +24,18 @@ for _row, _axis in enumerate(AXES.values()):
     DIVISORS[_row, : _axis.window] = _axis.divisors
     for _i, _q in enumerate(_axis.quotients):
         QUOTIENTS[_row, _i, : len(_q)] = _q
+
+
+@njit(**OPTIONS, inline="always")
+def row_of(taps):
+    """Of the tables: AXES is in ascending order of taps, 3, 4, 5, 7."""
+    return taps - 3 if taps < 7 else 3
+
+
+@njit(**OPTIONS, inline="always")
+def pairs_of(taps):
+    """Pairs of points p, -p."""
+    return window_of(taps) // 2 - 1
 
 
 @njit(**OPTIONS)
@@ -38,7 +50,7 @@ def spread(x, at, step, pairs, row, i, first):
 @njit(**OPTIONS)
 def input_line(x, at, step, taps, to):
     """B^T along one line of x; `to` is a buffer."""
-    row, pairs, last = (taps - 3) // 2, (taps + 1) // 2, (taps + 1) // 2 - 1
+    row, pairs, last = row_of(taps), pairs_of(taps), pairs_of(taps) - 1
     square = -POINTS[row, last] * POINTS[row, last]
     for i in range(pairs):
         even = spread(x, at, step, pairs, row, i, 2)
@@ -56,59 +68,57 @@ def input_line(x, at, step, taps, to):
 @njit(**OPTIONS)
 def filter_line(w, at, step, taps, to):
     """G without its divisors along one line of w; the points come out in its place."""
-    row, pairs = (taps - 3) // 2, (taps + 1) // 2
+    power_line(w, at, step, taps, row_of(taps), pairs_of(taps), to)
+
+
+@njit(**OPTIONS)
+def power_line(w, at, step, count, row, pairs, to):
+    """The polynomial of `count` values at 0, at the pairs of points and at infinity."""
     for i in range(pairs):
         p = POINTS[row, i]
         even, odd, power = w[at], w[at + step], p * p
-        for t in range(2, taps, 2):
+        for t in range(2, count, 2):
             even = fma(power, w[at + t * step], even)
-            if t + 1 < taps:
+            if t + 1 < count:
                 odd = fma(power, w[at + (t + 1) * step], odd)
             power = power * p * p
         to[1 + 2 * i] = fma(p, odd, even)
         to[2 + 2 * i] = fma(-p, odd, even)
-    to[0], to[2 * pairs + 1] = w[at], w[at + (taps - 1) * step]
+    to[0], to[2 * pairs + 1] = w[at], w[at + (count - 1) * step]
     for i in range(2 * pairs + 2):
         w[at + i * step] = to[i]
 
 
 @njit(**OPTIONS)
 def output_line(m, at, step, taps, to):
-    """A^T along one line of m: `taps` + 3 values in, 4 out, in their place."""
-    row, pairs = (taps - 3) // 2, (taps + 1) // 2
+    """A^T along one line of m: the points in, a tile of outputs out, in their place."""
+    row, pairs, tile = row_of(taps), pairs_of(taps), tile_of(taps)
     for i in range(pairs):
         plus, minus = m[at + (1 + 2 * i) * step], m[at + (2 + 2 * i) * step]
         if i == 0:
-            to[0], to[1] = m[at] + (plus + minus), plus - minus
-            to[2], to[3] = plus + minus, (plus - minus) + m[at + (2 * pairs + 1) * step]
+            for j in range(tile):
+                to[j] = plus - minus if j % 2 else plus + minus
+            to[0] = m[at] + to[0]
+            to[tile - 1] += m[at + (2 * pairs + 1) * step]
         else:
             power = np.float32(1)
-            for j in range(TILE):
+            for j in range(tile):
                 to[j] = fma(power, plus - minus if j % 2 else plus + minus, to[j])
                 power = power * POINTS[row, i]
-    for j in range(TILE):
+    for j in range(tile):
         m[at + j * step] = to[j]
 
 
 @njit(**OPTIONS)
 def gradient_line(g, at, step, taps, to):
-    """A along one line of g: 4 values in, `taps` + 3 points out, in their place."""
-    row, pairs = (taps - 3) // 2, (taps + 1) // 2
-    for i in range(pairs):
-        p = POINTS[row, i]
-        even = fma(p * p, g[at + 2 * step], g[at])
-        odd = fma(p * p, g[at + 3 * step], g[at + step])
-        to[1 + 2 * i] = fma(p, odd, even)
-        to[2 + 2 * i] = fma(-p, odd, even)
-    to[0], to[2 * pairs + 1] = g[at], g[at + 3 * step]
-    for i in range(2 * pairs + 2):
-        g[at + i * step] = to[i]
+    """A along one line of g: a tile of values in, the points out, in their place."""
+    power_line(g, at, step, tile_of(taps), row_of(taps), pairs_of(taps), to)
 
 
 @njit(**OPTIONS)
 def filter_gradient_line(m, at, step, taps, to):
-    """SCALES times G^T along one line of m: `taps` + 3 points in, `taps` values out."""
-    row, pairs = (taps - 3) // 2, (taps + 1) // 2
+    """SCALES times G^T along one line of m: the points in, `taps` values out."""
+    row, pairs = row_of(taps), pairs_of(taps)
     scale, last = SCALES[row], 2 * pairs + 1
     for j in range(taps):
         total = ZERO
@@ -199,6 +209,15 @@ def winograd_plain(target: Target):
     return program
 
 
+@njit(**OPTIONS)
+def put_phase(a, k, r, s, c, gradient):
+    """One number of the gradient of a 7x7 filter; see winograd.tap_of."""
+    C = a.C // 4
+    r, s = 2 * r + c // C // 2, 2 * s + c // C % 2
+    if r < 7 and s < 7:
+        floats(a.gw + (((k * 7 + r) * 7 + s) * C + c % C) * 4, 1)[0] = gradient
+
+
 def winograd_wgrad_plain(target: Target):
     """The same record, tiles and bits as `winograd_wgrad`."""
 
@@ -276,15 +295,19 @@ def winograd_wgrad_plain(target: Target):
                 if a.R > 1:
                     for j in range(columns):
                         filter_gradient_line(m, j, columns, a.R, buffer)
-                    scale = scale * SCALES[(a.R - 3) // 2]
+                    scale = scale * SCALES[row_of(a.R)]
                 if a.S > 1:
                     for i in range(a.R):
                         filter_gradient_line(m, i * columns, 1, a.S, buffer)
-                    scale = scale * SCALES[(a.S - 3) // 2]
+                    scale = scale * SCALES[row_of(a.S)]
                 gw = floats(a.gw, a.K * a.R * a.S * a.C)
                 for r in range(a.R):
                     for s in range(a.S):
-                        gw[((k * a.R + r) * a.S + s) * a.C + c] = m[columns * r + s] / scale
+                        gradient = m[columns * r + s] / scale
+                        if a.R == 4:
+                            put_phase(a, k, r, s, c, gradient)
+                        else:
+                            gw[((k * a.R + r) * a.S + s) * a.C + c] = gradient
 
     return program
 
@@ -305,8 +328,10 @@ def pack_winograd_plain(target: Target):
                 k = tile * NR + lane
                 for r in range(a.R):
                     for s in range(a.S):
-                        at = a.w + (k * a.w_k + r * a.w_r + s * a.w_s + c * a.w_c) * 4
-                        g[r * columns + s] = floats(at, 1)[0] if lane < lanes else ZERO
+                        there, offset = tap_of(a, r, s, c)
+                        g[r * columns + s] = ZERO
+                        if there and lane < lanes:
+                            g[r * columns + s] = floats(a.w + (k * a.w_k + offset) * 4, 1)[0]
                 if a.R > 1:
                     for s in range(a.S):
                         filter_line(g, s, columns, a.R, buffer)
@@ -316,8 +341,8 @@ def pack_winograd_plain(target: Target):
                 to = a.packed + (tile * NR * rows * columns * a.C + c * width + lane) * 4
                 for i in range(rows):
                     for j in range(columns):
-                        outer = DIVISORS[(a.R - 3) // 2, i] if a.R > 1 else np.float32(1)
-                        inner = DIVISORS[(a.S - 3) // 2, j] if a.S > 1 else np.float32(1)
+                        outer = DIVISORS[row_of(a.R), i] if a.R > 1 else np.float32(1)
+                        inner = DIVISORS[row_of(a.S), j] if a.S > 1 else np.float32(1)
                         u = floats(to + (columns * i + j) * a.C * width * 4, 1)
                         u[0] = g[columns * i + j] / (outer * inner)
 

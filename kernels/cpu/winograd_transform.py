@@ -1,19 +1,20 @@
-"""The transforms of Winograd convolution, F(4, r) along each axis, for r = 3, 5 and 7 taps.
+"""The transforms of Winograd convolution, F(4, r) along each axis for 3, 5 and 7 taps, F(5, 4).
 
     Y = A^T [ (G g G^T) * (B^T d B) ] A      d: inputs, g: filter, Y: 4x4 outputs (or 4: one axis)
 
 (Lavin and Gray, arXiv 1509.09308.) The product * is element by element and sums over channels. An
 axis of r taps has n = r + 3 inputs and points, so 3x3 takes 36 multiply-adds for 144, 5x5 64 for
-400, a line of 7 taps 10 for 28. Interpolation at 0, at k = n / 2 - 1 pairs p, -p, and at infinity:
+400, a line of 7 taps 10 for 28; four taps have five outputs, so 4x4 takes 64 for 400 as well.
+Interpolation at 0, at k = n / 2 - 1 pairs p, -p, and at infinity:
 
-    r = 3: 1, 2        r = 5: 1, 2, 1/2        r = 7: 1, 2, 1/2, 3/4
+    r = 3: 1, 2        r = 4, 5: 1, 2, 1/2        r = 7: 1, 2, 1/2, 3/4
 
 With Q_p(z) the product of z - q^2 over the other pairs q, its coefficients applied to every second
 value (x_o, x_o+2, ...) being S_p(o), the pair's two points are
 
     B^T   S_p(2) + p S_p(1)  and  S_p(2) - p S_p(1)
     G     sum of p^t g_t     and  sum of (-p)^t g_t, both over 2 p^2 Q_p(p^2)
-    A^T   y_i = sum of p^i (m_p + (-1)^i m_-p), y_0 also m_0, y_3 also m_infinity
+    A^T   y_i = sum of p^i (m_p + (-1)^i m_-p), y_0 also m_0, the last also m_infinity
 
 Every entry of B^T and A^T is a dyadic number, and G's fractions are left to one division at the
 end: small integers with 3x3 filters that are multiples of 576 = 24^2 go through without rounding.
@@ -35,20 +36,19 @@ from numba.extending import intrinsic
 
 from .register_tile import I64, Emit
 
-TILE = 4  # outputs of a tile along an axis that has taps
-
 
 @dataclass(frozen=True)
 class Axis:
-    """F(4, taps): one axis of a filter, and the positive points of its interpolation."""
+    """F(tile, taps): one axis of a filter, and the positive points of its interpolation."""
 
     taps: int
     points: tuple[float, ...]
+    tile: int = 4  # outputs
 
     @property
     def window(self) -> int:
-        """Inputs of four outputs, and points."""
-        return TILE + self.taps - 1
+        """Inputs of a tile, and points."""
+        return self.tile + self.taps - 1
 
     @cached_property
     def quotients(self) -> list[list[float]]:
@@ -82,7 +82,12 @@ class Axis:
         return float(lcm(*odd))
 
 
-AXES = {3: Axis(3, (1, 2)), 5: Axis(5, (1, 2, 0.5)), 7: Axis(7, (1, 2, 0.5, 0.75))}
+AXES = {
+    3: Axis(3, (1, 2)),
+    4: Axis(4, (1, 2, 0.5), tile=5),
+    5: Axis(5, (1, 2, 0.5)),
+    7: Axis(7, (1, 2, 0.5, 0.75)),
+}
 MOST_POINTS = AXES[5].window ** 2
 
 
@@ -131,7 +136,8 @@ class _Lines:
         both = [(m[i], m[i + 1]) for i in range(1, len(m) - 1, 2)]
         sums = [b.fadd(plus, minus) for plus, minus in both]
         differences = [b.fsub(plus, minus) for plus, minus in both]
-        y = [b.fadd(m[0], sums[0]), differences[0], sums[0], b.fadd(differences[0], m[-1])]
+        y = [differences[0] if i % 2 else sums[0] for i in range(self.axis.tile)]
+        y[0], y[-1] = b.fadd(m[0], y[0]), b.fadd(y[-1], m[-1])
         for p, s, d in zip(points[1:], sums[1:], differences[1:], strict=True):
             y = [self.add(p**i, d if i % 2 else s, total) for i, total in enumerate(y)]
         return y
@@ -253,9 +259,9 @@ def input_tile(VL: int, axis: Axis, square: bool, emit_map=Emit):
 def gradient_tile(VL: int, axis: Axis, square: bool):
     """Intrinsic of _map_tile: (A g A^T)[e] of the gradient g of a tile's outputs.
 
-    A is G of a filter of four taps without divisors.
+    A is G of a filter of as many taps as there are outputs, without divisors.
     """
-    return _map_tile(VL, axis, square, _Lines.filter, TILE)
+    return _map_tile(VL, axis, square, _Lines.filter, axis.tile)
 
 
 def filter_tile(VL: int, axis: Axis, square: bool):
@@ -323,9 +329,9 @@ def output_tile(VL: int, axis: Axis, square: bool, emit_map=Emit):
     only float32 outputs have
 
     m: address of point 0, `plane` bytes before that of point 1; bias: address of `lanes` floats;
-    out: address of 16 addresses, or 4; floor: float32, 0 for ReLU and -inf for none.
+    out: address of as many addresses as outputs; floor: float32, 0 for ReLU and -inf for none.
     """
-    points, outputs = (n ** (2 if square else 1) for n in (axis.window, TILE))
+    points, outputs = (n ** (2 if square else 1) for n in (axis.window, axis.tile))
 
     def emit(context, b, sig, values):
         m, plane, bias, out, lanes, floor, accumulate = values

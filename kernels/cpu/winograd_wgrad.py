@@ -1,15 +1,15 @@
 """The filter gradient by Winograd, as a tile program; see winograd.py and winograd_transform.py.
 
     V[e, t, c] = (B^T d B)[e]                     d: the inputs that tile t of the outputs sees
-    W[e, t, k] = (A g A^T)[e]                     g: the masked gradient of its 4x4 outputs, or 4
+    W[e, t, k] = (A g A^T)[e]                     g: the masked gradient of its outputs
     M[e, k, c] = sum over t of W[e, t, k] V[e, t, c]
     gw[k, :, :, c] = G^T M G,      gb[k] = sum over t of W[at points 1 and 1, t, k]
 
 The transpose of the forward's sum of products, so with its points, windows and counts of products.
-gw: (K, R, S, C), gb: (K), both `=`. Tiles go through the images of the batch in chunks of
-`chunk_tiles`, a number that the shape fixes; a chunk's sum starts at zero and is added to M, so the
-bits depend on nothing else. A program's tile owns a block of output channels and one of input
-channels for all tiles of the batch, and keeps M of them in scratch.
+gw: (K, R, S, C), of 4x4 taps (K, 7, 7, C / 4), gb: (K), both `=`. Tiles go through the images of
+the batch in chunks of `chunk_tiles`, a number that the shape fixes; a chunk's sum starts at zero
+and is added to M, so the bits depend on nothing else. A program's tile owns a block of output
+channels and one of input channels for all tiles of the batch, and keeps M of them in scratch.
 """
 
 from numba import carray, cfunc, njit
@@ -46,6 +46,19 @@ def add_bias_gradient(gb_at, w, row, tiles, count):
         for t in range(tiles):
             total += g[t * row]
         gb[k] += total
+
+
+@njit(**OPTIONS)
+def put_phases(a, taps_at, k, c0, count):
+    """gw[k] of a 7x7 filter from channels c0 ... of its 4x4 taps; see winograd.tap_of."""
+    C = a.C // 4
+    taps, gw = floats(taps_at, 16 * a.v_row), floats(a.gw + k * 49 * C * 4, 49 * C)
+    for i in range(16):
+        for c in range(count):
+            phase = (c0 + c) // C
+            r, s = 2 * (i // 4) + phase // 2, 2 * (i % 4) + phase % 2
+            if r < 7 and s < 7:
+                gw[(7 * r + s) * C + (c0 + c) % C] = taps[i * a.v_row + c]
 
 
 def winograd_wgrad(target: Target):
@@ -108,8 +121,12 @@ def winograd_wgrad(target: Target):
                 add_bias_gradient(a.gb + k0 * 4, w, a.w_row, tiles, k_count)
             t0 += tiles
         for k in range(k_count):
-            out = a.gw + ((k0 + k) * a.R * a.S * a.C + c0) * 4
             m = scratch + a.m + k * a.v_row * 4
-            transform_filter(a, m, a.m_plane * 4, out, a.C * 4, c_count)
+            if a.R == 4:
+                transform_filter(a, m, a.m_plane * 4, scratch + a.v, a.v_row * 4, c_count)
+                put_phases(a, scratch + a.v, k0 + k, c0, c_count)
+            else:
+                out = a.gw + ((k0 + k) * a.R * a.S * a.C + c0) * 4
+                transform_filter(a, m, a.m_plane * 4, out, a.C * 4, c_count)
 
     return program

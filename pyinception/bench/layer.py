@@ -26,8 +26,6 @@ from pyinception.session import Session
 from pyinception.spec import BranchSpec, ConvSpec, InceptionSpec, Spec
 from pyinception.tracing import specs
 
-WINOGRAD_TILE = 4  # outputs along an axis
-
 
 class Explanations(list[Explanation]):
     """The explanations of a layer's calls, in order."""
@@ -144,17 +142,23 @@ def macs_made(plan: Any) -> int:
     total = 0
     for conv in convs:
         if plan.row.backend == "cpu" and reports.takes_winograd(conv, plan.row.algorithm, level):
-            total += (
-                conv.N * conv.C * conv.K * _products(conv.P, conv.R) * _products(conv.Q, conv.S)
-            )
+            points = _points(conv.P, conv.R, conv.stride) * _points(conv.Q, conv.S, conv.stride)
+            total += conv.N * conv.C * conv.K * points
         else:
             total += problems.macs_inside(conv)
     return total
 
 
-def _products(extent: int, taps: int) -> int:
-    """Of Winograd along one axis: tiles of four outputs take taps + 3 each; without taps, none."""
-    return extent if taps == 1 else ceil(extent / WINOGRAD_TILE) * (WINOGRAD_TILE + taps - 1)
+def _points(extent: int, taps: int, stride: tuple[int, int]) -> int:
+    """Products of Winograd along one axis: tiles of four outputs take taps + 3 each.
+
+    Without taps there is no tile. A stride of 2 has half the taps, four, tiles of five outputs, and
+    two phases.
+    """
+    if taps == 1:
+        return extent
+    tile, taps, phases = (4, taps, 1) if stride == (1, 1) else (5, 4, 2)
+    return phases * ceil(extent / tile) * (tile + taps - 1)
 
 
 def _copy(moved: int) -> Callable[[], Any]:
