@@ -10,8 +10,9 @@ again: reading it back from memory would cost more. Records are args.LRN; a tile
 The usual beta = 3/4 takes two square roots, s^-3/4 = 1 / (sqrt(s) sqrt(sqrt(s))), within 2 ulp and
 several times faster than the power that other values of beta take.
 
-A pixel's squares lie in scratch between zeros, so that no channel is a special case. The sum of a
-window runs over rising channels, for size 5 in one loop and else in `size` passes: the same bits.
+A pixel's squares lie in scratch between zeros, so that no channel is a special case; forward, the
+usual window and beta stay in registers (lrn_tile.py). The sum of a window runs over rising
+channels, for size 5 in one loop and else in `size` passes: the same bits.
 """
 
 import numpy as np
@@ -19,10 +20,12 @@ from numba import carray, cfunc, njit
 
 from ..args import LRN
 from .elementary import power, square_root
+from .lrn_tile import lrn_pixel
 from .memory import ONE, OPTIONS, PROGRAM, ZERO, clear, floats, pointer
 from .target import Target
 
 THREE_QUARTERS = np.float32(0.75)
+USUAL_SIZE = 5
 
 
 @njit(**OPTIONS, inline="always")
@@ -37,7 +40,7 @@ def window_sums(framed, C, size, sums_at):
     """sums[c] = framed[c] + ... + framed[c + size - 1]: `framed` is the address of C + size - 1."""
     sums = floats(sums_at, C)
     v0 = floats(framed, C)
-    if size == 5:
+    if size == USUAL_SIZE:
         v1, v2 = floats(framed + 4, C), floats(framed + 8, C)
         v3, v4 = floats(framed + 12, C), floats(framed + 16, C)
         for c in range(C):
@@ -78,8 +81,15 @@ def row_bytes(a):
     return (a.C + a.size + 15) // 16 * 64
 
 
+@njit(**OPTIONS, inline="always")
+def is_usual(a):
+    """Whether lrn_tile.py takes it."""
+    return a.size == USUAL_SIZE and a.beta == THREE_QUARTERS
+
+
 def lrn_fprop(target: Target):
     """Tile program of the forward."""
+    pixel = lrn_pixel(target.vl)
 
     @cfunc(PROGRAM, **OPTIONS)
     def program(args, tile, scratch):
@@ -89,9 +99,13 @@ def lrn_fprop(target: Target):
         clear(scratch, a.C + a.size - 1)
         for w in range(a.W):
             x_at = a.x + (n * a.x_n + h * a.x_h + w * a.x_w) * 4
+            y_at = a.y + (n * a.y_n + h * a.y_h + w * a.y_w) * 4
+            if is_usual(a):
+                pixel(x_at, y_at, a.C, a.k, a.scale)
+                continue
             inverse_powers(a, x_at, scratch, scratch + row, scratch + 2 * row)
             x, powers = floats(x_at, a.C), floats(scratch + 2 * row, a.C)
-            y = floats(a.y + (n * a.y_n + h * a.y_h + w * a.y_w) * 4, a.C)
+            y = floats(y_at, a.C)
             for c in range(a.C):
                 y[c] = x[c] * powers[c]
 

@@ -10,8 +10,10 @@ from numba import carray, cfunc, njit
 
 from ..args import LRN, POOL
 from .bfloat16 import halves, narrow, widen
+from .bfloat16_tile import EmitBfloat16
 from .elementary import divide
-from .lrn import inverse_powers, row_bytes
+from .lrn import inverse_powers, is_usual, row_bytes
+from .lrn_tile import lrn_pixel
 from .memory import OPTIONS, PROGRAM, clear, floats, integers, pointer
 from .pool import ENTRY, GROUP, count_cells, fill_up, list_taps
 from .target import Target
@@ -100,6 +102,7 @@ def avg_pool_fprop_bfloat16(target: Target):
 
 def lrn_fprop_bfloat16(target: Target):
     """Tile program of the normalisation; tile = one row (n, h)."""
+    pixel = lrn_pixel(target.vl, EmitBfloat16)
 
     @cfunc(PROGRAM, **OPTIONS)
     def program(args, tile, scratch):
@@ -109,10 +112,15 @@ def lrn_fprop_bfloat16(target: Target):
         x_at, powers_at = scratch + 3 * row, scratch + 2 * row
         clear(scratch, a.C + a.size - 1)
         for w in range(a.W):
-            load_row(a.x + (n * a.x_n + h * a.x_h + w * a.x_w) * 2, x_at, a.C)
+            from_at = a.x + (n * a.x_n + h * a.x_h + w * a.x_w) * 2
+            y_at = a.y + (n * a.y_n + h * a.y_h + w * a.y_w) * 2
+            if is_usual(a):
+                pixel(from_at, y_at, a.C, a.k, a.scale)
+                continue
+            load_row(from_at, x_at, a.C)
             inverse_powers(a, x_at, scratch, scratch + row, powers_at)
             x, powers = floats(x_at, a.C), floats(powers_at, a.C)
-            y = halves(a.y + (n * a.y_n + h * a.y_h + w * a.y_w) * 2, a.C)
+            y = halves(y_at, a.C)
             for c in range(a.C):
                 y[c] = narrow(x[c] * powers[c])
 
