@@ -10,8 +10,8 @@ again: reading it back from memory would cost more. Records are args.LRN; a tile
 The usual beta = 3/4 takes two square roots, s^-3/4 = 1 / (sqrt(s) sqrt(sqrt(s))), within 2 ulp and
 several times faster than the power that other values of beta take.
 
-A pixel's squares lie in scratch between zeros, so that no channel is a special case; forward, the
-usual window and beta stay in registers (lrn_tile.py). The sum of a window runs over rising
+A pixel's squares lie in scratch between zeros, so that no channel is a special case; the usual
+window and beta stay in registers (lrn_tile.py). The sum of a window runs over rising
 channels, for size 5 in one loop and else in `size` passes: the same bits.
 """
 
@@ -20,7 +20,7 @@ from numba import carray, cfunc, njit
 
 from ..args import LRN
 from .elementary import power, square_root
-from .lrn_tile import lrn_pixel
+from .lrn_tile import lrn_gradient_pixel, lrn_pixel
 from .memory import ONE, OPTIONS, PROGRAM, ZERO, clear, floats, pointer
 from .target import Target
 
@@ -131,6 +131,7 @@ def add_gradient(a, x_at, gy_at, y_at, s_at, powers_at, framed, sums_at):
 
 def lrn_dgrad(target: Target):
     """Tile program of the backward; y is gx."""
+    pixel = lrn_gradient_pixel(target.vl)
 
     @cfunc(PROGRAM, **OPTIONS)
     def program(args, tile, scratch):
@@ -144,6 +145,9 @@ def lrn_dgrad(target: Target):
             x_at = a.x + (n * a.x_n + h * a.x_h + w * a.x_w) * 4
             gy_at = a.gy + (n * a.gy_n + h * a.gy_h + w * a.gy_w) * 4
             y_at = a.y + (n * a.y_n + h * a.y_h + w * a.y_w) * 4
+            if is_usual(a):
+                pixel(x_at, gy_at, y_at, a.C, a.k, a.scale, a.slope)
+                continue
             s_at, powers_at = scratch + row, scratch + 2 * row
             inverse_powers(a, x_at, scratch, s_at, powers_at)
             add_gradient(a, x_at, gy_at, y_at, s_at, powers_at, framed, scratch + 4 * row)
