@@ -12,7 +12,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from .register_tile import I32, I64, Emit
+from .register_tile import I32, Emit
 
 
 class _Pixel:
