@@ -1,4 +1,4 @@
-"""NumPy as a rival: its seven operations against the reference, its place in a run."""
+"""Rivals: NumPy's seven operations against the reference, what a run makes of each of them."""
 
 import numpy as np
 import pytest
@@ -6,12 +6,14 @@ import pytest
 import pyinception as pyi
 from pyinception import backend
 
-pytest.importorskip("threadpoolctl", reason="threadpoolctl is not installed (extra `rivals`)")
+threadpool_info = pytest.importorskip(
+    "threadpoolctl", reason="threadpoolctl is not installed (extra `rivals`)"
+).threadpool_info
 REASON = backend.why_not("cpu")
 pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
 if REASON is None:
     from pyinception import bench
-    from pyinception.bench import rivals
+    from pyinception.bench import rivals, runs, timing
     from pyinception.bench.rival_numpy import NumPy
 
 WINDOWS = [  # kernel, stride, padding
@@ -48,6 +50,19 @@ def test_operations_are_the_references(numbers, kernel, stride, padding):
     np.testing.assert_allclose(ops.mean(x), x.mean((1, 2), keepdims=True), rtol=1e-6)
     truth = pyi.lrn(x, 5, 1e-2, 0.75, 1.0, backend="reference")
     np.testing.assert_allclose(ops.lrn(x, 5, 1e-2, 0.75, 1.0), truth, rtol=1e-6)
+    one, w = numbers(4, 1, 1, 5), numbers(6, 5)
+    truth = pyi.linear(one[:, 0, 0], w, b, backend="reference")
+    np.testing.assert_array_equal(ops.linear(one, w, b), truth)
+
+
+def test_blas_has_as_many_threads_as_were_asked_for(numbers):
+    def blas():
+        return {lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"}
+
+    before, seen = blas(), []
+    asked = max(before) + 1
+    NumPy(asked).prepare(lambda ops, x, weights: seen.append(blas()) or x, numbers(1, 2), []).call()
+    assert seen == [{asked}] * 2 and blas() == before
 
 
 def test_branch_module_and_network_are_judged_like_the_others():
@@ -63,6 +78,34 @@ def test_branch_module_and_network_are_judged_like_the_others():
         assert found.environment["versions"]["numpy"] == np.__version__
 
 
-def test_a_rival_without_the_precision_says_so():
-    with rivals.opened(1, ("numpy",), "bfloat16") as (found, missing):
-        assert (found, missing) == ([], {"numpy": "has no bfloat16 on the CPU"})
+@pytest.mark.parametrize("name", ["numpy", "onnxruntime"])
+def test_a_rival_without_the_precision_says_so(name):
+    with rivals.opened(1, (name,), "bfloat16") as (found, missing):
+        assert (found, missing) == ([], {name: "has no bfloat16 on the CPU"})
+
+
+@pytest.mark.oracles
+def test_torch_takes_the_layout_that_its_name_says():
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    with rivals.opened(1, ("torch", "torch.nchw")) as (found, _):
+        last, first = (rival.weight(np.ones((2, 5, 4, 3), np.float32)) for rival in found)
+    assert last.shape == first.shape == (2, 3, 5, 4)
+    assert first.is_contiguous() and not last.is_contiguous()
+    assert last.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_runs_wait_for_the_teams_of_others(monkeypatch):
+    """Ours alone on one thread need no pause; beside another, or with a team, every call does."""
+    waited = []
+
+    def interleave(calls, **how):
+        waited.append((how.pop("settle"), dict(how.pop("spinning"))))
+        return timing.interleave(calls, **how)
+
+    monkeypatch.setattr(runs, "interleave", interleave)
+    for threads, others in ((1, False), (1, ("numpy",)), (2, False), (2, ("numpy",))):
+        bench.run_conv("5a/5x5", threads=threads, rivals=others, rounds=1)
+    settle, spinning = timing.SETTLE_SECONDS, timing.SPINNING_SECONDS
+    assert waited == [(0.0, {}), (settle, {}), (settle, spinning), (settle, spinning)]
+    assert spinning.keys() == {"onnxruntime", "numpy"} < set(rivals.NAMES)
+    assert 0 < settle < min(spinning.values())

@@ -266,4 +266,6 @@ def test_command_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: A
     assert stored["good"]["environment"]["cpu"]
     with pytest.raises(SystemExit):
         figures.main(["unheard_of"])
+    path.unlink()
     assert figures.main(["--quick", "good", *into]) == 0
+    assert not path.exists()  # nor does a quick variant take a figure's place
