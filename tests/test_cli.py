@@ -63,6 +63,16 @@ def test_version_and_help(run):
     assert all(f"  {verb} " in text for verb in verbs)
 
 
+@pytest.mark.parametrize("verb", [(), ("bench",)])
+def test_no_verb_shows_the_help(capsys, verb):
+    """Whole, on stderr, and the status of a wrong command line."""
+    assert main.run([*verb, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert main.run(list(verb)) == 2
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err) == ("", text) and "Commands:" in text
+
+
 @pytest.mark.parametrize(
     "arguments, macs, op",
     [

@@ -106,6 +106,9 @@ def _failed(error: Exception) -> int:
     """Say what went wrong in at most three lines; the exit code tells whose fault it was."""
     if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # the command line
         context: Any = getattr(error, "ctx", None)
+        if type(error).__name__ == "NoArgsIsHelpError":  # the help itself, and no message
+            typer.echo(error.format_message(), err=True)
+            return int(error.exit_code)
         path = context.command_path if context is not None else "pyinception"
         text = " ".join(error.format_message().split())  # choices stand in lines of their own
         _say([f"error: {text}", f"help: {path} --help"])
