@@ -1,6 +1,7 @@
 """Crops to test with: geometry against a table, averages against float64 by hand, the command."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -174,8 +175,14 @@ def test_a_network_that_has_diverged_is_no_unreadable_picture(runs):
     member = multicrop.read_member(last(runs, "a"))
     dataset = loop.load_split(member.recipe, "test")
     dict(member.net.named_parameters())["fc.bias"].data[0] = np.nan
-    with pytest.raises(ValueError, match="evaluate: a network's result is not finite"):
+    diverged = pytest.raises(FloatingPointError, match="network's result is not finite, it has div")
+    with diverged:
         multicrop.evaluate_crops([member], dataset, 1)
+    with diverged:
+        evaluation.evaluate(member.net, dataset, member.recipe.augment())
+    trained = evaluation.load_trained(last(runs, "a"))
+    with diverged:
+        evaluation.judge_images(replace(trained, net=member.net), [""], dataset.images([0]))
 
 
 def test_top_five_without_crops(runs):

@@ -401,6 +401,15 @@ def test_a_test_loss_that_is_no_number_ends_the_run_and_spoils_no_file(tmp_path,
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert lines and all("NaN" not in line for line in lines)
 
+    def ruined(net, *given, **how):
+        next(net.parameters()).data.flat[0] = np.nan
+        return scores(net, *given, **how)
+
+    monkeypatch.setattr(loop, "evaluate", ruined)
+    told = "on test after epoch 1 the network's result is not finite, it has diverged: try a lower"
+    with pytest.raises(loop.TrainingError, match=told):
+        loop.train(QUICK, tmp_path / "other", with_baselines=False)
+
 
 def test_less_than_no_epoch_is_refused(tmp_path):
     with pytest.raises(ValueError, match="train: stop_after is -1, expected at least 0"):

@@ -157,6 +157,13 @@ def evaluate(
     ----------
     augment : the training augmentation; only its part without chance is applied.
     bad, workers : as in `data.batches`.
+
+    Raises
+    ------
+    FloatingPointError
+        If the network's result is not finite: it has no accuracy.
+    data.DatasetError
+        If not one picture could be read.
     """
     report = report or Silent()
     training, net_sum, hits = net.training, 0.0, 0
@@ -180,7 +187,7 @@ def evaluate(
             if not len(batch.labels):
                 continue
             logits = net(networks.placed(net, batch.images))
-            scores = networks.scores_of(logits)
+            scores = networks.finite_scores(logits)
             predictions[batch.indices] = np.argmax(scores, axis=1)
             hits += _among_five(scores, batch.labels)
             mistakes = _worst([*mistakes, *_mistakes(batch, scores)])
@@ -328,7 +335,7 @@ def judge_images(
 ) -> list[Prediction]:
     """What the network says of images that `read_images` read."""
     logits = trained.net(networks.placed(trained.net, images))
-    odds = softmax(networks.scores_of(logits))
+    odds = softmax(networks.finite_scores(logits))
     results = []
     for path, row in zip(paths, odds, strict=True):
         order = np.argsort(-row, kind="stable")

@@ -260,16 +260,20 @@ def _epoch(job: Job, checkpoint_steps: int, stop: Stop, report: Reporter) -> Non
         raise data.DatasetError(f"{images.name}: not one picture of an epoch could be read")
     job.save(run.last)  # the epoch's steps are safe however long the evaluation takes
     rate = state.seen / state.seconds if state.seconds else 0.0
-    with update.applied():
-        scores = evaluate(
-            net,
-            job.sets[1],
-            recipe.augment(),
-            batch_size=recipe.batch_size,
-            bad=recipe.bad_images,
-            workers=job.workers,
-            report=report,
-        )
+    try:
+        with update.applied():
+            scores = evaluate(
+                net,
+                job.sets[1],
+                recipe.augment(),
+                batch_size=recipe.batch_size,
+                bad=recipe.bad_images,
+                workers=job.workers,
+                report=report,
+            )
+    except FloatingPointError as error:
+        text = f"on test after epoch {epoch + 1} {error}: try a lower --lr"
+        raise TrainingError(f"train: {text}") from error
     if not math.isfinite(scores.loss):
         text = f"loss on test is {scores.loss} after epoch {epoch + 1}: try a lower --lr"
         raise TrainingError(f"train: {text}")

@@ -89,10 +89,7 @@ def class_probabilities(
             with no_grad():
                 batch = member.prepare(images[first : first + CHUNK])
                 logits = member.net(networks.placed(member.net, batch))
-            scores = networks.scores_of(logits)
-            if not np.isfinite(scores).all():
-                raise ValueError("evaluate: a network's result is not finite; has it diverged?")
-            parts.append(softmax(scores))
+            parts.append(softmax(networks.finite_scores(logits)))
         p = np.concatenate(parts).reshape(len(pixels), count, -1).mean(axis=1)
         total = p if total is None else total + p
     assert total is not None
@@ -128,6 +125,8 @@ def evaluate_crops(
     ------
     ValueError
         If there is no member, `count` is none of these, or a member knows other classes.
+    FloatingPointError
+        If a member's result is not finite.
     data.DatasetError
         Naming a bad picture, where that stops.
     """

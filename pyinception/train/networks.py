@@ -129,6 +129,14 @@ def scores_of(outputs: Tensor | Sequence[Tensor]) -> NDArray[np.float32]:
     return scores
 
 
+def finite_scores(outputs: Tensor | Sequence[Tensor]) -> NDArray[np.float32]:
+    """`scores_of` a network that is judged; FloatingPointError where it has diverged."""
+    scores = scores_of(outputs)
+    if not np.isfinite(scores).all():
+        raise FloatingPointError("the network's result is not finite, it has diverged")
+    return scores
+
+
 def store(net: Module, precision: str) -> None:
     """Store the network's filters as ``precision`` has it.
 
