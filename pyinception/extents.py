@@ -58,6 +58,17 @@ def pair(function: str, argument: str, value: Any, least: int) -> Pair:
     return number, number
 
 
+def input_shape(function: str, value: Any, *axes: str) -> tuple[int, ...]:
+    """``value`` as the extents of one of ``axes``, such as "N H W C"; N may be 0, no other one."""
+    if not isinstance(value, (tuple, list)) or len(value) not in [len(a.split()) for a in axes]:
+        wanted = " or ".join(f"({', '.join(letters.split())})" for letters in axes)
+        raise ValueError(f"{function}: input_shape is {value!r}, expected {wanted}")
+    return tuple(
+        integer(function, f"input_shape[{axis}]", extent, min(axis, 1))
+        for axis, extent in enumerate(value)
+    )
+
+
 def padding_pair(function: str, value: Any, kernel: Pair) -> Pair:
     """``padding`` as (ph, pw): an int, a pair, "valid" = 0, or "same" = (kernel - 1) / 2."""
     if not isinstance(value, str):

@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pyinception import config, workspace
+from pyinception import config, extents, workspace
 from pyinception.backend import Array, BackendError, core, memory_of
 from pyinception.border import Border
 from pyinception.dispatch import Plan, check
-from pyinception.extents import integer
 from pyinception.module import Module
 from pyinception.prepack import Packed, together
 from pyinception.tensor import Tensor
@@ -29,7 +28,7 @@ from pyinception.workspace import address_of, dense
 if TYPE_CHECKING:
     from pyinception.cuda import launches as cuda
 
-_AXES = {2: "N C", 4: "N H W C"}
+_AXES = {4: "N H W C", 2: "N C"}
 # A batch goes through in groups of samples whose activations stay in the last cache: layer by layer
 # over the whole batch, every map of an early layer would travel to memory and back.
 GROUP_BYTES = 16 << 20
@@ -84,21 +83,17 @@ class Session:
     ) -> None:
         if not isinstance(net, Module):
             raise TypeError(f"Session: net is a {type(net).__name__}, expected a Module")
-        self.net, self.input_shape = net, tuple(input_shape)
+        self.net = net
+        self.input_shape = extents.input_shape("Session", input_shape, *_AXES.values())
         self.dependent_launch = dependent_launch
         self.switches = {
             "backend": config.get("backend", backend),
             "algorithm": config.get("algorithm", algorithm),
             "cpu_level": config.get("cpu_level"),
         }
-        if len(self.input_shape) not in _AXES:
-            text = f"input_shape is {self.input_shape}, expected (N, H, W, C) or (N, C)"
-            raise ValueError(f"Session: {text}")
         if mode not in MODES:
             text = f"mode is {mode!r}, expected one of {', '.join(map(repr, MODES))}"
             raise ValueError(f"Session: {text}")
-        for number, extent in enumerate(self.input_shape):
-            integer("Session", f"input_shape[{number}]", extent, min(number, 1))
         self._free = Lock()
         self._asked = mode
         with self._device():

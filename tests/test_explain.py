@@ -112,6 +112,12 @@ def test_a_batch_that_goes_in_groups_is_timed_whole() -> None:
         (shapes.conv("conv1"), None, {"measure": True, "dtype": "float64"}, "expected float32"),
         (PoolSpec("max", 1, 8, 8, 3, (2, 2), (2, 2)), None, {"measure": True}, "by itself"),
         (Conv2d(3, 4, 3), (0, 8, 8, 3), {}, "at least one image"),
+        (
+            Conv2d(3, 4, 3),
+            (8, 8, 3),
+            {},
+            "explain: input_shape is .8, 8, 3., expected .N, H, W, C. or",
+        ),
     ],
 )
 def test_refusals(what, shape, how, words) -> None:

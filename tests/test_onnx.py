@@ -300,6 +300,36 @@ def test_networks_that_onnx_cannot_say(tmp_path) -> None:
     assert not (tmp_path / "net.onnx").exists()
 
 
+@pytest.mark.parametrize(
+    "net, shape, words",
+    [
+        (lambda x: x, (1, 4, 4, 3), "export: net is a function, expected a Module"),
+        (
+            pyi.layers.Conv2d(3, 4, 3),
+            (4, 4, 3),
+            "export: input_shape is .4, 4, 3., expected .N, H, W",
+        ),
+        (pyi.layers.Conv2d(3, 4, 3), (1, 4, 0, 3), r"export: input_shape\[2\] is 0, expected 1"),
+        (
+            pyi.layers.Conv2d(3, 4, 3),
+            (1, 4, 4, 5),
+            r"conv2d: w has shape .*, expected .* = .4, 3, 3, 5.",
+        ),
+    ],
+)
+def test_what_is_no_network_or_shape_is_not_written(tmp_path, net, shape, words) -> None:
+    with pytest.raises((TypeError, ValueError), match=words):
+        convert.export(net, shape, tmp_path / "net.onnx")
+    assert not (tmp_path / "net.onnx").exists()
+
+
+def test_an_empty_batch_is_exported_as_any_other(tmp_path) -> None:
+    net = pyi.init.initialise(pyi.layers.Conv2d(3, 4, 3), seed=1)
+    for batch in (0, 1):
+        convert.export(net, (batch, 4, 4, 3), tmp_path / f"{batch}.onnx")
+    assert (tmp_path / "0.onnx").read_bytes() == (tmp_path / "1.onnx").read_bytes()
+
+
 def test_an_imported_graph_has_gradients(tmp_path) -> None:
     """Through a channel, a flatten of a map, a convolution: against differences in float64."""
     draw = np.random.default_rng(3)

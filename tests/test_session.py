@@ -287,6 +287,8 @@ def test_x_is_judged_by_the_weights_as_they_are_now() -> None:
     ("net", "shape", "words"),
     [
         (lambda x: x, (1, 8, 8, 3), r"Session: net is a function, expected a Module"),
+        (Sequential(), 5, r"Session: input_shape is 5, expected \(N, H, W, C\) or \(N, C\)"),
+        (Sequential(), "abcd", "Session: input_shape is 'abcd', expected"),
         (Sequential(), (-1, 8, 8, 3), r"Session: input_shape\[0\] is -1, expected 0 \.\.\. "),
         (Sequential(), (1, 8.0, 8, 3), r"input_shape\[1\] is 8\.0 \(float\), expected an int"),
     ],

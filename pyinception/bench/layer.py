@@ -15,7 +15,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from pyinception import backend, config, reports
+from pyinception import backend, config, extents, reports
 from pyinception.bench import problems
 from pyinception.bench.timing import Peak, interleave
 from pyinception.extents import FLOAT_BYTES
@@ -84,7 +84,7 @@ def explain(
             text = f"dtype is {dtype!r}, memory {memory!r}, expected float32 on the host"
             raise ValueError(f"explain: {text} where a spec is measured")
         return replace(found, time=times(*layer_of(what), rounds)[0])
-    assert input_shape is not None
+    input_shape = extents.input_shape("explain", input_shape, "N H W C", "N C")
     calls = [spec for _, _, spec in specs(what, input_shape)]
     explained = Explanations(reports.explain(spec, dtype=dtype, memory=memory) for spec in calls)
     if measure is False:
@@ -113,7 +113,7 @@ def layer_of(spec: Any) -> tuple[Module, tuple[int, ...]]:
 
 def times(layer: Module, input_shape: tuple[int, ...], rounds: int = 9) -> list[Time]:
     """The time of every call that ``layer`` makes for ``input_shape``, in order."""
-    if not input_shape or input_shape[0] < 1:
+    if input_shape[0] < 1:
         raise ValueError(f"explain: input_shape is {input_shape}, expected at least one image")
     session = Session(layer, input_shape, mode="latency")  # its steps are walked by the team
     groups = input_shape[0] // session.group  # a large batch goes through in groups

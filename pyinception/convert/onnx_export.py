@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from pyinception import extents
 from pyinception.backend import Array
 from pyinception.convert.files import ConvertError, require_onnx
 from pyinception.dispatch import Plan
@@ -32,13 +33,15 @@ def export(net: Module, input_shape: tuple[int, ...], path: str | os.PathLike[st
 
     Parameters
     ----------
-    input_shape : (N, H, W, C), as for a `Session`; N stays free in the file.
+    input_shape : (N, H, W, C), as for a `Session`; N is free in the file.
     path : the file to write, checked by onnx.checker first.
 
     Raises
     ------
     ConvertError
         The network makes calls that ONNX has no node for: all are listed.
+    TypeError, ValueError
+        ``net`` is no module; ``input_shape`` is not four extents.
     ImportError
         onnx is not installed (extra ``onnx``).
     OSError
@@ -47,7 +50,8 @@ def export(net: Module, input_shape: tuple[int, ...], path: str | os.PathLike[st
     if not isinstance(net, Module):
         raise TypeError(f"export: net is a {type(net).__name__}, expected a Module")
     onnx = require_onnx("export")
-    x = np.zeros(input_shape, np.float32)
+    _, h, w, c = input_shape = extents.input_shape("export", input_shape, "N H W C")
+    x = np.zeros((1, h, w, c), np.float32)
     result, noted = trace(net, x)
     if not isinstance(result, Tensor):
         raise ConvertError(f"export: net gives a {type(result).__name__}, expected a Tensor")
@@ -61,7 +65,6 @@ def export(net: Module, input_shape: tuple[int, ...], path: str | os.PathLike[st
             unknown.append(name)
     if unknown:
         raise ConvertError(f"export: ONNX has no node for {', '.join(sorted(set(unknown)))}")
-    _, h, w, c = input_shape
     graph.node("Identity", [graph.read(result.data)], "output")
     value = onnx.helper.make_tensor_value_info
     kind = onnx.TensorProto.FLOAT
