@@ -215,3 +215,24 @@ def test_errors():
             refused()
     with pytest.raises(TypeError, match="y is missing"):
         add(x, x, None, 1.0, False)
+
+
+@pytest.mark.parametrize("algorithm", ["winograd", "winograd_plain"])
+def test_winograd_is_refused(algorithm):
+    """Its products of a pixel are summed over channels, of which a filter here has one."""
+    x, w = np.ones((1, 5, 5, 16), np.float32), np.ones((16, 3, 3, 1), np.float32)
+    window, y = ((3, 3), (1, 1), (1, 1)), np.full(x.shape, 7, np.float32)
+    gw = np.full(w.shape, 7, np.float32)
+    for name, into, refused in (
+        ("fprop", y, lambda a: core.depthwise_conv_fprop(x, w, None, y, *window, False, a)),
+        ("dgrad", y, lambda a: core.depthwise_conv_dgrad(x, w, None, y, *window, False, a)),
+        ("wgrad", gw, lambda a: core.depthwise_conv_wgrad(x, x, None, gw, None, *window, a)),
+    ):
+        text = f"depthwise_conv_{name}: algorithm 'winograd' needs a convolution that sums over"
+        with pytest.raises(NotImplementedError, match=text):
+            refused(algorithm)
+        assert (into == 7).all()
+        for taken in ("auto", "direct", "plain"):
+            refused(taken)
+        assert (into != 7).any()
+        into[...] = 7

@@ -12,8 +12,13 @@ constexpr int64_t kStencilRows = 2;       // ROWS of kernels/cpu/depthwise_stenc
 constexpr int64_t kTilesPerThread = 4;
 constexpr int64_t kPartialBytes = 1 << 20;  // images' sums of a filter gradient held at a time
 
-void check_depthwise(Check& check, const Map& x, const Filter& w, const Map& y, const Geometry& g) {
-  const char* f = check.function();
+void check_depthwise(Call& call, const Map& x, const Filter& w, const Map& y, const Geometry& g) {
+  const char* f = call.check.function();
+  if (call.winograd && !call.automatic) {
+    fail(PYI_UNSUPPORTED, f,
+         ": algorithm 'winograd' needs a convolution that sums over channels, expected auto, "
+         "direct or plain");
+  }
   if (w.K % x.C != 0) {
     fail(PYI_INVALID_VALUE, f, ": w has K = ", w.K, " filters, expected a multiple of C = ", x.C,
          ", the channels of x");
@@ -23,7 +28,7 @@ void check_depthwise(Check& check, const Map& x, const Filter& w, const Map& y, 
   }
   Filter dense = w;
   dense.C = x.C;
-  check_conv(check, x, dense, y, g);
+  check_conv(call.check, x, dense, y, g);
 }
 
 // With a multiplier the lanes are the M filters of a channel: packed like a convolution of C
@@ -117,7 +122,7 @@ pyi_status pyi_depthwise_conv_fprop(const DLTensor* x_, const DLTensor* w_, cons
     Map x = call.check.map(x_, "x"), y = call.check.map(y_, "y", true);
     Filter w = filter_of(call, w_);
     const float* b = call.check.vector(b_, "b", w.K);
-    check_depthwise(call.check, x, w, y, g);
+    check_depthwise(call, x, w, y, g);
     call.check.disjoint();
     if (x.empty()) return;
     if (call.plain) {
@@ -142,7 +147,7 @@ pyi_status pyi_depthwise_conv_dgrad(const DLTensor* gy_, const DLTensor* w_, con
     Map mask = mask_of(call, y_, gy);
     Map gx = call.check.map(gx_, "gx", true);
     Filter w = filter_of(call, w_);
-    check_depthwise(call.check, gx, w, gy, g);
+    check_depthwise(call, gx, w, gy, g);
     call.check.disjoint();
     if (gx.empty()) return;
     if (call.plain || gy.C != gx.C) {
@@ -166,7 +171,7 @@ pyi_status pyi_depthwise_conv_wgrad(const DLTensor* x_, const DLTensor* gy_, con
     Map x = call.check.map(x_, "x"), gy = call.check.map(gy_, "gy");
     Map mask = mask_of(call, y_, gy);
     Filter gw = call.check.filter_gradient(gw_, "gw");
-    check_depthwise(call.check, x, gw, gy, g);
+    check_depthwise(call, x, gw, gy, g);
     float* gb = call.check.vector(gb_, "gb", gw.K, true);
     call.check.disjoint();
     if (call.plain) {
