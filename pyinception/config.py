@@ -5,7 +5,7 @@ switch     environment                 default     values
 =========  ==========================  ==========  ================================================
 backend    PYINCEPTION_BACKEND         auto        auto cpu cuda emulated reference
 threads    PYINCEPTION_THREADS         0           0 = affinity, quota and OMP_NUM_THREADS decide
-algorithm  PYINCEPTION_ALGORITHM       auto        auto direct winograd plain
+algorithm  PYINCEPTION_ALGORITHM       auto        auto direct winograd plain mma tf32
 cpu_level  PYINCEPTION_CPU_LEVEL       (empty)     empty = the host's best; x86-64-v3 x86-64-v4 neon
 jit        PYINCEPTION_JIT             0           1 = compile the CPU kernels live (extra ``jit``)
 log        PYINCEPTION_LOG             warning     debug info warning error
