@@ -10,6 +10,8 @@ import pytest
 pytest.importorskip("sklearn", reason="extra `train`")
 pytest.importorskip("matplotlib", reason="extra `train`")
 
+from training import without_pictures
+
 from pyinception import backend
 from pyinception.cli import demo, main, output
 from pyinception.cli import train as cli_train
@@ -41,8 +43,7 @@ def run(tmp_path, monkeypatch, capsys):
 
 @pytest.fixture
 def no_pictures(monkeypatch):
-    for name in ("draw_curves", "draw_filters", "draw_features", "write_report"):
-        monkeypatch.setattr(loop, name, lambda *args, **how: None)
+    without_pictures(monkeypatch)
 
 
 # ---------------------------------------------------------------- reports

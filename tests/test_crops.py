@@ -11,6 +11,7 @@ pytest.importorskip("matplotlib", reason="extra `train`")
 pytest.importorskip("PIL", reason="extra `train`")
 
 from PIL import Image
+from training import without_pictures
 
 from pyinception import convert, data, models
 from pyinception.cli import main
@@ -134,8 +135,7 @@ def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYINCEPTION_THREADS", "1")
-        for name in ("draw_curves", "draw_filters", "draw_features", "write_report"):
-            patch.setattr(loop, name, lambda *args, **how: None)
+        without_pictures(patch)
         loop.train(GIVEN, folder / "a", with_baselines=False)
         more = {"seed": 1, "standardise": False, "mean": [0.5, 0.4, 0.3], "scale": 2.0}
         loop.train(GIVEN | more | {"average": "ema"}, folder / "b", with_baselines=False)

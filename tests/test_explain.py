@@ -27,6 +27,8 @@ def test_kernel_and_tile_of_a_spec() -> None:
         )
         few = ConvSpec(1, 8, 8, 8, 32, 3, 3, (1, 1), (1, 1))
         assert pyi.explain(few).kernels["fprop"].startswith("3x3 direct")  # C below 16
+        strided = ConvSpec(1, 9, 9, 32, 32, 3, 3, (2, 2), (1, 1))
+        assert pyi.explain(strided).kernels["fprop"].startswith("3x3 direct")
         assert pyi.explain(few).kernels["wgrad"] == "direct, 4 x 16 sums, x86-64-v3"
         large = pyi.explain(shapes.conv("3a/3x3")).kernels
         assert large["wgrad"] == "Winograd, 4 x 16 sums, x86-64-v3"

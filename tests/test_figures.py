@@ -55,11 +55,9 @@ def test_invariance() -> None:
 
 
 def test_resume(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pyinception.train import loop
+    from training import without_pictures  # needs the extra `train`
 
-    # Pictures take longer than the training here.
-    for picture in ("draw_curves", "draw_filters", "draw_features", "write_report"):
-        monkeypatch.setattr(loop, picture, lambda *given, **how: None)
+    without_pictures(monkeypatch)
     try:
         figure = figures_behaviour.resume(quick=True)
     except Unavailable as missing:
@@ -68,10 +66,9 @@ def test_resume(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_recipes_resume_with_any_number_of_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pyinception.train import loop
+    from training import without_pictures
 
-    for picture in ("draw_curves", "draw_filters", "draw_features", "write_report"):
-        monkeypatch.setattr(loop, picture, lambda *given, **how: None)
+    without_pictures(monkeypatch)
     try:
         figure = figures_recipes.recipes(quick=True)
     except Unavailable as missing:

@@ -11,6 +11,7 @@ pytest.importorskip("sklearn", reason="extra `train`")
 pytest.importorskip("matplotlib", reason="extra `train`")
 
 from PIL import Image
+from training import quick  # noqa: F401
 
 from pyinception import rng
 from pyinception.train import loop, networks, rate_search
@@ -27,13 +28,6 @@ QUICK = {
     "batch_size": 16,
     "epochs": 2,
 }
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    monkeypatch.setenv("PYINCEPTION_THREADS", "1")
-    for name in ("draw_curves", "draw_filters", "draw_features", "write_report"):
-        monkeypatch.setattr(loop, name, lambda *args, **how: None)
 
 
 def test_a_rate_is_found_and_the_weights_are_as_before(tmp_path):

@@ -11,6 +11,8 @@ pytest.importorskip("sklearn", reason="extra `train`")
 pytest.importorskip("matplotlib", reason="extra `train`")
 pytest.importorskip("PIL", reason="extra `train`")
 
+from training import quick  # noqa: F401
+
 from pyinception import checkpoint, data, losses, models, optim, rng
 from pyinception.cli import main
 from pyinception.train import evaluation, loop, networks, papers
@@ -35,13 +37,6 @@ SMALL = {  # what makes a recipe small enough for a test, and nothing else
     "small-inception-cifar10": {"data": "shapes", "count": 4},
     "small-inception-digits": {"count": 4},
 }
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    monkeypatch.setenv("PYINCEPTION_THREADS", "1")
-    for name in ("draw_curves", "draw_filters", "draw_features", "write_report"):
-        monkeypatch.setattr(loop, name, lambda *args, **how: None)
 
 
 def train(folder, given, **how):

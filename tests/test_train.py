@@ -1,6 +1,5 @@
 """Training: the run folder, resume to the bit, stops, refusals and faults."""
 
-import dataclasses
 import errno
 import json
 import math
@@ -13,6 +12,8 @@ import pytest
 pytest.importorskip("sklearn", reason="extra `train`")
 pytest.importorskip("matplotlib", reason="extra `train`")
 
+from training import quick, without_pictures  # noqa: F401
+
 import pyinception as pyi
 from pyinception import checkpoint, data
 from pyinception.train import evaluation as judging
@@ -20,7 +21,6 @@ from pyinception.train import loop
 from pyinception.train.progress import Silent
 from pyinception.train.recipe import RecipeError, read_toml, resolve
 from pyinception.train.run_folder import RunError, RunFolder, find_run
-from pyinception.train.update import Update
 
 # 5 steps an epoch; tiny_inception has batch norms (buffers) and dropout (the step's stream).
 QUICK = {
@@ -34,14 +34,6 @@ QUICK = {
 }
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    """No pictures, which take longer than training here, and no team for maps of 8 x 8."""
-    monkeypatch.setenv("PYINCEPTION_THREADS", "1")
-    for name in ("draw_curves", "draw_filters", "draw_features", "write_report"):
-        monkeypatch.setattr(loop, name, lambda *args, **how: None)
-
-
 def train(folder, given=None, **how):
     how = {"with_baselines": False} | how
     return loop.train(QUICK if given is None else given, folder, **how)
@@ -52,8 +44,7 @@ def whole(tmp_path_factory):
     """A run of four epochs that nothing interrupted: its outcome and its losses."""
     folder = tmp_path_factory.mktemp("runs") / "whole"
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("draw_curves", "draw_filters", "draw_features", "write_report"):
-            patch.setattr(loop, name, lambda *args, **how: None)
+        without_pictures(patch)
         outcome = train(folder)
     return outcome, losses(folder)
 
@@ -325,57 +316,6 @@ def test_two_processes_do_not_share_a_run(tmp_path):
         train(tmp_path / "run", {}, resume=True)
 
 
-def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
-    diverges = QUICK | {"lr": 1e30, "epochs": 3}
-    told = "lower --lr, in a new run .*; nothing was saved"
-    with pytest.raises(loop.TrainingError, match=told), np.errstate(all="ignore"):
-        train(tmp_path / "run", diverges)
-    told = "lower --lr, in a new run .*last.safetensors has the very weights that led there$"
-    with pytest.raises(loop.TrainingError, match=told), np.errstate(all="ignore"):
-        train(tmp_path / "other", diverges, checkpoint_steps=1)  # finite, but 1e30
-    with pytest.raises(loop.TrainingError, match=told), np.errstate(all="ignore"):
-        train(tmp_path / "other", {}, resume=True)
-
-
-@pytest.mark.parametrize("ruined", ["weight", "momentum"])
-def test_ruined_weights_are_not_saved(tmp_path, monkeypatch, ruined):
-    """The checkpoint of step 2 stays; the message names no remedy that cannot work."""
-    real = loop.step
-
-    def step(net, update, batch, recipe):
-        found = real(net, update, batch, recipe)
-        if update.iteration == 3:
-            name, parameter = next(net.named_parameters())
-            array = parameter.data if ruined == "weight" else update.optimizer.state[name]
-            array.flat[0] = np.inf
-        return found
-
-    monkeypatch.setattr(loop, "step", step)
-    told = r"not finite after step 3: try a lower --lr, in a new run .*last\.safetensors is from be"
-    with pytest.raises(loop.TrainingError, match=told), np.errstate(all="ignore"):
-        train(tmp_path / "run", checkpoint_steps=1)
-    saved = checkpoint.load(tmp_path / "run/checkpoints/last.safetensors")
-    assert saved.record["state"]["batch"] == 2
-    assert all(np.isfinite(array).all() for array in saved.model.values())
-
-
-def test_an_infinite_gradient_is_told_and_moves_nothing(tmp_path, monkeypatch):
-    real, nets = Update.backward, []
-
-    def backward(update, loss):
-        real(update, loss)
-        if update.iteration == 1:
-            next(update.net.parameters()).grad.flat[0] = np.inf
-            nets.append((update.net, {n: a.copy() for n, a in update.net.state_dict().items()}))
-
-    monkeypatch.setattr(Update, "backward", backward)
-    told = r"step 1: clip_gradients: the gradient of .* is not finite: try .* in a new run"
-    with pytest.raises(loop.TrainingError, match=told):
-        train(tmp_path / "run", QUICK | {"clip": 1.0}, with_baselines=False)
-    ((net, before),) = nets
-    assert all(np.array_equal(array, before[n]) for n, array in net.state_dict().items())
-
-
 def test_find_run(tmp_path):
     with pytest.raises(RunError, match="there are no runs"):
         find_run("a", tmp_path)
@@ -387,28 +327,6 @@ def test_find_run(tmp_path):
     assert find_run(str(tmp_path / "a"), "nowhere").path == tmp_path / "a"
     with pytest.raises(RunError, match="runs there: a, b"):
         find_run("c", tmp_path)
-
-
-def test_a_test_loss_that_is_no_number_ends_the_run_and_spoils_no_file(tmp_path, monkeypatch):
-    scores = judging.evaluate
-
-    def lost(*given, **how):
-        return dataclasses.replace(scores(*given, **how), loss=math.nan)
-
-    monkeypatch.setattr(loop, "evaluate", lost)
-    with pytest.raises(loop.TrainingError, match="loss on test is nan after epoch 1"):
-        loop.train(QUICK, tmp_path / "run", with_baselines=False)
-    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
-    assert lines and all("NaN" not in line for line in lines)
-
-    def ruined(net, *given, **how):
-        next(net.parameters()).data.flat[0] = np.nan
-        return scores(net, *given, **how)
-
-    monkeypatch.setattr(loop, "evaluate", ruined)
-    told = "on test after epoch 1 the network's result is not finite, it has diverged: try a lower"
-    with pytest.raises(loop.TrainingError, match=told):
-        loop.train(QUICK, tmp_path / "other", with_baselines=False)
 
 
 def test_less_than_no_epoch_is_refused(tmp_path):

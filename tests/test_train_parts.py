@@ -11,6 +11,8 @@ import pytest
 pytest.importorskip("sklearn", reason="extra `train`")
 pytest.importorskip("matplotlib", reason="extra `train`")
 
+from training import without_pictures
+
 from pyinception import checkpoint, data
 from pyinception.train import evaluation as judging
 from pyinception.train import figures, inside, loop, networks, progress
@@ -37,8 +39,7 @@ def train(folder, given, with_baselines=False):
 def whole(tmp_path_factory):
     """The outcome of a short run, with its last checkpoint on disk."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("draw_curves", "draw_filters", "draw_features", "write_report"):
-            patch.setattr(loop, name, lambda *args, **how: None)
+        without_pictures(patch)
         return train(tmp_path_factory.mktemp("runs") / "whole", QUICK)
 
 

@@ -20,6 +20,7 @@ pytest.importorskip("matplotlib", reason="extra `train`")
 pytest.importorskip("PIL", reason="extra `train`")
 
 from PIL import Image
+from training import quick  # noqa: F401
 
 import pyinception as pyi
 from pyinception import checkpoint, data
@@ -48,13 +49,6 @@ PICTURES = {
     "padding": 1,
     "mean": [0.5, 0.4, 0.3],
 }
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    monkeypatch.setenv("PYINCEPTION_THREADS", "1")
-    for name in ("draw_curves", "draw_filters", "draw_features", "write_report"):
-        monkeypatch.setattr(loop, name, lambda *args, **how: None)
 
 
 @pytest.fixture

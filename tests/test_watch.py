@@ -9,6 +9,8 @@ import pytest
 pytest.importorskip("sklearn", reason="extra `train`")
 pytest.importorskip("matplotlib", reason="extra `train`")
 
+from training import quick  # noqa: F401
+
 import pyinception as pyi
 from pyinception import data, losses, workspace
 from pyinception.backend import why_not
@@ -30,13 +32,6 @@ QUICK = {
     "epochs": 2,
 }
 CORE = pytest.mark.skipif(why_not("cpu") is not None, reason="needs the compiled core")
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    monkeypatch.setenv("PYINCEPTION_THREADS", "1")
-    for name in ("draw_curves", "draw_filters", "draw_features", "write_report"):
-        monkeypatch.setattr(loop, name, lambda *args, **how: None)
 
 
 def lines(folder, kind):
