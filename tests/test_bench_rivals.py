@@ -109,3 +109,19 @@ def test_runs_wait_for_the_teams_of_others(monkeypatch):
     assert waited == [(0.0, {}), (settle, {}), (settle, spinning), (settle, spinning)]
     assert spinning.keys() == {"onnxruntime", "numpy"} < set(rivals.NAMES)
     assert 0 < settle < min(spinning.values())
+
+
+def test_rivals_whose_samples_spread_are_named(monkeypatch):
+    def cell(p20, p80):
+        return {"p20_us": p20, "median_us": p20, "p80_us": p80}
+
+    wide = {"fused": cell(1, 9), "call": cell(1, 9), "torch": cell(10, 13.1), "numpy": cell(1, 2)}
+    calm = {"fused": cell(1, 1), "torch": cell(10, 12.9), "openvino": {"failed": "error"}}
+    rows = [{"name": "3a", "columns": wide}, {"name": "3b", "columns": calm}]
+    rows.append({"name": "4a", "columns": {"torch": cell(1, 2)}})
+    (note,) = timing.unsteady_note(rows)
+    assert note.startswith("DISTURBED: p80 is above 1.3 p20 for torch on 3a, 4a; numpy on 3a: ")
+    assert timing.unsteady_note(rows[1:2]) == []
+    monkeypatch.setattr(timing, "SPREAD", 0.0)  # nothing is calm enough
+    found = bench.run_conv("5a/5x5", rivals=("numpy",), rounds=1)
+    assert any("for numpy on 5a/5x5: no ratio" in note for note in found.notes)

@@ -24,6 +24,7 @@ from pyinception.bench.timing import (
     disturbed_note,
     interleave,
     once,
+    unsteady_note,
 )
 from pyinception.session import MODES
 
@@ -330,7 +331,7 @@ class _Run:
             for row in self.rows
             if disturbed(row["columns"]["fused"], row["peak_gflops"], best)
         ]
-        notes = [*_NOTES, *disturbed_note(places)]
+        notes = [*_NOTES, *disturbed_note(places), *unsteady_note(self.rows)]
         if self.dtype != "float32":
             notes.append(f"{self.dtype}: weights and maps, on every side; the peak is float32's")
         about = environment(self.threads, self.level)

@@ -7,7 +7,7 @@ as it fits, because every timed block follows untimed runs of the same call.
 import gc
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -156,10 +156,14 @@ class Peak:
         return self.best
 
 
+def unsteady(cell: Mapping[str, Any]) -> bool:
+    """Whether a cell's samples spread too far for its median to say much."""
+    return bool("median_us" in cell and cell["p80_us"] > SPREAD * cell["p20_us"])
+
+
 def disturbed(cell: Mapping[str, Any], around: float, best: float) -> bool:
     """Whether a cell's spread, or the peak loop's median beside it, tells of other work."""
-    wide = "median_us" in cell and cell["p80_us"] > SPREAD * cell["p20_us"]
-    return bool(wide or around < CALM * best)
+    return unsteady(cell) or around < CALM * best
 
 
 def disturbed_note(names: list[str]) -> list[str]:
@@ -170,6 +174,19 @@ def disturbed_note(names: list[str]) -> list[str]:
         f"DISTURBED beside {', '.join(names)}: the peak loop's median or the spread of "
         "our samples shows that something else was using these cores; repeat the run"
     ]
+
+
+def unsteady_note(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """One note that names the rivals whose own samples spread, row by row; none for calm ones."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        for name, cell in row["columns"].items():
+            if name not in ("fused", "unfused", "call") and unsteady(cell):
+                found.setdefault(name, []).append(row["name"])
+    if not found:
+        return []
+    places = "; ".join(f"{name} on {', '.join(names)}" for name, names in found.items())
+    return [f"DISTURBED: p80 is above {SPREAD} p20 for {places}: no ratio to rely on there"]
 
 
 def _convolution(threads: int, level: str) -> Callable[[], float]:
