@@ -254,7 +254,7 @@ python docs/make_readme.py
 
 
 def load_results(folder: Path = RESULTS) -> list[Report]:
-    """The CPU reports in ``folder``, the newest of each kind, batch, threads and machine.
+    """The CPU reports in ``folder``, the newest of each kind, batch, precision and machine.
 
     GPU sessions (`benchmarks/gpu_store.py`), figures (`benchmarks/figures.py`) and counted traffic
     (`benchmarks/cuda_counters.py`) and studies (`docs/make_studies.py`) have forms of their own and
@@ -269,7 +269,9 @@ def load_results(folder: Path = RESULTS) -> list[Report]:
         report = Report.from_json(text)
         about = report.environment
         where = about["cpu"], about["cores"], about["level"], about["threads"]
-        key = report.kind, report.settings.get("batch"), report.settings.get("algorithm"), *where
+        how = report.settings
+        what = how.get("batch"), how.get("algorithm"), how.get("dtype", "float32")
+        key = report.kind, *what, *where
         if key not in newest or newest[key].environment["date"] < about["date"]:
             newest[key] = report
     order = list(TITLES)
@@ -334,9 +336,11 @@ def _caption(report: Report) -> str:
     versions = ", ".join(f"{name} {value}" for name, value in about["versions"].items())
     commit = f"commit {about['commit'][:10]}" if about.get("commit") else "no commit"
     dirty = " with changes" if about.get("dirty") else ""
+    other = settings.get("dtype", "float32")
+    precision = f", {other}" if other != "float32" else ""
     lines = [
         f"{about['cpu']}, {about['cores']} cores, {about['level']}; threads {about['threads']}, "
-        f"batch {settings.get('batch')}, algorithm {settings.get('algorithm')}; FMA peak "
+        f"batch {settings.get('batch')}, algorithm {settings.get('algorithm')}{precision}; FMA peak "
         f"{settings.get('peak_gflops', 0):.0f} GFLOP/s in the same run",
         f"{versions}; {commit}{dirty}; {about['date']}; `{command}`",
     ]
