@@ -96,6 +96,18 @@ def test_later_weights_are_followed() -> None:
     assert made.mode == "throughput"
 
 
+def test_other_arrays_settle_the_mode_anew() -> None:
+    net, x = network(), images(4)
+    with pyi.using(threads=2):
+        made = Session(net, x.shape)
+    assert (made.mode, made.group) == ("throughput", 2)
+    for parameter in net.parameters():
+        parameter.data = parameter.data.copy()
+    with pyi.using(threads=1):
+        assert bits(made(x)) == bits(net(x).data)
+    assert (made.mode, made.group) == ("latency", 4)
+
+
 def test_auto_goes_by_batch_and_threads() -> None:
     net = network()
 
@@ -116,7 +128,10 @@ def test_groups_give_the_busiest_member_the_fewest_images(monkeypatch: pytest.Mo
     found = {n: throughput(net, (n, 29, 27, 3), 2).group for n in (2, 3, 4, 6, 7, 9, 12)}
     assert found == {2: 1, 3: 1, 4: 2, 6: 3, 7: 1, 9: 1, 12: 6}
     monkeypatch.setattr(session, "GROUP_BYTES", 0)
-    assert throughput(net, (12, 29, 27, 3), 2).group == 1
+    alone = throughput(net, (12, 29, 27, 3), 2)
+    assert alone.group == 1
+    monkeypatch.setattr(session, "GROUP_BYTES", 5 * alone.arena_bytes)  # of all members together
+    assert throughput(net, (12, 29, 27, 3), 2).group == 2
 
 
 def test_an_empty_batch() -> None:
