@@ -312,11 +312,13 @@ def test_a_file_that_cannot_be_converted_is_named(tmp_path, capsys) -> None:
 
     (tmp_path / "a.caffemodel").write_bytes(b"abc")
     models.googlenet_bn(num_classes=4).save(tmp_path / "b.safetensors")
-    for name in ("a.caffemodel", "b.safetensors"):
-        assert main.run(["convert", str(tmp_path / name), str(tmp_path / "o.onnx")]) == 1
+    out = str(tmp_path / "o.onnx")
+    named = ["--model", "inception_v3"]  # who names the model knows where the file is from
+    for name, more in (("a.caffemodel", []), ("b.safetensors", []), ("b.safetensors", named)):
+        assert main.run(["convert", str(tmp_path / name), out, *more]) == 1
         told = capsys.readouterr().err
         assert f"convert: {tmp_path / name}" in told
-        assert ("convert.export(net, ...) writes" in told) == (name == "b.safetensors")
+        assert ("convert.export(net, ...) writes" in told) == (name[0] == "b" and not more)
 
 
 def test_what_convert_saved_is_read_whatever_the_network(tmp_path) -> None:

@@ -181,7 +181,7 @@ def convert(
         text = str(error)
         if str(file) not in text:
             text = f"convert: {file}: {text.removeprefix('convert: ')}"
-        if file.suffix == ".safetensors" and source == "torchvision":
+        if file.suffix == ".safetensors" and source == "torchvision" and model is None:
             text += "; of a network that `save` wrote, convert.export(net, ...) writes ONNX"
         raise ConvertError(text) from None
     except (ValueError, TypeError, IndexError) as error:  # arrays of strange ranks and kinds

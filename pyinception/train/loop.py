@@ -355,7 +355,8 @@ def _introduce(
         f"{height} x {width} x {channels} to train on, {len(sets[1]):,} to test"
     )
     if state.epoch >= recipe.epochs:
-        report.line(f"the run is finished: {state.epoch} of {recipe.epochs} epochs are done")
+        done = f"{state.epoch} of {recipe.epochs} epochs are done"
+        report.line(f"the run is finished: {done}; more of them with --epochs")
     elif state.epoch or state.batch:
         report.line(f"resumed in epoch {state.epoch + 1}, after {state.batch} of its steps")
 
