@@ -336,11 +336,11 @@ def _caption(report: Report) -> str:
     versions = ", ".join(f"{name} {value}" for name, value in about["versions"].items())
     commit = f"commit {about['commit'][:10]}" if about.get("commit") else "no commit"
     dirty = " with changes" if about.get("dirty") else ""
-    other = settings.get("dtype", "float32")
-    precision = f", {other}" if other != "float32" else ""
+    algorithm, dtype = settings.get("algorithm"), settings.get("dtype", "float32")
+    how = f"algorithm {algorithm}" + (f", {dtype}" if dtype != "float32" else "")
     lines = [
         f"{about['cpu']}, {about['cores']} cores, {about['level']}; threads {about['threads']}, "
-        f"batch {settings.get('batch')}, algorithm {settings.get('algorithm')}{precision}; FMA peak "
+        f"batch {settings.get('batch')}, {how}; FMA peak "
         f"{settings.get('peak_gflops', 0):.0f} GFLOP/s in the same run",
         f"{versions}; {commit}{dirty}; {about['date']}; `{command}`",
     ]

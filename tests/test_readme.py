@@ -249,7 +249,7 @@ def test_picture_is_that_of_the_script_and_to_scale(script: ModuleType) -> None:
 
 
 def test_status_table_has_the_form_of_the_script(script: ModuleType) -> None:
-    """Features and columns; what the cells say depends on the machine that ran the script."""
+    """Features and columns; cells of a backend that does not run here are the other machine's."""
     shown, now = (
         cells(script.between(README, "status")),
         cells(script.status_table(script.load_results())),
