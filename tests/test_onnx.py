@@ -15,7 +15,8 @@ from onnx.reference.op_run import OpRun  # noqa: E402
 from test_convert import caffe_blobs  # noqa: E402
 
 import pyinception as pyi  # noqa: E402
-from pyinception import convert, layers, models  # noqa: E402
+from pyinception import convert, layers, models, tracing  # noqa: E402
+from pyinception.convert import onnx_export  # noqa: E402
 from pyinception.layers import fold_batch_norms  # noqa: E402
 from pyinception.module import Sequential  # noqa: E402
 
@@ -323,10 +324,19 @@ def test_what_is_no_network_or_shape_is_not_written(tmp_path, net, shape, words)
     assert not (tmp_path / "net.onnx").exists()
 
 
-def test_an_empty_batch_is_exported_as_any_other(tmp_path) -> None:
+def test_an_empty_batch_is_exported_as_any_other(tmp_path, monkeypatch) -> None:
+    """By one image: maps of none share addresses, by which the graph knows them."""
+    traced: list[tuple[int, ...]] = []
+
+    def trace(net, x):
+        traced.append(x.shape)
+        return tracing.trace(net, x)
+
+    monkeypatch.setattr(onnx_export, "trace", trace)
     net = models.small_inception(3)
     for batch in (0, 1):
         convert.export(net, (batch, 12, 12, 3), tmp_path / f"{batch}.onnx")
+    assert traced == [(1, 12, 12, 3)] * 2
     assert (tmp_path / "0.onnx").read_bytes() == (tmp_path / "1.onnx").read_bytes()
 
 
