@@ -53,7 +53,7 @@ def test_work_of_a_spec_is_the_specs() -> None:
     [
         (shapes.conv("3a/3x3"), 36 * 49 * 96 * 128),  # Winograd: 7 x 7 tiles of 36 products
         (shapes.conv("3a/1x1"), 28 * 28 * 192 * 64),
-        (shapes.conv("conv1"), 23 * 23 * 64 * 4 * 3 * 64),  # tiles of 64, four phases
+        (shapes.conv("conv1"), 28 * 28 * 49 * 4 * 3 * 64),  # tiles of 49, four phases
         (shapes.branch("5a/5x5"), 7 * 7 * 832 * 32 + 64 * 4 * 32 * 128),  # 2 x 2 tiles
         (ConvSpec(2, 6, 9, 16, 16, 1, 7, (1, 1), (0, 3)), 2 * 6 * 3 * 10 * 256),  # rows of 3 tiles
     ],

@@ -132,27 +132,27 @@ def test_images_go_through_in_groups():
 
 @pytest.mark.parametrize("channels", [3, 48])
 def test_error_against_float64(channels):
-    """At most 1e-5 of the largest output or gradient; terms of both signs."""
+    """At most 6e-6 of the largest output or gradient; terms of both signs."""
     x, w, b, gy, _ = real((2, 40, 37, channels), 64, (3, 3))
     wide = [a.astype(np.float64) for a in (x, w, b, gy)]
     expected = reference.conv2d_fprop(*wide[:3], stride=TWO, padding=(3, 3))
     error = abs(forward(x, w, b, (3, 3)) - expected).max() / abs(expected).max()
-    assert error < 1e-5
+    assert error < 6e-6
     expected, sums = reference.conv2d_wgrad(wide[0], wide[3], w.shape, stride=TWO, padding=(3, 3))
     gw, gb = gradient(x, gy, None, (3, 3))
-    assert abs(gw - expected).max() < 1e-5 * abs(expected).max()
+    assert abs(gw - expected).max() < 6e-6 * abs(expected).max()
     assert abs(gb - sums).max() < 1e-6 * abs(gy).sum(axis=(0, 1, 2)).max()
 
 
 def test_what_lies_outside_takes_no_part():
-    """A NaN reaches the windows of its tile, five outputs of each side, and no others."""
+    """A NaN reaches the windows that cover it, the tiles of those, and no others."""
     x, w, b, _, _ = real((1, 40, 40, 3), 16, (3, 3))
     clean = forward(x, w, b, (3, 3))
     x[0, 20, 21, 1] = np.nan  # windows of outputs 9 to 11 (rows) and 9 to 12 (columns)
     got = forward(x, w, b, (3, 3))
     assert np.isnan(got[0, 9:12, 9:13]).all()
     clear = np.ones((20, 20), bool)
-    clear[5:15, 5:15] = False
+    clear[8:12, 8:16] = False
     same(got[0][clear], clean[0][clear])
 
 

@@ -6,8 +6,8 @@
 namespace pyi {
 namespace {
 
-constexpr int64_t kTile = 4, kTileOfFour = 5;
-constexpr int64_t kLists = 1536;            // SPARE of kernels/cpu/winograd.py, rounded up
+constexpr int64_t kTile = 4;
+constexpr int64_t kLists = 1472;            // SPARE of kernels/cpu/winograd.py, rounded up
 constexpr int64_t kBlockBytes = 768 << 10;  // inputs and products of a block, in an L2 of 1 MiB
 
 // The filter gradient.
@@ -18,7 +18,7 @@ constexpr int64_t kTransform = 20;         // products that a transformed number
 
 constexpr int64_t kStrided = 7, kPhaseTaps = 4;  // a 7x7 of stride 2, and what it is by phases
 
-int64_t outputs(int64_t taps) { return taps == kPhaseTaps ? kTileOfFour : taps > 1 ? kTile : 1; }
+int64_t outputs(int64_t taps) { return taps > 1 ? kTile : 1; }
 int64_t window(int64_t taps) { return outputs(taps) + taps - 1; }
 
 // Rows of a plane an odd number of cache lines apart fall in different sets of every cache.

@@ -9,10 +9,10 @@ exchanged. y is `=`, or `+=` with accumulate (then without bias).
 A 7x7 filter of stride 2 is one of 4x4 and stride 1 over the map's four phases, which
 space_to_depth.py lays side by side as channels: records say R = S = 4, and C counts all phases.
 
-The map is cut into tiles of four outputs along each axis that has taps: 4x4 for 3x3 and 5x5
-filters, 1x4 or 4x1 for rows and columns of 3 or 7; and of 5x5 outputs for 4x4. Tiles are counted
-through the images of the batch, so that small maps fill the register tile too. A program's tile is
-a block of those times a range of panels:
+The map is cut into tiles of four outputs along each axis that has taps: 4x4 for 3x3, 4x4 and 5x5
+filters, 1x4 or 4x1 for rows and columns of 3 or 7. Tiles are counted through the images of the
+batch, so that small maps fill the register tile too. A program's tile is a block of those times a
+range of panels:
 
     V[e, t, c] = (B^T d B)[e]                          all channels, once, in scratch
     M[e, t, k] = sum over c of V[e, t, c] U[e, c, k]   a product a point and panel, register tile
@@ -31,15 +31,13 @@ from .bfloat16 import halves, widen
 from .memory import MINUS_INFINITY, OPTIONS, PROGRAM, ZERO, clear, floats, integers, pointer
 from .register_tile import RUN_HEADER, Emit, conv_tile
 from .target import Target
-from .winograd_transform import AXES, MOST_POINTS, filter_tile, input_tile, output_tile
-
-TILE, TILE_OF_FOUR = AXES[3].tile, AXES[4].tile  # the first is that of 5 and 7 taps too
+from .winograd_transform import AXES, MOST_POINTS, TILE, filter_tile, input_tile, output_tile
 
 # Scratch: addresses of a tile's inputs, masks and outputs, lists of a group, a row for outputs that
 # lie outside the map; then V at a.v and M at a.m.
 MASKS = 8 * MOST_POINTS
 OUTPUTS = 2 * MASKS
-ROWS = OUTPUTS + 8 * TILE_OF_FOUR**2
+ROWS = OUTPUTS + 8 * TILE * TILE
 PRODUCTS = ROWS + 8 * (16 + RUN_HEADER)
 SPARE = PRODUCTS + 8 * 16
 
@@ -47,8 +45,6 @@ SPARE = PRODUCTS + 8 * 16
 @njit(**OPTIONS, inline="always")
 def tile_of(taps):
     """Outputs of a tile along an axis of a filter."""
-    if taps == 4:
-        return TILE_OF_FOUR
     return TILE if taps > 1 else 1
 
 

@@ -11,7 +11,8 @@ from ..args import PACK, WINOGRAD, WINOGRAD_WGRAD
 from .memory import ONE, OPTIONS, PROGRAM, ZERO, floats, fma, pointer
 from .target import Target
 from .winograd import MASKS, tap_of, tile_of, window_of
-from .winograd_transform import AXES, MOST_POINTS
+from .winograd_transform import AXES, MOST_POINTS, TILE
+from .winograd_wgrad import point_of_ones
 
 # Row `row_of(taps)` of each table belongs to the axis of so many taps.
 PAIRS = len(AXES[7].points)
@@ -35,7 +36,13 @@ def row_of(taps):
 @njit(**OPTIONS, inline="always")
 def pairs_of(taps):
     """Pairs of points p, -p."""
-    return window_of(taps) // 2 - 1
+    return (window_of(taps) - 1) // 2
+
+
+@njit(**OPTIONS, inline="always")
+def zero_of(taps):
+    """1 where 0 is a point."""
+    return 1 - window_of(taps) % 2
 
 
 @njit(**OPTIONS)
@@ -52,28 +59,32 @@ def input_line(x, at, step, taps, to):
     """B^T along one line of x; `to` is a buffer."""
     row, pairs, last = row_of(taps), pairs_of(taps), pairs_of(taps) - 1
     square = -POINTS[row, last] * POINTS[row, last]
+    zero = zero_of(taps)
     for i in range(pairs):
-        even = spread(x, at, step, pairs, row, i, 2)
-        odd = spread(x, at, step, pairs, row, i, 1)
-        to[1 + 2 * i] = fma(POINTS[row, i], odd, even)
-        to[2 + 2 * i] = fma(-POINTS[row, i], odd, even)
-    even = spread(x, at, step, pairs, row, last, 2)
-    odd = spread(x, at, step, pairs, row, last, 1)
-    to[0] = fma(square, spread(x, at, step, pairs, row, last, 0), even)
-    to[2 * pairs + 1] = fma(square, odd, spread(x, at, step, pairs, row, last, 3))
-    for i in range(2 * pairs + 2):
+        even = spread(x, at, step, pairs, row, i, 1 + zero)
+        odd = spread(x, at, step, pairs, row, i, zero)
+        p = POINTS[row, i]
+        to[zero + 2 * i] = fma(p, odd, even)
+        to[zero + 2 * i + 1] = fma(-p, odd, even) if zero else fma(p, odd, -even)
+    even = spread(x, at, step, pairs, row, last, 1 + zero)
+    odd = spread(x, at, step, pairs, row, last, zero)
+    if zero:
+        to[0] = fma(square, spread(x, at, step, pairs, row, last, 0), even)
+    to[zero + 2 * pairs] = fma(square, odd, spread(x, at, step, pairs, row, last, 2 + zero))
+    for i in range(zero + 2 * pairs + 1):
         x[at + i * step] = to[i]
 
 
 @njit(**OPTIONS)
 def filter_line(w, at, step, taps, to):
     """G without its divisors along one line of w; the points come out in its place."""
-    power_line(w, at, step, taps, row_of(taps), pairs_of(taps), to)
+    power_line(w, at, step, taps, taps, to)
 
 
 @njit(**OPTIONS)
-def power_line(w, at, step, count, row, pairs, to):
-    """The polynomial of `count` values at 0, at the pairs of points and at infinity."""
+def power_line(w, at, step, count, taps, to):
+    """The polynomial of `count` values at the points of an axis, infinity the last."""
+    row, pairs, zero = row_of(taps), pairs_of(taps), zero_of(taps)
     for i in range(pairs):
         p = POINTS[row, i]
         even, odd, power = w[at], w[at + step], p * p
@@ -82,57 +93,59 @@ def power_line(w, at, step, count, row, pairs, to):
             if t + 1 < count:
                 odd = fma(power, w[at + (t + 1) * step], odd)
             power = power * p * p
-        to[1 + 2 * i] = fma(p, odd, even)
-        to[2 + 2 * i] = fma(-p, odd, even)
-    to[0], to[2 * pairs + 1] = w[at], w[at + (count - 1) * step]
-    for i in range(2 * pairs + 2):
+        to[zero + 2 * i] = fma(p, odd, even)
+        to[zero + 2 * i + 1] = fma(-p, odd, even)
+    if zero:
+        to[0] = w[at]
+    to[zero + 2 * pairs] = w[at + (count - 1) * step]
+    for i in range(zero + 2 * pairs + 1):
         w[at + i * step] = to[i]
 
 
 @njit(**OPTIONS)
 def output_line(m, at, step, taps, to):
-    """A^T along one line of m: the points in, a tile of outputs out, in their place."""
-    row, pairs, tile = row_of(taps), pairs_of(taps), tile_of(taps)
+    """A^T along one line of m: the points in, 4 values out, in their place."""
+    row, pairs, zero = row_of(taps), pairs_of(taps), zero_of(taps)
     for i in range(pairs):
-        plus, minus = m[at + (1 + 2 * i) * step], m[at + (2 + 2 * i) * step]
+        plus, minus = m[at + (zero + 2 * i) * step], m[at + (zero + 2 * i + 1) * step]
         if i == 0:
-            for j in range(tile):
-                to[j] = plus - minus if j % 2 else plus + minus
-            to[0] = m[at] + to[0]
-            to[tile - 1] += m[at + (2 * pairs + 1) * step]
+            to[0] = m[at] + (plus + minus) if zero else plus + minus
+            to[1], to[2] = plus - minus, plus + minus
+            to[3] = (plus - minus) + m[at + (zero + 2 * pairs) * step]
         else:
             power = np.float32(1)
-            for j in range(tile):
+            for j in range(TILE):
                 to[j] = fma(power, plus - minus if j % 2 else plus + minus, to[j])
                 power = power * POINTS[row, i]
-    for j in range(tile):
+    for j in range(TILE):
         m[at + j * step] = to[j]
 
 
 @njit(**OPTIONS)
 def gradient_line(g, at, step, taps, to):
-    """A along one line of g: a tile of values in, the points out, in their place."""
-    power_line(g, at, step, tile_of(taps), row_of(taps), pairs_of(taps), to)
+    """A along one line of g: 4 values in, the points out, in their place."""
+    power_line(g, at, step, TILE, taps, to)
 
 
 @njit(**OPTIONS)
 def filter_gradient_line(m, at, step, taps, to):
     """SCALES times G^T along one line of m: the points in, `taps` values out."""
-    row, pairs = row_of(taps), pairs_of(taps)
-    scale, last = SCALES[row], 2 * pairs + 1
+    row, pairs, zero = row_of(taps), pairs_of(taps), zero_of(taps)
+    scale, last = SCALES[row], zero + 2 * pairs
     for j in range(taps):
         total = ZERO
-        if j == 0:
+        if j == 0 and zero:
             total = scale / DIVISORS[row, 0] * m[at]
         elif j == taps - 1:
             total = scale / DIVISORS[row, last] * m[at + last * step]
         for i in range(pairs):
-            factor = scale / DIVISORS[row, 1 + 2 * i]
+            factor = scale / DIVISORS[row, zero + 2 * i]
             for _ in range(j):
                 factor = factor * POINTS[row, i]
-            plus, minus = m[at + (1 + 2 * i) * step], m[at + (2 + 2 * i) * step]
+            plus, minus = m[at + (zero + 2 * i) * step], m[at + (zero + 2 * i + 1) * step]
             x = plus - minus if j % 2 else plus + minus
-            total = factor * x if i == 0 and 0 < j < taps - 1 else fma(factor, x, total)
+            begins = i == 0 and (j > 0 or not zero) and j < taps - 1
+            total = factor * x if begins else fma(factor, x, total)
         to[j] = total
     for j in range(taps):
         m[at + j * step] = to[j]
@@ -267,7 +280,7 @@ def winograd_wgrad_plain(target: Target):
         a = carray(pointer(args), (1,), WINOGRAD_WGRAD)[0]
         k0, c0 = tile // a.c_tiles * a.tile_k, tile % a.c_tiles * a.tile_c
         points, columns = window_of(a.R) * window_of(a.S), window_of(a.S)
-        ones = (columns if a.R > 1 else 0) + (1 if a.S > 1 else 0)
+        ones = point_of_ones(a)
         v, w = floats(scratch, MOST_POINTS), floats(scratch + 4 * MOST_POINTS, MOST_POINTS)
         m = floats(scratch + 8 * MOST_POINTS, MOST_POINTS)
         part = floats(scratch + 12 * MOST_POINTS, MOST_POINTS)

@@ -1,20 +1,25 @@
-"""The transforms of Winograd convolution, F(4, r) along each axis for 3, 5 and 7 taps, F(5, 4).
+"""The transforms of Winograd convolution, F(4, r) along each axis, for r = 3, 4, 5 and 7 taps.
 
     Y = A^T [ (G g G^T) * (B^T d B) ] A      d: inputs, g: filter, Y: 4x4 outputs (or 4: one axis)
 
 (Lavin and Gray, arXiv 1509.09308.) The product * is element by element and sums over channels. An
 axis of r taps has n = r + 3 inputs and points, so 3x3 takes 36 multiply-adds for 144, 5x5 64 for
-400, a line of 7 taps 10 for 28; four taps have five outputs, so 4x4 takes 64 for 400 as well.
-Interpolation at 0, at k = n / 2 - 1 pairs p, -p, and at infinity:
+400, a line of 7 taps 10 for 28. Interpolation at 0 where n is even, at (n - 1) // 2 pairs p, -p,
+and at infinity:
 
-    r = 3: 1, 2        r = 4, 5: 1, 2, 1/2        r = 7: 1, 2, 1/2, 3/4
+    r = 3: 1, 2        r = 4: 1, 2, 1/4        r = 5: 1, 2, 1/2        r = 7: 1, 2, 1/2, 3/4
 
 With Q_p(z) the product of z - q^2 over the other pairs q, its coefficients applied to every second
 value (x_o, x_o+2, ...) being S_p(o), the pair's two points are
 
     B^T   S_p(2) + p S_p(1)  and  S_p(2) - p S_p(1)
     G     sum of p^t g_t     and  sum of (-p)^t g_t, both over 2 p^2 Q_p(p^2)
-    A^T   y_i = sum of p^i (m_p + (-1)^i m_-p), y_0 also m_0, the last also m_infinity
+    A^T   y_i = sum of p^i (m_p + (-1)^i m_-p), y_0 also m_0, y_3 also m_infinity
+
+or without 0
+
+    B^T   p S_p(0) + S_p(1)  and  p S_p(0) - S_p(1)
+    G     the same sums, both over 2 p Q_p(p^2)
 
 Every entry of B^T and A^T is a dyadic number, and G's fractions are left to one division at the
 end: small integers with 3x3 filters that are multiples of 576 = 24^2 go through without rounding.
@@ -36,19 +41,25 @@ from numba.extending import intrinsic
 
 from .register_tile import I64, Emit
 
+TILE = 4  # outputs of a tile along an axis that has taps
+
 
 @dataclass(frozen=True)
 class Axis:
-    """F(tile, taps): one axis of a filter, and the positive points of its interpolation."""
+    """F(4, taps): one axis of a filter, and the positive points of its interpolation, 1 first."""
 
     taps: int
     points: tuple[float, ...]
-    tile: int = 4  # outputs
 
     @property
     def window(self) -> int:
         """Inputs of a tile, and points."""
-        return self.tile + self.taps - 1
+        return TILE + self.taps - 1
+
+    @property
+    def zero(self) -> int:
+        """1 where 0 is a point, the first one."""
+        return 1 - self.window % 2
 
     @cached_property
     def quotients(self) -> list[list[float]]:
@@ -68,11 +79,11 @@ class Axis:
         """What G's lines without their fractions are divided by."""
         squares = [p * p for p in self.points]
         middle = [
-            2 * z * prod(z - other for other in squares if other != z)
-            for z in squares
+            2 * p ** (1 + self.zero) * prod(p * p - other for other in squares if other != p * p)
+            for p in self.points
             for _ in "+-"
         ]
-        return [prod(-z for z in squares), *middle, 1.0]
+        return [*[prod(-z for z in squares)] * self.zero, *middle, 1.0]
 
     @property
     def gradient_scale(self) -> float:
@@ -84,7 +95,7 @@ class Axis:
 
 AXES = {
     3: Axis(3, (1, 2)),
-    4: Axis(4, (1, 2, 0.5), tile=5),
+    4: Axis(4, (1, 2, 0.25)),
     5: Axis(5, (1, 2, 0.5)),
     7: Axis(7, (1, 2, 0.5, 0.75)),
 }
@@ -112,13 +123,14 @@ class _Lines:
                 total = self.add(q[j], x[first + 2 * j], total)
             return total
 
-        pairs = []
+        pairs, zero = [], self.axis.zero
         for p, q in zip(self.axis.points, self.axis.quotients, strict=True):
-            even, odd = spread(q, 2), spread(q, 1)
-            pairs += [self.add(p, odd, even), self.add(-p, odd, even)]
+            even, odd = spread(q, 1 + zero), spread(q, zero)
+            other = self.add(-p, odd, even) if zero else self.add(p, odd, self.e.b.fneg(even))
+            pairs += [self.add(p, odd, even), other]
         square = -p * p
-        first = self.add(square, spread(q, 0), even)
-        return [first, *pairs, self.add(square, odd, spread(q, 3))]
+        first = [self.add(square, spread(q, 0), even)] if zero else []
+        return [*first, *pairs, self.add(square, odd, spread(q, 2 + zero))]
 
     def filter(self, w: list) -> list:
         pairs = []
@@ -129,15 +141,15 @@ class _Lines:
             for t in range(3, len(w), 2):
                 odd = self.add(p ** (t - 1), w[t], odd)
             pairs += [self.add(p, odd, even), self.add(-p, odd, even)]
-        return [w[0], *pairs, w[-1]]
+        return [*w[: self.axis.zero], *pairs, w[-1]]
 
     def output(self, m: list) -> list:
-        b, points = self.e.b, self.axis.points
-        both = [(m[i], m[i + 1]) for i in range(1, len(m) - 1, 2)]
+        b, points, zero = self.e.b, self.axis.points, self.axis.zero
+        both = [(m[i], m[i + 1]) for i in range(zero, len(m) - 1, 2)]
         sums = [b.fadd(plus, minus) for plus, minus in both]
         differences = [b.fsub(plus, minus) for plus, minus in both]
-        y = [differences[0] if i % 2 else sums[0] for i in range(self.axis.tile)]
-        y[0], y[-1] = b.fadd(m[0], y[0]), b.fadd(y[-1], m[-1])
+        first = b.fadd(m[0], sums[0]) if zero else sums[0]
+        y = [first, differences[0], sums[0], b.fadd(differences[0], m[-1])]
         for p, s, d in zip(points[1:], sums[1:], differences[1:], strict=True):
             y = [self.add(p**i, d if i % 2 else s, total) for i, total in enumerate(y)]
         return y
@@ -146,11 +158,11 @@ class _Lines:
         """`gradient_scale` times G^T: the transpose of `filter`, its divisors, on whole numbers."""
         b, axis = self.e.b, self.axis
         f = [axis.gradient_scale / d for d in axis.divisors]
-        pairs = range(1, len(m) - 1, 2)
+        pairs = range(axis.zero, len(m) - 1, 2)
         halves = [[b.fadd(m[i], m[i + 1]) for i in pairs], [b.fsub(m[i], m[i + 1]) for i in pairs]]
         w = []
         for t in range(axis.taps):
-            total = b.fmul(_splat(self.e, f[0]), m[0]) if t == 0 else None
+            total = b.fmul(_splat(self.e, f[0]), m[0]) if t == 0 and axis.zero else None
             if t == axis.taps - 1:
                 total = b.fmul(_splat(self.e, f[-1]), m[-1])
             for i, p, x in zip(pairs, axis.points, halves[t % 2], strict=True):
@@ -259,9 +271,9 @@ def input_tile(VL: int, axis: Axis, square: bool, emit_map=Emit):
 def gradient_tile(VL: int, axis: Axis, square: bool):
     """Intrinsic of _map_tile: (A g A^T)[e] of the gradient g of a tile's outputs.
 
-    A is G of a filter of as many taps as there are outputs, without divisors.
+    A is G of a filter of four taps without divisors.
     """
-    return _map_tile(VL, axis, square, _Lines.filter, axis.tile)
+    return _map_tile(VL, axis, square, _Lines.filter, TILE)
 
 
 def filter_tile(VL: int, axis: Axis, square: bool):
@@ -331,7 +343,7 @@ def output_tile(VL: int, axis: Axis, square: bool, emit_map=Emit):
     m: address of point 0, `plane` bytes before that of point 1; bias: address of `lanes` floats;
     out: address of as many addresses as outputs; floor: float32, 0 for ReLU and -inf for none.
     """
-    points, outputs = (n ** (2 if square else 1) for n in (axis.window, axis.tile))
+    points, outputs = (n ** (2 if square else 1) for n in (axis.window, TILE))
 
     def emit(context, b, sig, values):
         m, plane, bias, out, lanes, floor, accumulate = values

@@ -48,6 +48,14 @@ def add_bias_gradient(gb_at, w, row, tiles, count):
         gb[k] += total
 
 
+@njit(**OPTIONS, inline="always")
+def point_of_ones(a):
+    """Number of the point where both axes have 1; of 4x4 the first, for it has no 0."""
+    if a.R == 4:
+        return 0
+    return (window_of(a.S) if a.R > 1 else 0) + (1 if a.S > 1 else 0)
+
+
 @njit(**OPTIONS)
 def put_phases(a, taps_at, k, c0, count):
     """gw[k] of a 7x7 filter from channels c0 ... of its 4x4 taps; see winograd.tap_of."""
@@ -99,7 +107,7 @@ def winograd_wgrad(target: Target):
         k_count, c_count = min(a.tile_k, a.K - k0), min(a.tile_c, a.C - c0)
         bias = a.gb != 0 and c0 == 0
         points = window_of(a.R) * window_of(a.S)
-        ones = (window_of(a.S) if a.R > 1 else 0) + (1 if a.S > 1 else 0)  # the point (1, 1)
+        ones = point_of_ones(a)
         masks = scratch + MASKS if a.mask != 0 else 0
         clear(scratch + a.m, points * a.m_plane)
         if bias:

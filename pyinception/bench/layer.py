@@ -152,13 +152,12 @@ def macs_made(plan: Any) -> int:
 def _points(extent: int, taps: int, stride: tuple[int, int]) -> int:
     """Products of Winograd along one axis: tiles of four outputs take taps + 3 each.
 
-    Without taps there is no tile. A stride of 2 has half the taps, four, tiles of five outputs, and
-    two phases.
+    Without taps there is no tile. A stride of 2 has half the taps, four, and two phases.
     """
     if taps == 1:
         return extent
-    tile, taps, phases = (4, taps, 1) if stride == (1, 1) else (5, 4, 2)
-    return phases * ceil(extent / tile) * (tile + taps - 1)
+    taps, phases = (taps, 1) if stride == (1, 1) else (4, 2)
+    return phases * ceil(extent / 4) * (taps + 3)
 
 
 def _copy(moved: int) -> Callable[[], Any]:
