@@ -21,8 +21,9 @@ EXTRAS = {
     "train": ("PIL", "matplotlib", "tensorboardX", "sklearn", "tomli_w"),
     "torch": ("torch",),
     "jax": ("jax",),
-    "rivals": ("torch", "openvino"),
-    "bench": ("pytest_benchmark",),
+    "onnx": ("onnx",),
+    "rivals": ("torch", "openvino", "onnxruntime", "onnx", "threadpoolctl"),
+    "bench": ("pytest", "pytest_benchmark", "matplotlib"),
 }
 
 

@@ -3,6 +3,7 @@
 import importlib.util
 import re
 import shlex
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +14,7 @@ import pytest
 
 import pyinception as pyi
 from pyinception import backend
+from pyinception.reports import EXTRAS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [p for p in sorted((ROOT / "docs").rglob("*.md")) if "_build" not in p.parts]
@@ -143,14 +145,28 @@ def check_pytest(words: list[str]) -> None:
             assert (ROOT / word.partition("::")[0]).exists(), f"{word} is not there"
 
 
+def extras_of_project() -> dict[str, list[str]]:
+    """Extra -> names of the distributions that it installs."""
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    found = tomllib.loads(text)["project"]["optional-dependencies"]
+    return {extra: [re.split(r"[<>=\[]", line)[0] for line in found[extra]] for extra in found}
+
+
 def check_pip(words: list[str]) -> None:
     """``pip install``: extras must be those of pyproject.toml."""
-    import tomllib
-
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = {extra for word in words for names in re.findall(r"^\.\[(.+)\]$", word)
               for extra in names.split(",")}  # fmt: skip
-    assert words[0] == "install" and extras <= set(project["optional-dependencies"])
+    assert words[0] == "install" and extras <= set(extras_of_project())
+
+
+def test_doctor_looks_for_all_that_an_extra_installs() -> None:
+    imported = {"pillow": "PIL", "scikit-learn": "sklearn"}
+    extras = extras_of_project()
+    left = {"cuda12 or cuda13"} ^ set(EXTRAS) ^ set(extras)
+    assert left == {"cuda12", "cuda13", "emulator", "oracles", "docs", "dev"}
+    for extra in set(EXTRAS) & set(extras):
+        wanted = {imported.get(name, name.replace("-", "_")) for name in extras[extra]}
+        assert set(EXTRAS[extra]) == wanted, extra
 
 
 def check_module(words: list[str]) -> None:

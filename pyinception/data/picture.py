@@ -207,4 +207,6 @@ def _head(path: Path) -> bytes:
 
 def _reason(error: Exception) -> str:
     text = str(error) or type(error).__name__
-    return text if isinstance(error, OSError) else f"damaged ({type(error).__name__}: {text})"
+    if isinstance(error, OSError):
+        return error.strerror or text  # whose file it is, the caller says
+    return f"damaged ({type(error).__name__}: {text})"
