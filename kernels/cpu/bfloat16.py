@@ -11,46 +11,25 @@ makes a map so, with a zero as its last channel (and takes the zero away again).
 """
 
 import numpy as np
-from llvmlite import ir
-from numba import carray, cfunc, njit, types
-from numba.extending import intrinsic
+from numba import carray, cfunc, njit
 
 from ..args import COPY, PACK, PLAIN_CONV
+from .elementary import from_bits, to_bits
 from .memory import OPTIONS, PROGRAM, ZERO, floats, fma, pointer, relu
 from .sums import sum_chunk
 from .target import Target
 
 
-@intrinsic
-def bits_of(typingctx, value):
-    """The bits of a float32 as uint32."""
-
-    def codegen(context, builder, signature, args):
-        return builder.bitcast(args[0], ir.IntType(32))
-
-    return types.uint32(types.float32), codegen
-
-
-@intrinsic
-def float_of(typingctx, bits):
-    """The float32 of these bits."""
-
-    def codegen(context, builder, signature, args):
-        return builder.bitcast(args[0], ir.FloatType())
-
-    return types.float32(types.uint32), codegen
-
-
 @njit(**OPTIONS, inline="always")
 def widen(half):
     """The float32 that a bfloat16 stands for."""
-    return float_of(np.uint32(np.uint32(half) << np.uint32(16)))
+    return from_bits(np.uint32(np.uint32(half) << np.uint32(16)))
 
 
 @njit(**OPTIONS, inline="always")
 def narrow(value):
     """The bfloat16 nearest to a float32."""
-    bits = bits_of(value)
+    bits = np.uint32(to_bits(value))
     odd = np.uint32((bits >> np.uint32(16)) & np.uint32(1))
     rounded = np.uint32(np.uint32(bits + np.uint32(0x7FFF)) + odd)
     quiet = np.uint32(bits | np.uint32(0x400000))
