@@ -5,13 +5,28 @@
 #include <new>
 
 #include "bind.h"
+#include "heap.h"
 
 namespace pyi_bind {
 namespace {
 
-constexpr size_t kAlignment = 64;
-
 constexpr int kMostAxes = 8;
+
+// Never destroyed: an array may outlive the module.
+Heap& heap() {
+  static auto* shared = new Heap;
+  return *shared;
+}
+
+void* take(size_t bytes) {
+  if (bytes >= Heap::kLeast) return heap().take(bytes);
+  return std::aligned_alloc(Heap::kAlignment,
+                            bytes / Heap::kAlignment * Heap::kAlignment + Heap::kAlignment);
+}
+
+void give(void* memory) {
+  if (!heap().give(memory)) std::free(memory);
+}
 
 // An uninitialised C-contiguous array; NumPy counts its memory as another's. By NumPy's own
 // functions: this is a tenth of what a small call costs.
@@ -28,14 +43,12 @@ py::object empty(const py::tuple& shape, const py::dtype& kind) {
     }
   }
   if (bytes > SIZE_MAX / 2) throw std::bad_alloc();
-  const size_t whole = bytes / kAlignment * kAlignment + kAlignment;
-  void* memory = std::aligned_alloc(kAlignment, whole);
+  void* memory = take(bytes);
   if (memory == nullptr) throw std::bad_alloc();
-  PyObject* owner = PyCapsule_New(memory, nullptr, [](PyObject* capsule) {
-    std::free(PyCapsule_GetPointer(capsule, nullptr));
-  });
+  PyObject* owner = PyCapsule_New(
+      memory, nullptr, [](PyObject* capsule) { give(PyCapsule_GetPointer(capsule, nullptr)); });
   if (owner == nullptr) {
-    std::free(memory);
+    give(memory);
     throw py::error_already_set();
   }
   auto keep = py::reinterpret_steal<py::object>(owner);
@@ -67,6 +80,7 @@ uint32_t crc32(const py::buffer& data) {
 
 void register_memory(py::module_& m) {
   m.def("empty", &empty, py::arg("shape"), py::arg("dtype"));
+  m.def("release_memory", [] { return heap().release(); });
   m.def("crc32", &crc32, py::arg("data"));
 }
 
