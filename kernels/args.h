@@ -35,6 +35,15 @@ struct WgradArgs {
       lanes, staged_x, zero;
 };
 
+// The filter gradients of 1x1 convolutions that read one map.
+struct Gradient {
+  Int gy, gy_n, gy_h, gy_w, mask, m_n, m_h, m_w, gw, gb, K, first;
+};
+struct PointwiseWgradArgs {
+  Int x, x_n, x_h, x_w, gradients, gradient_count, N, H, W, C, chunk, tile_vectors, tile_lanes,
+      lane_tiles, lists, staged_gy, staged_x;
+};
+
 // Packing of a filter into panels of lanes.
 struct PackArgs {
   Int w, w_k, w_r, w_s, w_c, packed, K, R, S, C;

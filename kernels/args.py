@@ -50,6 +50,15 @@ WGRAD = record(
     " rows staged_gy lanes staged_x zero"
 )
 
+# The same for 1x1 filters of stride 1 that read one map: `gradients` of them. first: vectors of
+# output channels before a gradient's own. A tile has tile_vectors of those and tile_lanes of C;
+# chunk: pixels of a sum. lists, staged_gy, staged_x: bytes of scratch before those.
+GRADIENT = record("gy gy_n gy_h gy_w mask m_n m_h m_w gw gb K first")
+POINTWISE_WGRAD = record(
+    "x x_n x_h x_w gradients gradient_count N H W C chunk tile_vectors tile_lanes lane_tiles"
+    " lists staged_gy staged_x"
+)
+
 # Packing of a filter into panels of NR lanes; strides in elements, signed (dgrad flips the taps).
 PACK = record("w w_k w_r w_s w_c packed K R S C")
 
@@ -121,6 +130,8 @@ RECORDS = {
     "Panel": PANEL,
     "ConvArgs": CONV,
     "WgradArgs": WGRAD,
+    "Gradient": GRADIENT,
+    "PointwiseWgradArgs": POINTWISE_WGRAD,
     "PackArgs": PACK,
     "WinogradArgs": WINOGRAD,
     "WinogradWgradArgs": WINOGRAD_WGRAD,

@@ -308,6 +308,9 @@ void add_wgrad(Call& call, const Map& x, const Map& gy, const Map& mask, float* 
     plain_conv(call, "conv_wgrad_plain", x, w, gb, gy, mask, g, false, false, gy.C);
     return;
   }
+  if (R * S == 1 && g.stride_h * g.stride_w == 1 && g.pad_h + g.pad_w == 0) {
+    return add_pointwise_wgrad(call, x, {{gy, mask, gw, gb}});
+  }
   auto* a = call.list.record<WgradArgs>();
   // Chunks are a function of the shape alone: they fix the order of the sum.
   const int64_t chunks = ceil_div(gy.H, std::max<int64_t>(1, kChunkPixels / gy.W));

@@ -65,6 +65,12 @@ void add_dgrad(Call& call, const Map& gy, const Filter& w, const float* packed, 
                const Map& gx, const Geometry& g, bool accumulate);
 void add_wgrad(Call& call, const Map& x, const Map& gy, const Map& mask, float* gw, float* gb,
                int64_t R, int64_t S, const Geometry& g, bool winograd);
+// The filter gradients of 1x1s of stride 1 that read one map; y: the mask of its ReLU, or none.
+struct PointwiseGradient {
+  Map gy, y;
+  float *gw, *gb;  // gb may be NULL
+};
+void add_pointwise_wgrad(Call& call, const Map& x, const std::vector<PointwiseGradient>& gradients);
 // add_conv of bfloat16 maps, and of one that is computed on the way.
 void add_conv_bfloat16(Call& call, std::vector<ConvSource> sources, std::vector<ConvOutput> outputs,
                        bool relu);

@@ -255,11 +255,22 @@ pyi_status pyi_inception_backward(const DLTensor* gy_, const DLTensor* x_,
         call.list.barrier();
       }
     }
-    const Map* inputs[6] = {&x, &x, &s.r3, &x, &s.r5, &s.pooled};
-    for (int i : {k3x3, kReduce3, k5x5, k1x1, kPool, kReduce5}) {  // the longest first
-      add_wgrad(call, *inputs[i], g[i], mask[i], gw[i], gb[i], m.w[i].R, m.w[i].S,
-                pad(m.w[i].R / 2), m.w[i].winograd);
+    auto wgrad = [&](Index i, const Map& from) {
+      add_wgrad(call, from, g[i], mask[i], gw[i], gb[i], m.w[i].R, m.w[i].S, pad(m.w[i].R / 2),
+                m.w[i].winograd);
+    };
+    wgrad(k3x3, s.r3);
+    if (call.plain) {
+      for (Index i : {k1x1, kReduce3, kReduce5}) wgrad(i, x);
+    } else {
+      std::vector<PointwiseGradient> siblings;
+      for (Index i : {k1x1, kReduce3, kReduce5}) {
+        siblings.push_back({g[i], mask[i], gw[i], gb[i]});
+      }
+      add_pointwise_wgrad(call, x, siblings);
     }
+    wgrad(k5x5, s.r5);
+    wgrad(kPool, s.pooled);
   });
 }
 

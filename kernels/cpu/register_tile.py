@@ -255,10 +255,10 @@ def conv_tile(MR: int, NV: int, VL: int, emit: type[Emit] = Emit):
     return tile
 
 
-def wgrad_tile(MR: int, NV: int, VL: int):
+def wgrad_tile(MR: int, NV: int, VL: int, fresh: bool = False):
     """Intrinsic tile(x, x_step, gy, gy_step, pixels, out, lanes).
 
-    out[i][0:lanes] += sum over pixels p of gy[p, i] x[p, 0:lanes]
+    out[i][0:lanes] += sum over pixels p of gy[p, i] x[p, 0:lanes], or `=` if fresh
 
     x: rows of NV VL floats, gy: rows of MR floats, one a pixel, so many bytes apart; out: address
     of MR output addresses (int64). The sum of a call starts at zero and is added to out at the end,
@@ -303,7 +303,9 @@ def wgrad_tile(MR: int, NV: int, VL: int):
                 out_row = e.scalar(b.add(out, e.const(8 * i)), I64)
                 for j in range(NV):
                     at = b.add(out_row, e.const(4 * VL * j))
-                    total = b.fadd(e.masked_load(at, masks[j]), new[i, j])
+                    total = new[i, j]
+                    if not fresh:
+                        total = b.fadd(e.masked_load(at, masks[j]), total)
                     e.masked_store(total, at, masks[j])
             return context.get_dummy_value()
 

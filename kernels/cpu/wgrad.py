@@ -18,7 +18,7 @@ from numba import carray, cfunc, njit
 from ..args import PACK, WGRAD
 from .memory import OPTIONS, PROGRAM, ZERO, clear, floats, integers, pointer
 from .register_tile import copy_lanes, wgrad_tile
-from .staging import stage_row
+from .staging import stage_row, transpose_tile
 from .target import Target
 
 
@@ -168,12 +168,46 @@ def conv_wgrad(target: Target):
     return program
 
 
+@njit(**OPTIONS)
+def pack_scalars(a, at, to_at, width, lane0, lane1, c0, c1):
+    """to[c, lane] = w[lane, c] one by one, for lanes and channels of the ranges."""
+    to = floats(to_at, a.C * width)
+    for lane in range(lane0, lane1):
+        for c in range(c0, c1):
+            to[c * width + lane] = floats(at + (lane * a.w_k + c * a.w_c) * 4, 1)[0]
+
+
 def pack(target: Target):
     """packed[panel, r, s, c, lane] = w[panel NR + lane, r, s, c], zero lanes beyond K.
 
     Tile program of args.PACK; tile = panel. The last panel is one vector wide if that holds it.
+    Where lanes or channels lie side by side (dgrad's filters, or those of fprop), they go by
+    vectors, the latter in blocks that are transposed in registers.
     """
     NR, VL = target.nr, target.vl
+    lane_copy, transpose = copy_lanes(VL), transpose_tile(VL)
+
+    @njit(**OPTIONS)
+    def pack_rows(a, at, to, width, lanes):
+        """Lanes side by side."""
+        for c in range(a.C):
+            for lane in range(0, width, VL):
+                count = max(min(lanes - lane, VL), 0)
+                lane_copy(to + (c * width + lane) * 4, at + (c * a.w_c + lane) * 4, 0, count)
+
+    @njit(**OPTIONS)
+    def pack_columns(a, at, to, width, lanes, rows_at):
+        """Channels side by side."""
+        rows = integers(rows_at, VL)
+        blocks = a.C // VL * VL
+        whole = lanes // VL * VL
+        for lane in range(0, whole, VL):
+            for i in range(VL):
+                rows[i] = at + (lane + i) * a.w_k * 4
+            for c in range(0, blocks, VL):
+                transpose(rows_at, c * 4, to + (c * width + lane) * 4, width * 4)
+        pack_scalars(a, at, to, width, 0, whole, blocks, a.C)
+        pack_scalars(a, at, to, width, whole, lanes, 0, a.C)
 
     @cfunc(PROGRAM, **OPTIONS)
     def program(args, tile, scratch):
@@ -183,18 +217,18 @@ def pack(target: Target):
         panel = a.packed + tile * NR * a.R * a.S * a.C * 4
         for r in range(a.R):
             for s in range(a.S):
-                to = floats(panel + (r * a.S + s) * a.C * width * 4, a.C * width)
+                to = panel + (r * a.S + s) * a.C * width * 4
                 at = a.w + (tile * NR * a.w_k + r * a.w_r + s * a.w_s) * 4
-                # Whole lanes at a time along c: reads run on, writes stay within one tap's block.
-                if a.C == 1:
-                    for lane in range(lanes):
-                        to[lane] = floats(at + lane * a.w_k * 4, 1)[0]
+                if a.w_k == 1:
+                    pack_rows(a, at, to, width, lanes)
+                elif a.w_c == 1:
+                    pack_columns(a, at, to, width, lanes, scratch)
                 else:
-                    for lane in range(lanes):
-                        for c in range(a.C):
-                            to[c * width + lane] = floats(at + (lane * a.w_k + c * a.w_c) * 4, 1)[0]
-                for lane in range(lanes, width):
+                    pack_scalars(a, at, to, width, 0, lanes, 0, a.C)
+                if a.w_k != 1 and lanes < width:
+                    rest = floats(to, a.C * width)
                     for c in range(a.C):
-                        to[c * width + lane] = ZERO
+                        for lane in range(lanes, width):
+                            rest[c * width + lane] = ZERO
 
     return program
