@@ -203,8 +203,12 @@ const float* packed(Call& call, const Filter& w, bool dgrad, float* to) {
                         : narrow          ? "pack_winograd_bfloat16"
                         : call.plain_twin ? "pack_winograd_plain"
                                           : "pack_winograd";
+  // Taps of a vector of lanes and as many channels, or those of one channel and a panel.
+  const int64_t vl = call.level.vl;
+  const int64_t floats =
+      std::max(w.R * w.S * std::max(vl * vl, call.level.nr()) + 2 * vl, int64_t{80});
   call.list.add(call.level.program(program), a, ceil_div(a->K, call.level.nr()),
-                static_cast<size_t>(std::max<int64_t>(w.R * w.S * call.level.nr(), 80) * 4));
+                static_cast<size_t>(4 * floats));
   return to;
 }
 

@@ -29,7 +29,8 @@ from numba import carray, cfunc, njit
 from ..args import PACK, WINOGRAD
 from .bfloat16 import halves, widen
 from .memory import MINUS_INFINITY, OPTIONS, PROGRAM, ZERO, clear, floats, integers, pointer
-from .register_tile import RUN_HEADER, Emit, conv_tile
+from .register_tile import RUN_HEADER, Emit, conv_tile, copy_lanes
+from .staging import transpose_tile
 from .target import Target
 from .winograd_transform import AXES, MOST_POINTS, TILE, filter_tile, input_tile, output_tile
 
@@ -227,10 +228,43 @@ def pack_winograd(target: Target, emit=Emit):
     """packed[panel, e, c, lane] = (G g G^T)[e] of w[panel NR + lane, :, :, c], zero lanes beyond K.
 
     Tile program of args.PACK; tile = panel. The last panel is one vector wide if that holds it.
-    emit: the elements of w; packed is float32.
+    emit: the elements of w; packed is float32. The taps of a vector of lanes and of as many
+    channels are laid out in scratch, by vectors where either lie side by side in w.
     """
     NR, VL, SIZE = target.nr, target.vl, emit.OUT_BYTES
     transform_filter = transforms(filter_tile, VL)
+    lane_copy, transpose = copy_lanes(VL), transpose_tile(VL)
+
+    @njit(**OPTIONS)
+    def taps_by_one(a, first, lanes, r, s, c, count, to):
+        """to[0:count, lane] = w[lane, r, s, c:c + count] of `lanes` from the address `first` on."""
+        clear(to, count * VL)
+        for i in range(count):
+            there, offset = tap_of(a, r, s, c + i)
+            for lane in range(lanes if there else 0):
+                at = first + (offset + lane * a.w_k) * SIZE
+                if SIZE == 2:
+                    floats(to + (i * VL + lane) * 4, 1)[0] = widen(halves(at, 1)[0])
+                else:
+                    floats(to + (i * VL + lane) * 4, 1)[0] = floats(at, 1)[0]
+
+    @njit(**OPTIONS)
+    def stage_taps(a, first, lanes, c, count, rows_at, staged):
+        """staged[tap, i, lane] of channels c + i, i < count."""
+        rows, vectors = integers(rows_at, VL), SIZE == 4 and a.R != 4
+        for r in range(a.R):
+            for s in range(a.S):
+                to = staged + (a.S * r + s) * VL * VL * 4
+                at = first + (r * a.w_r + s * a.w_s + c * a.w_c) * 4
+                if vectors and a.w_k == 1:
+                    for i in range(count):
+                        lane_copy(to + i * VL * 4, at + i * a.w_c * 4, 0, lanes)
+                elif vectors and a.w_c == 1 and lanes == VL and count == VL:
+                    for lane in range(VL):
+                        rows[lane] = at + lane * a.w_k * 4
+                    transpose(rows_at, 0, to, VL * 4)
+                else:
+                    taps_by_one(a, first, lanes, r, s, c, count, to)
 
     @cfunc(PROGRAM, **OPTIONS)
     def program(args, tile, scratch):
@@ -238,22 +272,14 @@ def pack_winograd(target: Target, emit=Emit):
         lanes = min(a.K - tile * NR, NR)
         width = VL if lanes <= VL else NR
         panel = a.packed + tile * NR * window_of(a.R) * window_of(a.S) * a.C * 4
-        taps = floats(scratch, a.R * a.S * width)  # of one channel, lanes innermost
-        for c in range(a.C):
-            clear(scratch, a.R * a.S * width)
-            for r in range(a.R):
-                for s in range(a.S):
-                    there, offset = tap_of(a, r, s, c)
-                    at = a.w + (tile * NR * a.w_k + offset) * SIZE
-                    for lane in range(lanes if there else 0):
-                        tap = (a.S * r + s) * width + lane
-                        if SIZE == 2:
-                            taps[tap] = widen(halves(at + lane * a.w_k * SIZE, 1)[0])
-                        else:
-                            taps[tap] = floats(at + lane * a.w_k * SIZE, 1)[0]
-            for lane in range(0, width, VL):
-                at, step = scratch + lane * 4, width * 4
-                to, plane = panel + (c * width + lane) * 4, a.C * width * 4
-                transform_filter(a, at, step, to, plane)
+        staged, plane = scratch + 8 * VL, a.C * width * 4
+        for lane in range(0, width, VL):
+            first, here = a.w + (tile * NR + lane) * a.w_k * SIZE, max(min(lanes - lane, VL), 0)
+            for c in range(0, a.C, VL):
+                count = min(VL, a.C - c)
+                stage_taps(a, first, here, c, count, scratch, staged)
+                for i in range(count):
+                    to = panel + ((c + i) * width + lane) * 4
+                    transform_filter(a, staged + i * VL * 4, VL * VL * 4, to, plane)
 
     return program
