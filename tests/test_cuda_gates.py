@@ -43,6 +43,7 @@ def test_compiles_without_spills(unit, arch, tmp_path):
     gates = "-Xptxas=-v,--warn-on-spills,--warn-on-local-memory-usage,-Werror"
     target = ["-gencode", f"arch=compute_{arch},code=sm_{arch}"]
     command = [NVCC, "-std=c++17", "-cubin", *target, gates, str(CUDA / f"{unit}.cu")]
+    command += ["-keep", "-keep-dir", str(tmp_path)]
     done = subprocess.run([*command, "-o", str(tmp_path / "k")], capture_output=True, text=True,
                           check=False)  # fmt: skip
     said = done.stdout + done.stderr
@@ -57,6 +58,11 @@ def test_compiles_without_spills(unit, arch, tmp_path):
     assert used.keys() == most.keys()
     if release() == PTXAS:
         assert {name: r for name, r in used.items() if r > most[name]} == {}
+    if arch == "90a":  # blocks may start before the launch before has ended
+        text = (tmp_path / f"{unit}.ptx").read_text()
+        for entry, body in re.findall(r"\.entry (\w+)\((.*?)(?=\.visible|\Z)", text, re.DOTALL):
+            before, wait, _ = body.partition("griddepcontrol.wait")
+            assert wait and not re.search(r"global|\bbra\b", before), entry
 
 
 @pytest.mark.parametrize("unit", REGISTERS)
@@ -76,7 +82,8 @@ def test_ptx(unit):
             assert found == {FORMS[kind]}, entry
             copies = bool(re.search(r"\bcp\.async", body))
             assert copies == (kind != "sm75"), f"{entry}: copies are asynchronous from sm_80 on"
-            assert "wgrad" in entry or "st.global.v4.u32" in body, f"{entry}: narrow stores"
+            stores = "st.global.v2.f32" if kind == "tf32" else "st.global.v4.u32"
+            assert "wgrad" in entry or stores in body, f"{entry}: narrow stores"
         elif unit in ("reduce_conv", "conv"):
             assert entry == "conv_sum_chunks" or "fma.rn.f32" in body, entry
         if "mma" not in unit:

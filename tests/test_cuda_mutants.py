@@ -62,19 +62,30 @@ FUSED = {
         "reduce_conv_mma_bf16_flat", "reduce_conv_mma.cu", "reduce_conv_mma.cuh",
         "h0 = halo_origin(p0, a.stride_h, a.pad_h);",
         "h0 = halo_origin(p0, a.stride_h, a.pad_h) + 1;", "y"),
+    "units leave before their words are there": Mutant(
+        "reduce_conv_mma_bf16_flat", "reduce_conv_mma.cu", "mma_results.cuh",
+        "      });\n      __syncthreads();\n      Staged<T>::each_unit",
+        "      });\n      Staged<T>::each_unit", "race"),
+    "copies land among units that have not left": Mutant(
+        "reduce_conv_mma_bf16_wide", "reduce_conv_mma.cu", "mma_results.cuh",
+        "store_global(p, load_shared_unit(at));\n        };\n      });\n      __syncthreads();",
+        "store_global(p, load_shared_unit(at));\n        };\n      });", "copy not waited for"),
 }  # fmt: skip
 TENSOR_BACKWARD = {
     "copies do not fill with zeros": Mutant(
-        "conv_mma_bf16_flat", "conv_mma.cu", "conv_mma.cuh",
-        "copies.copy(i, to, x + (wanted ? offset : 0), wanted);",
-        "copies.copy(i, to, x + (wanted ? offset : 0), true);", "gx"),
+        "conv_mma_bf16_flat", "conv_mma.cu", "mma_tile.cuh",
+        "x + (from >= 0 ? from : 0), from >= 0);", "x + (from >= 0 ? from : 0), true);", "gx"),
     "two fragments of B are swapped": Mutant(
         "conv_mma_bf16_flat", "conv_mma.cu", "mma_tile.cuh",
         "b[j][0] = v[0], b[j][1] = v[1], b[j + 1][0] = v[2], b[j + 1][1] = v[3];",
         "b[j][0] = v[0], b[j][1] = v[2], b[j + 1][0] = v[1], b[j + 1][1] = v[3];", "gx"),
     "the gradient of the reduced map has no mask": Mutant(
         "conv_mma_bf16_flat", "conv_mma.cu", "conv_mma.cuh",
-        "v[j][e] = old[j][e] > 0.f ? v[j][e] : 0.f;", "v[j][e] = v[j][e];", "gw1"),
+        "v = mask > 0.f ? v : 0.f;", "v = v;", "gw1"),
+    "words of the mask are read before they are there": Mutant(
+        "conv_mma_bf16_flat", "conv_mma.cu", "mma_results.cuh",
+        "      });\n      __syncthreads();\n      Staged<T>::each_word",
+        "      });\n      Staged<T>::each_word", "race"),
     "no barrier in the ring": Mutant(
         "conv_wgrad_mma_bf16", "conv_mma.cu", "mma_tile.cuh",
         "cp_async_wait<T::kStages - 2>();\n    __syncthreads();",
@@ -246,7 +257,10 @@ def test_separable(name, tmp_path):
 
 @pytest.mark.parametrize("name", FUSED)
 def test_fused_branch(name, tmp_path):
-    case = ReduceConv((1, 9, 7, 40, 24, 40, 3, 3), padding=(1, 1), frame=(8, 8))
+    how = {"padding": (1, 1), "frame": (8, 8), "save_r": True}
+    case = ReduceConv((1, 9, 7, 40, 24, 40, 3, 3), **how)
+    if "wide" in FUSED[name].entry:
+        case = ReduceConv((1, 20, 14, 16, 128, 128, 3, 3), multiprocessors=2, **how)
     device = planted(FUSED[name], tmp_path)
     buffers = {}
 
@@ -256,6 +270,7 @@ def test_fused_branch(name, tmp_path):
 
     planned = Planned("reduce_conv_mma", case.place(buffer))
     assert planned.launches[0].grid[0] > 1, "several bands"
+    assert planned.launches[0].entry == FUSED[name].entry
 
     def run() -> dict[str, np.ndarray]:
         for launch in planned.launches:

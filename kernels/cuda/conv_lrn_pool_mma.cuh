@@ -88,42 +88,22 @@ __device__ __forceinline__ void conv_lrn_pool_mma(const ConvLrnPoolMmaArgs& a) {
           const int tap = divide(u, c.channel_units), tap_r = divide(tap, c.filter_w);
           const int tap_s = tap - tap_r * c.filter_w.value;
           const int channel = (u - tap * c.channel_units.value) * T::kUnit;
-#pragma unroll
-          for (int i = 0; i < T::kLoadsA; i++) {
-            const int row = i * T::kLoadRows + threadIdx.x / T::kStageUnits;
+          load_pixels(copies, panels + slot, x, [&](int i) {
             const int h = (corner[i] >> 16) + tap_r, column = (short)corner[i] + tap_s;
             const bool wanted = u < c.units && inside(h, c.H) && inside(column, c.W);
-            const int offset = offset_of(c.x_strides, n, h, column) + channel;
-            copies.copy(i, panels + slot + panel_offset(row, unit), x + (wanted ? offset : 0),
-                        wanted);
-          }
+            return wanted ? offset_of(c.x_strides, n, h, column) + channel : -1;
+          });
           load_filter<T>(copies, panels + slot + T::kPanelA, w, n0, c.K, count, stage, c.units);
         },
-        [&](int, int slot) {
-          const unsigned panel = panels + slot;
-          multiply<T, true>(
-              nt, acc, l,
-              [&](int step, int i) {
-                return panel + panel_offset(l.address_row(0), 2 * step + l.lane / 16) + i * 1024;
-              },
-              panel + T::kPanelA);
-        });
+        [&](int, int slot) { multiply_panels<T>(nt, acc, l, panels + slot); });
 
-    const int column0 = n0 + l.first_column(nt) + 2 * l.t;
-    float bias[4][2];
-    load_bias(bias, b, column0, c.K);
-#pragma unroll
-    for (int i = 0; i < T::kWarpTiles; i++)
-#pragma unroll
-      for (int half = 0; half < 2; half++)
-#pragma unroll
-        for (int j = 0; j < 4; j++) {
-          const int row = l.result_row(i, half), k = column0 + 8 * j;
-          if (row < halo && j < nt && k < c.K)
-            store_shared(staged + row * a.pitch + 2 * k,
-                         pack(relu(acc[i][j][2 * half] + bias[j][0]),
-                              relu(acc[i][j][2 * half + 1] + bias[j][1]), E{}));
-        }
+    finish_results<T>(acc, l, nt, b, n0, c.K);
+    each_pair<T>(acc, l, nt, [&](int row) {
+      const int end = row < halo ? c.K - n0 : 0;
+      return [=, to = staged + row * a.pitch + 2 * n0](int column, const float* v) {
+        if (column < end) store_shared(to + 2 * column, pack(v[0], v[1], E{}));
+      };
+    });
   }
   __syncthreads();
 

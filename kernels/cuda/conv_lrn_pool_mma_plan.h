@@ -116,14 +116,7 @@ inline CudaStatus plan_conv_lrn_pool_mma(const ConvLrnPoolMmaArgs& asked,
   t.groups = make_divisor(units), plan.args.warp_pixels = 32 / units;
   t.image_tiles = make_divisor(rows * columns), t.tiles_q = make_divisor(columns);
   plan.clocks = clocks;
-  plan.launches[plan.count++] = {kConvLrnPoolMmaEntries[c.type - kMmaBf16],
-                                 (unsigned)(c.N * rows * columns),
-                                 1,
-                                 1,
-                                 256,
-                                 (unsigned)bytes,
-                                 &plan.args,
-                                 sizeof(plan.args),
-                                 clocks};
+  plan.launch(kConvLrnPoolMmaEntries[c.type - kMmaBf16], (long long)c.N * rows * columns, 1, 256,
+              bytes);
   return why;
 }

@@ -5,7 +5,7 @@
 //   columns  output channels, of stacked filters perhaps, each going to its own output
 //   K        units (tap, channel): the gather of A finds the pixel of the tap, or zero
 #pragma once
-#include "mma_tile.cuh"
+#include "mma_results.cuh"
 
 // A pixel's corner h0, w0 in one register; a row past the end is far above the map.
 __device__ __forceinline__ int join_corner(int h, int w) { return (h << 16) | (w & 0xffff); }
@@ -32,7 +32,6 @@ __device__ __forceinline__ void conv_mma(const ConvMmaArgs& a, int block) {
   const E* __restrict__ x = (const E*)a.x;  // (N, H, W, C)
   const E* __restrict__ w = (const E*)a.w;  // (K, R, S, C)
   const float* __restrict__ b = a.b;        // (K) or null
-  const E* __restrict__ mask = (const E*)a.mask;
   extern __shared__ __align__(128) unsigned char shared[];
   const unsigned panels = shared_address(shared);
   const Lane<T> l;
@@ -69,95 +68,59 @@ __device__ __forceinline__ void conv_mma(const ConvMmaArgs& a, int block) {
         const int tap = divide(u, a.channel_units), tap_r = divide(tap, a.filter_w);
         const int tap_s = tap - tap_r * a.filter_w.value;
         const int channel = (u - tap * a.channel_units.value) * T::kUnit;
-#pragma unroll
-        for (int i = 0; i < T::kLoadsA; i++) {
-          const int row = i * T::kLoadRows + threadIdx.x / T::kStageUnits;
-          const unsigned to = panels + slot + panel_offset(row, unit);
+        const auto place = [&](int i) {
           int h = (corner[i] >> 16) + tap_r, column = (short)corner[i] + tap_s;
           bool wanted = u < a.units && h >= 0 && column >= 0;
-          if constexpr (kPooled) {
-            const int offset =
-                image[i] + h * a.x_strides.row + column * a.x_strides.pixel + channel;
-            if (row < T::kRows)
-              store_shared(to,
-                           wanted ? pooled_unit(a, x + offset, h, column) : make_uint4(0, 0, 0, 0));
-            continue;
-          }
           if (dilated && wanted) {
             const int line = divide(h, a.dilation_h), pixel = divide(column, a.dilation_w);
             wanted = line * a.step_h == h && pixel * a.step_w == column;
             h = line, column = pixel;
           }
           wanted = wanted && h < a.H && column < a.W;
-          const int offset = image[i] + h * a.x_strides.row + column * a.x_strides.pixel + channel;
-          if (row < T::kRows) copies.copy(i, to, x + (wanted ? offset : 0), wanted);
+          return wanted ? image[i] + h * a.x_strides.row + column * a.x_strides.pixel + channel
+                        : -1;
+        };
+        if constexpr (kPooled) {
+#pragma unroll
+          for (int i = 0; i < T::kLoadsA; i++) {
+            const int row = i * T::kLoadRows + threadIdx.x / T::kStageUnits, from = place(i);
+            uint4 most = make_uint4(0, 0, 0, 0);
+            if (from >= 0) most = pooled_unit(a, x + from, corner[i] >> 16, (short)corner[i]);
+            if (row < T::kRows) store_shared(panels + slot + panel_offset(row, unit), most);
+          }
+        } else {
+          load_pixels(copies, panels + slot, x, place);
         }
         load_filter<T>(copies, panels + slot + T::kPanelA, w, n0, a.K, count, stage, a.units);
       },
-      [&](int, int slot) {
-        const unsigned panel = panels + slot;
-        multiply<T, true>(
-            nt, acc, l,
-            [&](int step, int i) {
-              return panel + panel_offset(l.address_row(0), 2 * step + l.lane / 16) + i * 1024;
-            },
-            panel + T::kPanelA);
-      });
+      [&](int, int slot) { multiply_panels<T>(nt, acc, l, panels + slot); });
 
-  // which output takes the units that this lane will hold; addresses kept here instead of read from
-  // the record at every store took the kernel from 180 registers to spills
-  int output[kLaneUnits<E>];  // -1: none
-  const int column0 = n0 + l.first_column(nt);
-#pragma unroll
-  for (int i = 0; i < kLaneUnits<E>; i++) {
-    const int at = unit_column<E>(i, l.t), k = column0 + at;
-    output[i] = -1;
-#pragma unroll
-    for (int o = 0; o < 4; o++)
-      if (o < a.output_count && at < 8 * nt && inside(k - a.outputs[o].first, a.outputs[o].count))
-        output[i] = o;
-  }
-  const int columns = min(8 * nt, a.K - column0);  // of the warp
-  const E* sum = a.accumulate ? (const E*)a.outputs[0].y : nullptr;
-  float bias[4][2];
-  load_bias(bias, b, column0 + 2 * l.t, a.K);
-#pragma unroll
-  for (int i = 0; i < T::kWarpTiles; i++)
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-      const int m = m0 + l.result_row(i, half);
-      int n, p, q;
-      locate(m < a.pixels ? m : 0, n, p, q);
-      float v[4][2], old[4][2];
-#pragma unroll
-      for (int j = 0; j < 4; j++)
-#pragma unroll
-        for (int e = 0; e < 2; e++) {
-          const float value = acc[i][j][2 * half + e] + bias[j][e];
-          v[j][e] = a.relu ? relu(value) : value;
-        }
-      if (mask) {
-        spread_units(old, mask + offset_of(a.mask_strides, n, p, q) + column0, m < a.pixels,
-                     columns, l.t);
-#pragma unroll
-        for (int j = 0; j < 4; j++)
-#pragma unroll
-          for (int e = 0; e < 2; e++) v[j][e] = old[j][e] > 0.f ? v[j][e] : 0.f;
-      }
-      if (sum) {
-        spread_units(old, sum + offset_of(a.outputs[0].strides, n, p, q) + column0, m < a.pixels,
-                     columns, l.t);
-#pragma unroll
-        for (int j = 0; j < 4; j++)
-#pragma unroll
-          for (int e = 0; e < 2; e++) v[j][e] += old[j][e];
-        __syncwarp();  // lanes read pairs of the units that others are about to store
-      }
-      gather_units<E>(v, l.t, [&](int which, uint4 unit) {
-        if (m >= a.pixels || output[which] < 0) return;
-        const MmaOutput& o = a.outputs[output[which]];
-        const int k = column0 + unit_column<E>(which, l.t) - o.first;
-        store_global((E*)o.y + offset_of(o.strides, n, p, q) + k, unit);
-      });
-    }
+  const auto row_of = [&](const void* map, const CudaStrides& strides, int row) {
+    const int m = m0 + row;
+    int n, p, q;
+    locate(m < a.pixels ? m : 0, n, p, q);
+    return Row<E>{(E*)map + offset_of(strides, n, p, q) + n0, m < a.pixels ? a.K - n0 : 0};
+  };
+  finish_results<T>(acc, l, nt, b, n0, a.K, a.relu);
+  if (a.mask)
+    update_results<T>(
+        acc, l, nt, panels, [&](int row) { return row_of(a.mask, a.mask_strides, row); },
+        [](float& v, float mask) { v = mask > 0.f ? v : 0.f; });
+  const MmaOutput& only = a.outputs[0];
+  if (a.accumulate)
+    update_results<T>(
+        acc, l, nt, panels, [&](int row) { return row_of(only.y, only.strides, row); },
+        [](float& v, float old) { v += old; });
+  store_results<T>(acc, l, nt, panels, [&](int row) {
+    const int m = m0 + row;
+    int n, p, q;
+    locate(m < a.pixels ? m : 0, n, p, q);
+    return [=, &a, end = m < a.pixels ? a.K - n0 : 0](int column) -> E* {
+      if (column >= end) return nullptr;
+      int i = 0;
+      while (i + 1 < a.output_count && n0 + column >= a.outputs[i + 1].first) i++;
+      const MmaOutput& o = a.outputs[i];
+      return (E*)o.y + offset_of(o.strides, n, p, q) + n0 + column - o.first;
+    };
+  });
 }

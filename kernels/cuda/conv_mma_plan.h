@@ -113,18 +113,11 @@ inline CudaStatus plan_conv_mma(const ConvMmaArgs& asked, ConvMmaPlan& plan, int
         (plan.clocks > 0 && clocks >= plan.clocks))
       continue;
     plan.clocks = clocks, a.column_tiles = make_divisor(column_tiles);
-    plan.launches[0] = {a.type == kMmaFp16Sm75
-                            ? kMmaSm75Entries[kMmaShapeCount + shape]
-                            : kConvMmaEntries[kConvMma + a.type * kMmaShapeCount + shape],
-                        (unsigned)blocks,
-                        1,
-                        1,
-                        (unsigned)s.threads,
-                        (unsigned)s.ring_bytes(),
-                        &plan.args,
-                        sizeof(plan.args),
-                        clocks};
-    plan.count = 1;
+    plan.count = 0;
+    plan.launch(a.type == kMmaFp16Sm75
+                    ? kMmaSm75Entries[kMmaShapeCount + shape]
+                    : kConvMmaEntries[kConvMma + a.type * kMmaShapeCount + shape],
+                blocks, 1, s.threads, s.ring_bytes());
   }
   if (plan.count == 0)
     why << "a block needs " << mma_shape(a.type, choice.last).ring_bytes()
@@ -210,14 +203,7 @@ inline CudaStatus plan_conv_wgrad_mma(const ConvWgradMmaArgs& asked, bool size_o
     a.gw = a.workspace;
     if (a.gb) a.gb = a.workspace + filter_count;
   }
-  plan.launches[plan.count++] = {kConvMmaEntries[kConvWgradMma + a.type],
-                                 (unsigned)(rows * columns),
-                                 (unsigned)a.chunks,
-                                 1,
-                                 128,
-                                 kWgradRing,
-                                 &plan.args,
-                                 sizeof(plan.args)};
+  plan.launch(kConvMmaEntries[kConvWgradMma + a.type], rows * columns, a.chunks, 128, kWgradRing);
   if (a.chunks > 1) {
     if (!a.gb) plan.sum.count = plan.sum.filter_count;
     plan.launches[plan.count++] = {kConvEntries[kConvSumChunks],
@@ -261,14 +247,7 @@ inline CudaStatus plan_mask_mma(const MaskMmaArgs& asked, MaskMmaPlan& plan) {
   a.count = (int)(pixels * a.K / unit);
   a.channel_units = make_divisor(a.K / unit);
   a.map_pixels = make_divisor(a.P * a.Q), a.map_w = make_divisor(a.Q);
-  plan.launches[plan.count++] = {kConvMmaEntries[kMaskUnits],
-                                 (unsigned)ceil_div(a.count, 256),
-                                 1,
-                                 1,
-                                 256,
-                                 0,
-                                 &plan.args,
-                                 sizeof(plan.args)};
+  plan.launch(kConvMmaEntries[kMaskUnits], ceil_div(a.count, 256), 1, 256, 0);
   return why;
 }
 
@@ -304,14 +283,7 @@ inline CudaStatus plan_flip_filters_mma(const FlipFiltersMmaArgs& asked, FlipFil
     }
     if (most < plan.args.filters[i].count) most = plan.args.filters[i].count;
   }
-  plan.launches[plan.count++] = {kConvMmaEntries[kFlipFilters],
-                                 (unsigned)ceil_div(most, 256),
-                                 (unsigned)asked.filter_count,
-                                 1,
-                                 256,
-                                 0,
-                                 &plan.args,
-                                 sizeof(plan.args)};
+  plan.launch(kConvMmaEntries[kFlipFilters], ceil_div(most, 256), asked.filter_count, 256, 0);
   return why;
 }
 
@@ -359,13 +331,6 @@ inline CudaStatus plan_pad_maps_mma(const PadMapsMmaArgs& asked, PadMapsMmaPlan&
     if (most < plan.args.maps[i].count) most = plan.args.maps[i].count;
   }
   if (why || most == 0) return why;
-  plan.launches[plan.count++] = {kConvMmaEntries[kPadMaps],
-                                 (unsigned)ceil_div(most, 256),
-                                 (unsigned)asked.map_count,
-                                 1,
-                                 256,
-                                 0,
-                                 &plan.args,
-                                 sizeof(plan.args)};
+  plan.launch(kConvMmaEntries[kPadMaps], ceil_div(most, 256), asked.map_count, 256, 0);
   return why;
 }

@@ -93,14 +93,6 @@ inline CudaStatus plan_inception_mma(const InceptionMmaArgs& asked, InceptionMma
   }
   // the longest come first, so that the device is busy until its last blocks
   if (plan.clocks < busy / multiprocessors) plan.clocks = busy / multiprocessors;
-  plan.launches[plan.count++] = {kInceptionMmaEntries[types[0]],
-                                 blocks,
-                                 1,
-                                 1,
-                                 256,
-                                 shared_bytes,
-                                 &plan.args,
-                                 sizeof(plan.args),
-                                 plan.clocks};
+  plan.launch(kInceptionMmaEntries[types[0]], blocks, 1, 256, shared_bytes);
   return why;
 }

@@ -13,6 +13,14 @@ struct MmaPlan {
   int count;  // 0 for an empty batch
   long long workspace_bytes;
   double clocks;  // of the first launch by the model below; 0: not modelled
+
+  // One more launch, of the completed record, in `planes` of `blocks`.
+  void launch(const char* entry, long long blocks, int planes, int threads,
+              long long shared_bytes) {
+    launches[count++] = {entry, (unsigned)blocks,  (unsigned)planes,
+                         1,     (unsigned)threads, (unsigned)shared_bytes,
+                         &args, sizeof(args),      clocks};
+  }
 };
 
 // ---- tiles -------------------------------------------------------------------------------------

@@ -1,5 +1,5 @@
 // What the tensor-core kernels share: the tile of a block, its panels in shared memory, the ring of
-// copies under way, the multiply-add of a stage, and the way out to 16-byte stores.
+// copies under way and the multiply-add of a stage. mma_results.cuh has the way out.
 //
 //   acc[kRows][8 nt kWarpsN] += A[kRows][K] B[8 nt kWarpsN][K]^T,   nt = 1..4 chosen at run time
 //
@@ -97,6 +97,20 @@ struct Copies<T, true> {
     }
   }
 };
+
+// Rows of A: a thread's unit of each of its rows, from x + place(i), or zeros where that is
+// negative.
+template <class T, class Place>
+__device__ __forceinline__ void load_pixels(Copies<T>& copies, unsigned panel,
+                                            const typename T::E* __restrict__ x, Place place) {
+#pragma unroll
+  for (int i = 0; i < T::kLoadsA; i++) {
+    const int row = i * T::kLoadRows + threadIdx.x / T::kStageUnits, from = place(i);
+    if (row < T::kRows)
+      copies.copy(i, panel + panel_offset(row, threadIdx.x % T::kStageUnits),
+                  x + (from >= 0 ? from : 0), from >= 0);
+  }
+}
 
 // Rows of B: `count` output channels from `row`, the units stage * 4 .. + 3 of each.
 template <class T>
@@ -224,6 +238,18 @@ __device__ __forceinline__ void multiply(int nt, float (&acc)[T::kWarpTiles][4][
   }
 }
 
+// A stage with both operands in panels.
+template <class T>
+__device__ __forceinline__ void multiply_panels(int nt, float (&acc)[T::kWarpTiles][4][4],
+                                                const Lane<T>& l, unsigned panel) {
+  multiply<T, true>(
+      nt, acc, l,
+      [&](int step, int i) {
+        return panel + panel_offset(l.address_row(0), 2 * step + l.lane / 16) + i * 1024;
+      },
+      panel + T::kPanelA);
+}
+
 // Tiles of 8 columns a warp needs for what is left of N.
 template <class T>
 __device__ __forceinline__ int warp_columns(int left) {
@@ -239,89 +265,4 @@ __device__ __forceinline__ void clear(float (&acc)[T::kWarpTiles][4][4]) {
     for (int j = 0; j < 4; j++)
 #pragma unroll
       for (int e = 0; e < 4; e++) acc[i][j][e] = 0.f;
-}
-
-// ---- results -----------------------------------------------------------------------------------
-// Columns 8 j + 2 t and the next one of the warp's nt tiles; null and columns past the end give 0.
-__device__ __forceinline__ void load_bias(float (&bias)[4][2], const float* __restrict__ b,
-                                          int column, int end) {
-#pragma unroll
-  for (int j = 0; j < 4; j++)
-#pragma unroll
-    for (int e = 0; e < 2; e++) {
-      const int k = column + 8 * j + e;
-      bias[j][e] = b && k < end ? b[k] : 0.f;
-    }
-}
-
-// The 16-byte units a lane stores of a row of 32 columns, and where they begin.
-template <class E>
-constexpr int kLaneUnits = sizeof(E) == 2 ? 1 : 2;
-template <class E>
-__device__ __forceinline__ int unit_column(int which, int t) {
-  return sizeof(E) == 2 ? 8 * t : 8 * (2 * which + t % 2) + 4 * (t / 2);
-}
-
-// The four lanes of a row hold a 4x4 matrix of words; all 32 lanes turn theirs.
-__device__ __forceinline__ void transpose_words(unsigned (&w)[4], int t) {
-  const bool odd = t & 1, high = t & 2;
-#pragma unroll
-  for (int j = 0; j < 4; j += 2) {
-    const unsigned got = __shfl_xor_sync(0xffffffffu, odd ? w[j] : w[j + 1], 1);
-    w[j] = odd ? got : w[j], w[j + 1] = odd ? w[j + 1] : got;
-  }
-#pragma unroll
-  for (int j = 0; j < 2; j++) {
-    const unsigned got = __shfl_xor_sync(0xffffffffu, high ? w[j] : w[j + 2], 2);
-    w[j] = high ? got : w[j], w[j + 2] = high ? w[j + 2] : got;
-  }
-}
-
-// From a lane's pairs of four tiles of one row to whole units: store(which, unit). The four lanes
-// of a row hold a 4x4 matrix of words and transpose it (16 bits), or exchange every other pair
-// (fp32). All 32 lanes must come here.
-template <class E, class Store>
-__device__ __forceinline__ void gather_units(const float (&v)[4][2], int t, Store store) {
-  if constexpr (sizeof(E) == 2) {
-    unsigned w[4];
-#pragma unroll
-    for (int j = 0; j < 4; j++) w[j] = pack(v[j][0], v[j][1], E{});
-    transpose_words(w, t);
-    store(0, make_uint4(w[0], w[1], w[2], w[3]));
-  } else {
-    const bool odd = t & 1;
-#pragma unroll
-    for (int j = 0; j < 4; j += 2) {
-      const float got0 = __shfl_xor_sync(0xffffffffu, odd ? v[j][0] : v[j + 1][0], 1);
-      const float got1 = __shfl_xor_sync(0xffffffffu, odd ? v[j][1] : v[j + 1][1], 1);
-      const unsigned x = __float_as_uint(odd ? got0 : v[j][0]);
-      const unsigned y = __float_as_uint(odd ? got1 : v[j][1]);
-      const unsigned z = __float_as_uint(odd ? v[j + 1][0] : got0);
-      const unsigned w = __float_as_uint(odd ? v[j + 1][1] : got1);
-      store(j / 2, make_uint4(x, y, z, w));
-    }
-  }
-}
-
-// The way back: columns 8 j + 2 t and the next one of a row of `columns` in memory, those past the
-// end zero, whole sectors at a time. All 32 lanes must come here; a lane that is not `in` reads
-// nothing.
-template <class E>
-__device__ __forceinline__ void spread_units(float (&v)[4][2], const E* row, bool in, int columns,
-                                             int t) {
-  if constexpr (sizeof(E) == 2) {
-    uint4 unit = make_uint4(0, 0, 0, 0);
-    if (in && 8 * t < columns) unit = *(const uint4*)(row + 8 * t);
-    unsigned w[4] = {unit.x, unit.y, unit.z, unit.w};
-    transpose_words(w, t);
-#pragma unroll
-    for (int j = 0; j < 4; j++) unpack(w[j], v[j][0], v[j][1], E{});
-  } else {
-#pragma unroll
-    for (int j = 0; j < 4; j++) {
-      float2 pair = make_float2(0.f, 0.f);
-      if (in && 8 * j + 2 * t < columns) pair = *(const float2*)(row + 8 * j + 2 * t);
-      v[j][0] = pair.x, v[j][1] = pair.y;
-    }
-  }
 }

@@ -11,7 +11,7 @@
 // so that 8 outputs in a row or across its end, whatever the tap, read 8 different groups of 4
 // banks. A tap is then one offset, and (tap, channel unit) one entry of a list in shared memory.
 #pragma once
-#include "mma_tile.cuh"
+#include "mma_results.cuh"
 
 constexpr unsigned kNoUnit = 0xffffffffu;  // past the end of the list: reads the zero unit
 
@@ -70,66 +70,43 @@ __device__ __forceinline__ void reduce_conv_mma(const ReduceConvMmaArgs& a, int 
       ring<T>(
           ceil_div(a.reduce_units, T::kStageUnits),
           [&](int stage, int slot, Copies<T>& copies) {
-            const int unit = threadIdx.x % T::kStageUnits, u = stage * T::kStageUnits + unit;
-#pragma unroll
-            for (int i = 0; i < T::kLoadsA; i++) {
-              const int row = i * T::kLoadRows + threadIdx.x / T::kStageUnits;
-              const bool wanted = source[i] >= 0 && u < a.reduce_units;
-              if (row < T::kRows)
-                copies.copy(i, panels + slot + panel_offset(row, unit),
-                            x + (wanted ? source[i] + u * T::kUnit : 0), wanted);
-            }
+            const int u = stage * T::kStageUnits + threadIdx.x % T::kStageUnits;
+            load_pixels(copies, panels + slot, x, [&](int i) {
+              return source[i] >= 0 && u < a.reduce_units ? source[i] + u * T::kUnit : -1;
+            });
             load_filter<T>(copies, panels + slot + T::kPanelA, wr, n0, a.Cr, count, stage,
                            a.reduce_units);
           },
-          [&](int, int slot) {
-            const unsigned panel = panels + slot;
-            multiply<T, true>(
-                nt, acc, l,
-                [&](int step, int i) {
-                  return panel + panel_offset(l.address_row(0), 2 * step + l.lane / 16) + i * 1024;
-                },
-                panel + T::kPanelA);
-          });
+          [&](int, int slot) { multiply_panels<T>(nt, acc, l, panels + slot); });
 
-      const int column0 = n0 + l.first_column(nt);
-      float bias[4][2];
-      load_bias(bias, br, column0 + 2 * l.t, a.Cr);
-#pragma unroll
-      for (int i = 0; i < T::kWarpTiles; i++)
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-          const int m = m0 + l.result_row(i, half);
-          int image, h, column;
-          locate(m < sources ? m : 0, image, h, column);
-          const int units = a.origin_units + image * a.image_units + (h - h0) * a.row_units +
-                            column * a.pixel_units;
-          const unsigned to = reduced + units * 16 + (column0 + 2 * l.t) * sizeof(E);
-          float v[4][2];
-#pragma unroll
-          for (int j = 0; j < 4; j++) {
-#pragma unroll
-            for (int e = 0; e < 2; e++) v[j][e] = relu(acc[i][j][2 * half + e] + bias[j][e]);
-            if (j < nt && m < sources && column0 + 8 * j + 2 * l.t < a.Cr) {
-              if constexpr (sizeof(E) == 2)
-                store_shared(to + 16 * j, pack(v[j][0], v[j][1], E{}));
-              else  // rounded once here, not at every tap; word by word without a bank conflict
-#pragma unroll
-                for (int e = 0; e < 2; e++) {
-                  const bool second = (e != 0) != (l.t > 1);
-                  store_shared(to + 32 * j + (second ? 4 : 0),
-                               to_tf32(__float_as_uint(second ? v[j][1] : v[j][0])));
-                }
-            }
+      finish_results<T>(acc, l, nt, br, n0, a.Cr);
+      each_pair<T>(acc, l, nt, [&](int row) {
+        const int m = m0 + row;
+        int image, h, q;
+        locate(m < sources ? m : 0, image, h, q);
+        const int units =
+            a.origin_units + image * a.image_units + (h - h0) * a.row_units + q * a.pixel_units;
+        const int end = m < sources ? a.Cr - n0 : 0;
+        return [=, to = reduced + units * 16 + n0 * (int)sizeof(E)](int column, const float* v) {
+          if (column >= end) return;
+          const unsigned at = to + column * sizeof(E);
+          if constexpr (sizeof(E) == 2) {
+            store_shared(at, pack(v[0], v[1], E{}));
+          } else {  // rounded once here, not at every tap; word by word without a bank conflict
+            const bool turned = column % 8 >= 4;
+            store_shared(at + (turned ? 4 : 0), to_tf32(__float_as_uint(turned ? v[1] : v[0])));
+            store_shared(at + (turned ? 0 : 4), to_tf32(__float_as_uint(turned ? v[0] : v[1])));
           }
-          if (r && slice == 0)
-            gather_units<E>(v, l.t, [&](int which, uint4 unit) {
-              const int at = unit_column<E>(which, l.t);
-              if (at < 8 * nt && m < sources && column0 + at < a.Cr &&
-                  owns(h - h0, lead, a.tile_p, a.stride_h))
-                store_global(r + offset_of(a.r_strides, n + image, h, column) + column0 + at, unit);
-            });
-        }
+        };
+      });
+      if (r && slice == 0)
+        store_results<T>(acc, l, nt, panels, [&](int row) {
+          const int m = m0 + row;
+          int image, h, q;
+          locate(m < sources ? m : 0, image, h, q);
+          const bool mine = m < sources && owns(h - h0, lead, a.tile_p, a.stride_h);
+          return Row<E>{r + offset_of(a.r_strides, n + image, h, q) + n0, mine ? a.Cr - n0 : 0};
+        });
       n0 += count;
     }
   }
@@ -176,28 +153,14 @@ __device__ __forceinline__ void reduce_conv_mma(const ReduceConvMmaArgs& a, int 
                 panels + slot + T::kPanelA);
           });
 
-      const int column0 = n0 + l.first_column(nt);
-      float bias[4][2];
-      load_bias(bias, b, column0 + 2 * l.t, end);
-#pragma unroll
-      for (int i = 0; i < T::kWarpTiles; i++)
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-          const int m = m0 + l.result_row(i, half);
-          int image, p, q;
-          locate_output(m < outputs ? m : 0, image, p, q);
-          const bool in = m < outputs && p0 + p < a.P;
-          float v[4][2];
-#pragma unroll
-          for (int j = 0; j < 4; j++)
-#pragma unroll
-            for (int e = 0; e < 2; e++) v[j][e] = relu(acc[i][j][2 * half + e] + bias[j][e]);
-          gather_units<E>(v, l.t, [&](int which, uint4 unit) {
-            const int at = unit_column<E>(which, l.t);
-            if (in && at < 8 * nt && column0 + at < end)
-              store_global(y + offset_of(a.y_strides, n + image, p0 + p, q) + column0 + at, unit);
-          });
-        }
+      finish_results<T>(acc, l, nt, b, n0, end);
+      store_results<T>(acc, l, nt, panels, [&](int row) {
+        const int m = m0 + row;
+        int image, p, q;
+        locate_output(m < outputs ? m : 0, image, p, q);
+        const bool in = m < outputs && p0 + p < a.P;
+        return Row<E>{y + offset_of(a.y_strides, n + image, p0 + p, q) + n0, in ? end - n0 : 0};
+      });
       n0 += count;
     }
   }

@@ -74,17 +74,11 @@ inline void choose_mma_tile(const ReduceConvMmaArgs& asked, int unit, MmaChoice 
                                            a.multiprocessors, a.shared_limit, bytes);
           if (blocks > kMaxElements || (plan.clocks > 0 && clocks >= plan.clocks)) continue;
           plan.clocks = clocks, plan.args = a, plan.args.slices = make_divisor(slices);
-          plan.launches[0] = {a.type == kMmaFp16Sm75
-                                  ? kMmaSm75Entries[shape]
-                                  : kReduceConvMmaEntries[a.type * kMmaShapeCount + shape],
-                              (unsigned)blocks,
-                              1,
-                              1,
-                              (unsigned)s.threads,
-                              (unsigned)bytes,
-                              &plan.args,
-                              sizeof(plan.args),
-                              clocks};
+          plan.count = 0;
+          plan.launch(a.type == kMmaFp16Sm75
+                          ? kMmaSm75Entries[shape]
+                          : kReduceConvMmaEntries[a.type * kMmaShapeCount + shape],
+                      blocks, 1, s.threads, bytes);
         }
       }
 }
@@ -134,6 +128,5 @@ inline CudaStatus plan_reduce_conv_mma(const ReduceConvMmaArgs& asked, ReduceCon
     return why;
   }
   a.tile_rows = make_divisor(a.tile_p);
-  plan.count = 1;
   return why;
 }

@@ -151,16 +151,13 @@ inline double lrn_pool_traffic(const LrnPoolPlan& plan) {
 // ---- tensor cores ------------------------------------------------------------------------------
 constexpr int kGatherRows = 8;  // pixels of a warp's copy where a stage is four units deep
 
-// What the warps of a block ask for at columns first .. end - 1 of a pixel of the result, whole
-// sectors: eight columns of 16 bits a warp are half of one.
+// What a block asks for at columns first .. end - 1 of a pixel of the result, whole sectors: each
+// pass of columns begins with one, and at most its last is asked for in part.
 inline double result_bytes(int first, int end, const MmaShape& s, int element) {
   int sectors = 0;
   for (int n0 = first; n0 < end; n0 += s.columns) {
-    const int tiles = ceil_div(end - n0, 8 * s.warps_n), width = 8 * (tiles < 4 ? tiles : 4);
-    for (int warp = 0; warp < s.warps_n && n0 + warp * width < end; warp++) {
-      const int from = n0 + warp * width, to = from + width < end ? from + width : end;
-      sectors += ceil_div(to * element, 32) - from * element / 32;
-    }
+    const int to = n0 + s.columns < end ? n0 + s.columns : end;
+    sectors += ceil_div(to * element, 32) - n0 * element / 32;
   }
   return 32.0 * sectors;
 }
