@@ -13,6 +13,9 @@ _OTHERS = (
     ("add_scaled", "dgrad"),
 )  # fmt: skip
 
+_STEM = [("conv_lrn_pool", "fprop", "mma"), ("lrn_pool", "fprop", "direct")]  # in every storage
+
 # (op, direction, rung): every op on CUDA cores, what multiplies on tensor cores too.
 CHECKS = [(op, way, rung) for rung in ("mma", "tf32") for op, way in (*_CONV, *_FUSED, *_MODULE)]
 CHECKS += [(op, way, "direct") for op, way in (*_CONV, *_FUSED, *_MODULE, *_OTHERS)]
+CHECKS += _STEM

@@ -13,10 +13,12 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 from math import ceil
 from typing import Any
 
 import gpu_checkout
+import gpu_fused
 import numpy as np
 from gpu_checks import CHECKS
 from gpu_predicted import predicted
@@ -50,7 +52,8 @@ STORAGE = {"bf16": "bfloat16", "fp16": "float16", "tf32": "float32", "fp32": "fl
 RUNG = {"bf16": "mma", "fp16": "mma", "tf32": "tf32", "fp32": "direct"}
 SESSION = RUNG | {"bf16": "auto", "fp16": "auto"}  # "mma" forces fused kernels that plans decline
 REHEARSED_SECONDS = 60.0  # no further call is timed then: nobody asks how long an emulator takes
-SMALL = ("conv", "reduce_conv", "inception", "max_pool", "batch_norm", "softmax_cross_entropy")
+SMALL = ("conv", "reduce_conv", "inception", "max_pool", "batch_norm", "softmax_cross_entropy",
+         *gpu_fused.STORAGES)  # fmt: skip
 
 
 def reason(rehearsal: bool) -> str | None:
@@ -58,13 +61,7 @@ def reason(rehearsal: bool) -> str | None:
     why = backend.why_not("emulated" if rehearsal else "cuda")
     if rehearsal or why:
         return why
-    return None if _installed("cupy") else "CuPy is not installed; pip install cupy-cuda13x"
-
-
-def _installed(name: str) -> bool:
-    from importlib.util import find_spec
-
-    return find_spec(name) is not None
+    return None if find_spec("cupy") else "CuPy is not installed; pip install cupy-cuda13x"
 
 
 class Ours:
@@ -134,6 +131,8 @@ class Ours:
 
     def check_row(self, op: str, direction: str, rung: str) -> dict[str, Any]:
         """Every small case of an op against the reference: integers, so most to the bit."""
+        if op in gpu_fused.STORAGES:
+            return gpu_fused.check_row(op, rung, self.rehearsal)
         from op_cases import arrays, cases, wide_cases
 
         storage = "bfloat16" if rung == "mma" else "float32"

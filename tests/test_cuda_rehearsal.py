@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pyinception import backend, table
+from pyinception import backend, emulator, table
 from pyinception.cuda import runs
 
 if reason := backend.why_not("emulated"):
@@ -20,9 +20,13 @@ sys.path.insert(0, str(BENCHMARKS))
 
 import gpu_build  # noqa: E402
 import gpu_checks  # noqa: E402
+import gpu_fused  # noqa: E402
 import gpu_ours  # noqa: E402
 import gpu_sanitizer  # noqa: E402
 
+SMALL_STEMS = {
+    "conv1": (1, 15, 14, 3, 16, 7, 2, 3, True), "conv2": (1, 7, 8, 16, 24, 3, 1, 1, False)
+}  # fmt: skip
 STAGES = "build,ours_module,fusion"
 
 
@@ -52,14 +56,31 @@ def test_the_rehearsal_writes_rows_without_device_figures(tmp_path: Path) -> Non
 
 
 def test_the_checks_cover_the_table() -> None:
-    # what a session fuses is no row of the table; it runs within `ours_net`
-    keys = [(*key, rung) for rung in table.CUDA_RUNGS for key in runs.RUNS[rung]]
-    there = {key for key in keys if key[:2] in table.HOST_ROWS}
-    assert set(gpu_checks.CHECKS) <= there
-    assert {c for c in there if c[2] == "direct"} <= set(gpu_checks.CHECKS)
-    assert {c for c in there if c[0] != "linear"} == {
-        c for c in set(gpu_checks.CHECKS) if c[0] != "linear"
-    }
+    there = {(*key, rung) for rung in table.CUDA_RUNGS for key in runs.RUNS[rung]}
+    # "tf32" has the runs of "mma", the stem's kernel among them, which has no float32
+    there.remove(("conv_lrn_pool", "fprop", "tf32"))
+    checks = set(gpu_checks.CHECKS)
+    assert len(checks) == len(gpu_checks.CHECKS) and checks <= there
+    assert {c for c in there - checks if c[0] != "linear" or c[2] == "direct"} == set()
+
+
+@pytest.mark.parametrize(("op", "rung"), [("lrn_pool", "direct"), ("conv_lrn_pool", "mma")])
+def test_checks_of_what_a_session_fuses(op: str, rung: str, monkeypatch) -> None:
+    """Every storage of both orders; a reference bent by one is noticed in each."""
+    monkeypatch.setattr(gpu_fused, "STEMS", SMALL_STEMS)
+    ours = gpu_ours.Ours(rehearsal=True)
+    with emulator.using(checked=False):
+        row = ours.check_row(op, "fprop", rung)
+        assert row["status"] == "ok" and row["cases"] == len(row["errors"]), row
+        assert set(row["errors"]) == {
+            f"{stem} {storage}" for stem in SMALL_STEMS for storage in gpu_fused.STORAGES[op]
+        }
+        real = backend.reference().lrn_fprop
+        monkeypatch.setattr(backend.reference(), "lrn_fprop", lambda *a, **k: real(*a, **k) + 1)
+        wrong = ours.check_row(op, "fprop", rung)
+    assert wrong["status"] == "wrong"
+    limits = wrong["error_limit"]
+    assert all(error > limits[name.split()[1]] for name, error in wrong["errors"].items())
 
 
 def test_a_check_finds_a_wrong_result(monkeypatch: pytest.MonkeyPatch) -> None:
