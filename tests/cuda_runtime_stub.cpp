@@ -48,9 +48,10 @@ const char* stub_message() { return message.c_str(); }
 
 cudaError_t cudaGetDevice(int* device) { return *device = 0, note("get_device"); }
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
-  *value = attribute == cudaDevAttrComputeCapabilityMajor   ? major_version
-           : attribute == cudaDevAttrComputeCapabilityMinor ? 5
-                                                            : 100;
+  *value = attribute == cudaDevAttrComputeCapabilityMajor         ? major_version
+           : attribute == cudaDevAttrComputeCapabilityMinor       ? 5
+           : attribute == cudaDevAttrMaxSharedMemoryPerBlockOptin ? 227 << 10
+                                                                  : 100;
   return note("attribute", static_cast<int>(attribute));
 }
 cudaError_t cudaFuncSetAttribute(const void* f, cudaFuncAttribute attribute, int value) {

@@ -84,17 +84,17 @@ def cast(x: int = 0x1000) -> np.ndarray:
     return record
 
 
-def wide() -> np.ndarray:
-    """A fused branch that asks for more than 48 KB of shared memory."""
+def wide(side: int = 14) -> np.ndarray:
+    """A fused branch that asks for more than 48 KB of shared memory, less on smaller maps."""
     record = np.zeros((), REDUCE_CONV_CUDA_ARGS)
     for name in ("x", "wr", "br", "w", "b", "y"):
         record[name] = 0x4000
-    extents = {"N": 1, "H": 14, "W": 14, "C": 64, "Cr": 96, "K": 128, "R": 3, "S": 3}
+    extents = {"N": 1, "H": side, "W": side, "C": 64, "Cr": 96, "K": 128, "R": 3, "S": 3}
     fields = {**extents, "stride_h": 1, "stride_w": 1, "pad_h": 1, "pad_w": 1}
     for name, value in {**fields, "shared_limit": 163 << 10}.items():
         record[name] = value
-    record["x_strides"] = 14 * 14 * 64, 14 * 64, 64
-    record["y_strides"] = 14 * 14 * 128, 14 * 128, 128
+    record["x_strides"] = side * side * 64, side * 64, 64
+    record["y_strides"] = side * side * 128, side * 128, 128
     return record
 
 
@@ -109,13 +109,14 @@ def test_captured_on_a_stream_of_its_own_and_replayed_on_the_caller_s(launches: 
     begin = names.index("begin")
     assert names[:begin].count("load") == 2 and names[:begin].count("set_shared") == 1
     assert names[begin - 1] == "create_stream" and did[begin] == ["begin", "1", "1"]
-    inside = [line for line in did[begin + 1 :] if line[0] != "set_shared"]
+    asked = "set_shared", "get_device", "attribute"
+    inside = [line for line in did[begin + 1 :] if line[0] not in asked]
     assert [line[0] for line in inside] == [
         "launch", "launch", "end", "instantiate", "destroy_graph", "destroy_stream",
     ]  # fmt: skip
     assert inside[0] == ["launch", "0x10", "-1", "0", "2", "256", "0", "0x1000"]
     shared = next(line for line in did if line[0] == "set_shared")
-    assert shared[1] == inside[1][1] and int(shared[3]) == int(inside[1][6]) > 48 << 10
+    assert shared[1] == inside[1][1] and 227 << 10 == int(shared[3]) > int(inside[1][6]) > 48 << 10
     launches.begin()
     assert launches.call("replay", ctypes.c_void_p(55)) == 0
     assert launches.did() == ["replay 55"]
@@ -123,6 +124,17 @@ def test_captured_on_a_stream_of_its_own_and_replayed_on_the_caller_s(launches: 
     assert launches.add("cast", cast()) == 0  # a longer list: its graph has gone
     assert launches.did() == ["forget"]
     assert launches.call("replay", None) != 0 and "not captured" in launches.said()
+
+
+def test_a_smaller_launch_takes_no_shared_memory_from_a_captured_one(launches: List) -> None:
+    """Both are of one kernel, whose limit is one number: it never falls."""
+    for side in (12, 14):  # of which the first takes the larger part of the map
+        assert launches.add("reduce_conv_fprop", wide(side)) == 0
+    assert launches.call("capture", 0) == 0
+    did = [line.split() for line in launches.did()]
+    kernels = [(line[1], int(line[6])) for line in did if line[0] == "launch"]
+    assert kernels[0][0] == kernels[1][0] and kernels[0][1] > kernels[1][1] > 48 << 10
+    assert {int(line[3]) for line in did if line[0] == "set_shared"} == {227 << 10}
 
 
 @pytest.mark.parametrize(("major", "second"), [(9, "1"), (8, "0")])

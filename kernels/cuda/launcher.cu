@@ -28,12 +28,18 @@ static const void* address_of(const char* name) {
 }
 
 // Finds a kernel and lets its blocks have the shared memory they ask for: more than 48 KB must be.
+// All that the device has, for a launch that needs less than one captured before must not take the
+// difference from it.
 static cudaError_t prepare(const CudaLaunch& launch, const void** address) {
   *address = address_of(launch.entry);
   if (!*address) return cudaErrorInvalidDeviceFunction;
   if (launch.shared_bytes <= 48 * 1024) return cudaSuccess;
-  return cudaFuncSetAttribute(*address, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                              (int)launch.shared_bytes);
+  int device = 0, most = 0;
+  cudaError_t error = cudaGetDevice(&device);
+  if (error == cudaSuccess)
+    error = cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  if (error != cudaSuccess) return error;
+  return cudaFuncSetAttribute(*address, cudaFuncAttributeMaxDynamicSharedMemorySize, most);
 }
 
 static cudaError_t start(const CudaLaunch& launch, const void* address, bool dependent,
