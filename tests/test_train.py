@@ -190,7 +190,7 @@ def test_resume_of_a_finished_run_changes_no_weight(tmp_path, whole):
     reporter = Silent()
     reporter.line = told.append  # type: ignore[method-assign]
     again = train(tmp_path / "run", {}, resume=True, report=reporter)
-    assert "the run is finished: 1 of 1 epochs are done; more of them with --epochs" in told
+    assert "the run is finished: 1 of 1 epochs; see --epochs" in told
     assert not any("resumed" in line for line in told)
     assert again.steps == 5
     assert (tmp_path / "run/checkpoints/last.safetensors").read_bytes() == before

@@ -98,6 +98,6 @@ def test_a_test_loss_that_is_no_number_ends_the_run_and_spoils_no_file(tmp_path,
         return scores(net, *given, **how)
 
     monkeypatch.setattr(loop, "evaluate", ruined)
-    told = "on test after epoch 1 the network's result is not finite, it has diverged: try a lower"
+    told = "after epoch 1 the network's result is not finite, it has diverged: try a lower"
     with pytest.raises(loop.TrainingError, match=told):
         train(tmp_path / "other")

@@ -272,8 +272,7 @@ def _epoch(job: Job, checkpoint_steps: int, stop: Stop, report: Reporter) -> Non
                 report=report,
             )
     except FloatingPointError as error:
-        text = f"on test after epoch {epoch + 1} {error}: try a lower --lr"
-        raise TrainingError(f"train: {text}") from error
+        raise TrainingError(f"train: after epoch {epoch + 1} {error}: try a lower --lr") from error
     if not math.isfinite(scores.loss):
         text = f"loss on test is {scores.loss} after epoch {epoch + 1}: try a lower --lr"
         raise TrainingError(f"train: {text}")
@@ -355,8 +354,7 @@ def _introduce(
         f"{height} x {width} x {channels} to train on, {len(sets[1]):,} to test"
     )
     if state.epoch >= recipe.epochs:
-        done = f"{state.epoch} of {recipe.epochs} epochs are done"
-        report.line(f"the run is finished: {done}; more of them with --epochs")
+        report.line(f"the run is finished: {state.epoch} of {recipe.epochs} epochs; see --epochs")
     elif state.epoch or state.batch:
         report.line(f"resumed in epoch {state.epoch + 1}, after {state.batch} of its steps")
 
