@@ -96,9 +96,11 @@ def test_interrupt_comes_soon_and_the_next_call_is_right():
         for _ in range(3):
             waits.append(interrupted(lambda: conv(2, big, "plain")))
             assert np.array_equal(conv(2), expected)
-        print(max(waits))
+        print(max(waits), min(walls))
     """)
-    assert float(out) < 0.5  # 0.2 s on a machine of its own
+    worked, waited = map(float, out.split())
+    assert worked < 0.5  # 0.2 s on a machine of its own
+    assert waited < 0.8  # of three: on a busy machine one may be held up
 
 
 def test_exit_while_a_daemon_thread_is_inside_a_call():
