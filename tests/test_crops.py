@@ -244,8 +244,10 @@ def test_other_classes_are_refused(runs):
     member = multicrop.read_member(last(runs, "a"))
     with pytest.raises(ValueError, match="knows 8 classes, digits has other ones"):
         multicrop.evaluate_crops([member], data.load("digits", "test", size=8), 1)
-    with pytest.raises(ValueError, match="0 networks"):
+    with pytest.raises(ValueError, match="members is empty, expected at least one network"):
         multicrop.evaluate_crops([], data.load("shapes", "test"), 1)
+    with pytest.raises(ValueError, match="evaluate_crops: count is 2, expected 1, 10 or 144"):
+        multicrop.evaluate_crops([member], data.load("shapes", "test"), 2)
 
 
 # ---------------------------------------------------------------- the command

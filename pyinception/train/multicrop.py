@@ -130,9 +130,10 @@ def evaluate_crops(
     data.DatasetError
         Naming a bad picture, where that stops.
     """
-    if not members or count not in COUNTS:
-        text = f"{len(members)} networks, {count} crops, expected at least 1; 1, 10 or 144"
-        raise ValueError(f"evaluate_crops: {text}")
+    if not members:
+        raise ValueError("evaluate_crops: members is empty, expected at least one network")
+    if count not in COUNTS:
+        raise ValueError(f"evaluate_crops: count is {count}, expected 1, 10 or 144")
     for member in members:
         if member.outputs != len(dataset.classes) or member.classes not in (None, dataset.classes):
             text = f"a network knows {member.outputs} classes, {dataset.name} has other ones"
