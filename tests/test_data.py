@@ -299,6 +299,8 @@ def test_sizes_that_are_no_integers_are_named() -> None:
     ("how", "words"),
     [
         ({"area": "x"}, r"Augment: area is 'x' \(str\), expected a number"),
+        ({"area": 0.0}, r"Augment: area is 0\.0, expected \(0, 1\]"),
+        ({"area": 1.5}, r"Augment: area is 1\.5, expected \(0, 1\]"),
         ({"padding": 1.5}, r"Augment: padding is 1.5 \(float\), expected an int"),
         ({"crop": -3}, "Augment: crop is -3, expected 0 "),
         ({"mirror": 2}, "Augment: mirror is 2, expected True or False"),

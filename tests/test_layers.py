@@ -233,6 +233,8 @@ def test_small_layers() -> None:
     np.testing.assert_allclose(layers.Lrn()(x).data, reference.lrn_fprop(x), rtol=1e-6)
     with pytest.raises(ValueError, match="p is 1"):
         layers.Dropout(1.0)
+    with pytest.raises(ValueError, match=r"DepthwiseConv2d: out_channels is 6, .*in_channels = 4"):
+        layers.DepthwiseConv2d(4, 6, 3)
 
 
 @pytest.mark.parametrize(

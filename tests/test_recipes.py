@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ from training import quick  # noqa: F401
 from pyinception import checkpoint, data, losses, models, optim, rng
 from pyinception.cli import main
 from pyinception.train import evaluation, loop, networks, papers
-from pyinception.train.recipe import Recipe, RecipeError, resolve
+from pyinception.train.recipe import Recipe, RecipeError, describe, resolve
 from pyinception.train.splits import First
 from pyinception.train.update import Update
 
@@ -237,6 +239,37 @@ def test_schedules_of_the_papers():
     ],
 )
 def test_entries_that_are_refused(given, message):
+    with pytest.raises(RecipeError, match=message):
+        resolve(given)
+
+
+def test_every_entry_is_described():
+    about = describe()
+    assert [line["name"] for line in about] == list(Recipe().as_dict())
+    for line in about:
+        assert len(line["about"]) > 5 and line["default"] == Recipe().as_dict()[line["name"]]
+    options = subprocess.run(
+        [sys.executable, "-m", "pyinception.cli.main", "train", "--help-config"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    rows = options.stdout.splitlines()
+    assert [row.split()[0] for row in rows[1:]] == [line["name"] for line in about]
+    assert any("0.0005" in row and "of weights only" in row for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"batchsize": 3}, "unknown entry 'batchsize'; did you mean 'batch_size'"),
+        ({"crop_area": 0.0}, r"crop_area is 0.0, expected \(0, 1\]"),
+        ({"mean": [0.5, "x", 0.5]}, r"mean is .*, expected list of numbers"),
+        ({"mean": 0.5}, "mean is 0.5, expected list of numbers"),
+        ({"mean": [float("nan")]}, "expected list of numbers"),
+        ({"bad_images": "skp"}, "bad_images is 'skp', expected stop, skip; did you mean 'skip'"),
+        ({"data": "mnist:/x", "root": "/y"}, "names a folder, and root '/y'"),
+    ],
+)
+def test_entries_of_data_that_are_refused(given, message):
     with pytest.raises(RecipeError, match=message):
         resolve(given)
 

@@ -225,6 +225,20 @@ def test_refusals() -> None:
     assert workspace.recording() is None
 
 
+class Pair(Module):
+    """A network of two results, as one with its heads in training is."""
+
+    def forward(self, x: Any) -> Any:
+        return x, x
+
+
+@pytest.mark.parametrize("mode", ["latency", "throughput"])
+def test_a_network_of_two_results_is_refused(mode: str) -> None:
+    with pytest.raises(TypeError, match="Session: net gives a tuple, expected a Tensor"):
+        Session(Pair(), (2, 12, 11, 3), mode=mode)
+    assert workspace.recording() is None
+
+
 def test_lifetimes_never_overlap() -> None:
     draw = np.random.default_rng(2)
     for _ in range(50):

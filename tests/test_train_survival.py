@@ -26,7 +26,7 @@ import pyinception as pyi
 from pyinception import checkpoint, data
 from pyinception.train import evaluation as judging
 from pyinception.train import loop
-from pyinception.train.recipe import Recipe, RecipeError, describe, read_toml, resolve
+from pyinception.train.recipe import RecipeError, read_toml, resolve
 from pyinception.train.run_folder import RunError, RunFolder
 
 DIGITS = {
@@ -167,21 +167,24 @@ def test_other_pictures_under_the_same_names_of_classes_are_refused(tmp_path, pi
 # ---------------------------------------------------------------- pictures that cannot be read
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_bad_pictures_are_named_and_not_trained_on(tmp_path, pictures, workers):
-    shards = tmp_path / "shards"
+def shards_of(pictures: Path, shards: Path, bad: list[str]) -> Path:
+    """The pictures as tar files; those named ``bad`` are none."""
     shards.mkdir()
     for split in ("train", "test"):
         with tarfile.open(shards / f"{split}.tar", "w") as archive:
             for path in sorted((pictures / split).rglob("*.png")):
-                content = path.read_bytes()
-                if path.name in ("4.png", "14.png"):
-                    content = b"not a picture"
+                content = b"not a picture" if path.name in bad else path.read_bytes()
                 label = b"%d" % "ab".index(path.parent.name)
                 for name, part in ((path.name, content), (f"{path.stem}.cls", label)):
                     member = tarfile.TarInfo(name)
                     member.size = len(part)
                     archive.addfile(member, io.BytesIO(part))
+    return shards
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_bad_pictures_are_named_and_not_trained_on(tmp_path, pictures, workers):
+    shards = shards_of(pictures, tmp_path / "shards", bad=["4.png", "14.png"])
     given = {**PICTURES, "data": f"tar:{shards}"}
     with pytest.raises(data.DatasetError, match=r"tar: train.tar: 4: not an image"):
         train(tmp_path / "stops", given, workers=workers)
@@ -199,6 +202,18 @@ def test_bad_pictures_are_named_and_not_trained_on(tmp_path, pictures, workers):
     ones = given | {"bad_images": "skip", "batch_size": 1, "epochs": 1}  # a batch of none
     alone = train(tmp_path / "ones", ones, workers=workers)
     assert alone.steps == len(data.load("tar", "train", root=shards, size=8)) - 1
+
+
+@pytest.mark.parametrize(
+    "split, told",
+    [("train", "not one picture of an epoch could be read"), ("test", "not one picture could be")],
+)
+def test_a_split_without_one_whole_picture_is_an_error(tmp_path, pictures, split, told):
+    bad = [path.name for path in (pictures / split).rglob("*.png")]
+    shards = shards_of(pictures, tmp_path / "shards", bad)
+    given = {**PICTURES, "data": f"tar:{shards}", "bad_images": "skip", "epochs": 1}
+    with pytest.raises(data.DatasetError, match=told):
+        train(tmp_path / "run", given)
 
 
 def test_workers_need_files_of_pictures(tmp_path):
@@ -313,37 +328,6 @@ def test_metrics_are_cut_to_the_checkpoint(tmp_path):
 
 
 # ---------------------------------------------------------------- configuration
-
-
-def test_every_entry_is_described(tmp_path):
-    about = describe()
-    assert [line["name"] for line in about] == list(Recipe().as_dict())
-    for line in about:
-        assert len(line["about"]) > 5 and line["default"] == Recipe().as_dict()[line["name"]]
-    options = subprocess.run(
-        [sys.executable, "-m", "pyinception.cli.main", "train", "--help-config"],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    rows = options.stdout.splitlines()
-    assert [row.split()[0] for row in rows[1:]] == [line["name"] for line in about]
-    assert any("0.0005" in row and "of weights only" in row for row in rows)
-
-
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ({"batchsize": 3}, "unknown entry 'batchsize'; did you mean 'batch_size'"),
-        ({"crop_area": 0.0}, r"crop_area is 0.0, expected \(0, 1\]"),
-        ({"mean": [0.5, "x", 0.5]}, r"mean is .*, expected list of numbers"),
-        ({"mean": 0.5}, "mean is 0.5, expected list of numbers"),
-        ({"mean": [float("nan")]}, "expected list of numbers"),
-        ({"bad_images": "skp"}, "bad_images is 'skp', expected stop, skip; did you mean 'skip'"),
-        ({"data": "mnist:/x", "root": "/y"}, "names a folder, and root '/y'"),
-    ],
-)
-def test_entries_that_are_refused(given, message):
-    with pytest.raises(RecipeError, match=message):
-        resolve(given)
 
 
 def test_data_says_kind_and_place(tmp_path, pictures):
