@@ -7,7 +7,9 @@ namespace pyi {
 namespace {
 
 constexpr int64_t kTile = 4;
-constexpr int64_t kLists = 1472;            // SPARE of kernels/cpu/winograd.py, rounded up
+constexpr int64_t kLists = 1280;        // SPARE of kernels/cpu/winograd.py
+constexpr int64_t kChainChannels = 32;  // CHUNK of the same, and RUN_HEADER of register_tile.py
+constexpr int64_t kRunHeader = 3;
 constexpr int64_t kBlockBytes = 768 << 10;  // inputs and products of a block, in an L2 of 1 MiB
 
 // The filter gradient.
@@ -203,8 +205,10 @@ void add_winograd(Call& call, const Map& x, const Map& mask, const Filter& w, co
   const char* program = x.size == 2       ? "winograd_bfloat16"
                         : call.plain_twin ? "winograd_plain"
                                           : "winograd";
+  const int64_t totals = level.mr * nr * 4;
+  const int64_t runs = ceil_div(x.C, kChainChannels) * (kRunHeader + level.mr) * 8;
   call.list.add(level.program(program), a, blocks * a->panel_tiles,
-                static_cast<size_t>(m + points * m_plane * 4));
+                static_cast<size_t>(m + points * m_plane * 4 + totals + runs));
 }
 
 // Blocks of channels of the filter gradient: each transforms its channels of both maps, so large

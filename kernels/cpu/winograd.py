@@ -18,8 +18,9 @@ range of panels:
     M[e, t, k] = sum over c of V[e, t, c] U[e, c, k]   a product a point and panel, register tile
     y          = A^T M A + bias                        the panel's channels of the block
 
-Each M is one chain over c, whatever block or panel range it falls in. Packed filters are
-U[panel, e, c, lane], lanes as those of the direct format.
+Each M is a sum of chains over CHUNK channels, whatever block or panel range it falls in: a chain's
+rounding, which A^T then magnifies, is most of the error. Packed filters are U[panel, e, c, lane],
+lanes as those of the direct format.
 
 Lost: M of all panels at once (leaves L2), the padded copy of the map that the spike had.
 """
@@ -34,12 +35,13 @@ from .staging import transpose_tile
 from .target import Target
 from .winograd_transform import AXES, MOST_POINTS, TILE, filter_tile, input_tile, output_tile
 
-# Scratch: addresses of a tile's inputs, masks and outputs, lists of a group, a row for outputs that
-# lie outside the map; then V at a.v and M at a.m.
+CHUNK = 32  # channels of one chain
+
+# Scratch: addresses of a tile's inputs, masks and outputs, those of a group's products, a row for
+# outputs that lie outside the map; then V at a.v and M at a.m, totals of a group and its runs.
 MASKS = 8 * MOST_POINTS
 OUTPUTS = 2 * MASKS
-ROWS = OUTPUTS + 8 * TILE * TILE
-PRODUCTS = ROWS + 8 * (16 + RUN_HEADER)
+PRODUCTS = OUTPUTS + 8 * TILE * TILE
 SPARE = PRODUCTS + 8 * 16
 
 
@@ -110,6 +112,18 @@ def list_group(first, rows, row_step, m, at):
         to[i] = first + min(i, rows - 1) * row_step
 
 
+@njit(**OPTIONS)
+def list_runs(first, rows, row_step, m, C, at):
+    """Runs of CHUNK channels over m rows as `list_group` has them; returns how many."""
+    count = (C + CHUNK - 1) // CHUNK
+    for j in range(count):
+        run = integers(at, RUN_HEADER)
+        run[0], run[1], run[2] = j * CHUNK, min(CHUNK, C - j * CHUNK), min(j, 2)
+        list_group(first + j * CHUNK * 4, rows, row_step, m, at + 8 * RUN_HEADER)
+        at += 8 * (RUN_HEADER + m)
+    return count
+
+
 def transforms(make, VL: int, *emit_map):
     """f(a, ...): the transform of the record's kind of filter; a line is one of 3 or of 7."""
     kinds = (3, True), (4, True), (5, True), (3, False), (7, False)
@@ -151,10 +165,10 @@ def winograd(target: Target, emit=Emit):
     @njit(**OPTIONS)
     def products(a, count, weights, width, scratch):
         """M[e, t, :] of one panel for the block's `count` tiles."""
-        rows_at, out_at = scratch + ROWS, scratch + PRODUCTS
-        run = integers(rows_at, RUN_HEADER)
-        run[0], run[1], run[2] = 0, a.C, 0  # one chain: the transforms' error is the larger
-        for e in range(window_of(a.R) * window_of(a.S)):
+        points, out_at = window_of(a.R) * window_of(a.S), scratch + PRODUCTS
+        totals = scratch + a.m + points * a.m_plane * 4
+        runs_at = totals + MR * NR * 4
+        for e in range(points):
             v, m = scratch + a.v + e * a.v_plane * 4, scratch + a.m + e * a.m_plane * 4
             u = weights + e * a.C * width * 4
             t = 0
@@ -165,21 +179,22 @@ def winograd(target: Target, emit=Emit):
                     height = MIDDLE
                 if left > MIDDLE and (left <= MR or left > 2 * MIDDLE):
                     height = MR
-                list_group(v + t * a.v_row * 4, left, a.v_row * 4, height, rows_at + 8 * RUN_HEADER)
+                at = v + t * a.v_row * 4
+                runs = list_runs(at, left, a.v_row * 4, height, a.C, runs_at)
                 list_group(m + t * NR * 4, left, NR * 4, height, out_at)
                 if width == NR:
                     if height == MR:
-                        wide_full(rows_at, 1, u, a.zero, out_at, NR, MINUS_INFINITY, 0, 0)
+                        wide_full(runs_at, runs, u, a.zero, out_at, NR, MINUS_INFINITY, 0, totals)
                     elif height == MIDDLE:
-                        wide_middle(rows_at, 1, u, a.zero, out_at, NR, MINUS_INFINITY, 0, 0)
+                        wide_middle(runs_at, runs, u, a.zero, out_at, NR, MINUS_INFINITY, 0, totals)
                     else:
-                        wide_low(rows_at, 1, u, a.zero, out_at, NR, MINUS_INFINITY, 0, 0)
+                        wide_low(runs_at, runs, u, a.zero, out_at, NR, MINUS_INFINITY, 0, totals)
                 elif height == MR:
-                    narrow_full(rows_at, 1, u, a.zero, out_at, VL, MINUS_INFINITY, 0, 0)
+                    narrow_full(runs_at, runs, u, a.zero, out_at, VL, MINUS_INFINITY, 0, totals)
                 elif height == MIDDLE:
-                    narrow_middle(rows_at, 1, u, a.zero, out_at, VL, MINUS_INFINITY, 0, 0)
+                    narrow_middle(runs_at, runs, u, a.zero, out_at, VL, MINUS_INFINITY, 0, totals)
                 else:
-                    narrow_low(rows_at, 1, u, a.zero, out_at, VL, MINUS_INFINITY, 0, 0)
+                    narrow_low(runs_at, runs, u, a.zero, out_at, VL, MINUS_INFINITY, 0, totals)
                 t += height
 
     @cfunc(PROGRAM, **OPTIONS)

@@ -10,7 +10,7 @@ from numba import carray, cfunc, njit
 from ..args import PACK, WINOGRAD, WINOGRAD_WGRAD
 from .memory import ONE, OPTIONS, PROGRAM, ZERO, floats, fma, pointer
 from .target import Target
-from .winograd import MASKS, tap_of, tile_of, window_of
+from .winograd import CHUNK, MASKS, tap_of, tile_of, window_of
 from .winograd_transform import AXES, MOST_POINTS, TILE
 from .winograd_wgrad import point_of_ones
 
@@ -194,12 +194,14 @@ def winograd_plain(target: Target):
                 width = VL if a.K - panel * NR <= VL else NR
                 weights = a.weights + panel * NR * points * a.C * 4
                 for e in range(points):
-                    total = ZERO
+                    total, chain = ZERO, ZERO
                     for c in range(a.C):
+                        if c % CHUNK == 0 and c > 0:
+                            total, chain = total + chain if c > CHUNK else chain, ZERO
                         v = floats(scratch + a.v + c * points * 4, points)
                         u = floats(weights + ((e * a.C + c) * width + lane) * 4, 1)[0]
-                        total = fma(v[e], u, total)
-                    m[e] = total
+                        chain = fma(v[e], u, chain)
+                    m[e] = total + chain if a.C > CHUNK else chain
                 if a.R > 1:
                     for j in range(columns):
                         output_line(m, j, columns, a.R, buffer)
