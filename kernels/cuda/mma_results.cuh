@@ -4,7 +4,8 @@
 // fp32: the four lanes of a row hold eight columns of a tile, 32 bytes, and access them where they
 // are: a whole sector. 16 bits: that is half a sector, and a warp with an odd number of tiles would
 // leave the other half to its neighbour. So the block's tile goes through the ring, which is free
-// by then, and rows are accessed in units, four of a row by four neighbouring threads:
+// by then, and rows are accessed in units, four of a row by four neighbouring threads (or all it
+// has):
 //
 //   panel u / 4 of the ring, row, unit u % 4      of the unit u of a row of 8 nt kWarpsN columns
 //
@@ -62,6 +63,17 @@ struct Staged {
   static_assert(sizeof(typename T::E) == 2 && kPanel * T::kWarpsN <= T::kRing,
                 "32 columns of 16 bits a warp are a panel of four units");
 
+  // Byte of (row, unit) in a panel: as panel_offset, with the two bits of row / 2 changing places,
+  // so that two units of four rows lie in different banks as well.
+  static __device__ __forceinline__ unsigned offset(int row, int unit) {
+    return row * 64 + ((unit ^ (row & 2) ^ (row >> 2 & 1)) & 3) * 16;
+  }
+
+  // Tiles of a warp that are staged: a row of three units takes the wavefronts of one of four.
+  static __device__ __forceinline__ int tiles(int nt) {
+    return T::kWarpsN == 1 && nt == 3 ? 4 : nt;
+  }
+
   // f(address of a word in the ring, the pair it holds) of every pair of a lane.
   template <class F>
   static __device__ __forceinline__ void each_word(float (&acc)[T::kWarpTiles][4][4],
@@ -71,12 +83,12 @@ struct Staged {
 #pragma unroll
     for (int j = 0; j < 4; j++) {
       const int unit = l.first_column(nt) / 8 + j;
-      const unsigned at = ring + unit / 4 * kPanel + panel_offset(row, unit % 4) + 4 * l.t;
+      const unsigned at = ring + unit / 4 * kPanel + offset(row, unit % 4) + 4 * l.t;
 #pragma unroll
       for (int i = 0; i < kTiles; i++)
 #pragma unroll
         for (int half = 0; half < 2; half++)
-          if (j < nt && first + i < T::kWarpTiles)
+          if (j < tiles(nt) && first + i < T::kWarpTiles)
             f(at + (16 * i + 8 * half) * 64, &acc[(first + i) % T::kWarpTiles][j][2 * half]);
     }
   }
@@ -84,16 +96,18 @@ struct Staged {
   // at_row(row)(column, address in the ring) of every unit that a thread moves.
   template <class AtRow>
   static __device__ __forceinline__ void each_unit(int nt, unsigned ring, int first, AtRow at_row) {
-    const int units = nt * T::kWarpsN, own = threadIdx.x % 4;
+    const int units = tiles(nt) * T::kWarpsN,
+              shift = units > 2 ? 2 : units - 1;  // one, two or four lanes
+    const int own = threadIdx.x & ((1 << shift) - 1);
 #pragma unroll
     for (int i = 0; i < (kRows + T::kLoadRows - 1) / T::kLoadRows; i++) {
-      const int at = i * T::kLoadRows + threadIdx.x / 4, of_warp = at % (16 * kTiles);
+      const int at = (i * T::kThreads + threadIdx.x) >> shift, of_warp = at % (16 * kTiles);
       if (at >= kRows || first * 16 + of_warp >= 16 * T::kWarpTiles) continue;
       const auto unit = at_row((at / (16 * kTiles) * T::kWarpTiles + first) * 16 + of_warp);
 #pragma unroll
       for (int panel = 0; panel < T::kWarpsN; panel++)
         if (4 * panel + own < units)
-          unit(8 * (4 * panel + own), ring + panel * kPanel + panel_offset(at, own));
+          unit(8 * (4 * panel + own), ring + panel * kPanel + offset(at, own));
     }
   }
 };
@@ -162,7 +176,9 @@ __device__ __forceinline__ void store_results(float (&acc)[T::kWarpTiles][4][4],
       __syncthreads();
       Staged<T>::each_unit(nt, ring, first, [&](int row) {
         return [to_row = place(row)](int column, unsigned at) {
-          if (E* p = to_row(column)) store_global(p, load_shared_unit(at));
+          const uint4 unit =
+              load_shared_unit(at);  // also past the end: a wavefront has eight of them
+          if (E* p = to_row(column)) store_global(p, unit);
         };
       });
       __syncthreads();
