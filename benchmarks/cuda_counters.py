@@ -6,6 +6,7 @@ Nothing is measured on a GPU: the emulator executes every memory instruction and
 of shared memory and 32-byte sectors of global memory (docs/emulator.md). Per kernel: the worst site
 above 1 % of its wavefronts (sectors) against the least such an instruction needs, all sites
 together, and the bytes of its sectors against the plan's model (kernels/cuda/traffic.h). Batch 1.
+The last lines are the same for the fused kernels of the modules alone, clause by clause.
 """
 
 from __future__ import annotations
@@ -63,6 +64,56 @@ def holds(row: dict[str, Any]) -> bool:
     return max(ratios) <= LIMIT and abs(row["of model"]) <= DEVIATION
 
 
+def clauses(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """How many of the modules' fused kernels (`reduce_conv*`, `inception*`) hold each clause.
+
+    shared: wavefronts within `LIMIT` of the distinct bytes at every site above `SHARE`; least: of
+    what such an instruction takes at least; sectors: of the distinct bytes, the whole kernel;
+    worst: its worst site; bytes: within `DEVIATION` of the plan's model.
+    """
+    found = []
+    for kind in ("CUDA cores, fp32", *(f"tensor cores, {s}" for s in ("fp32", "bf16", "fp16"))):
+        cores, storage = kind.split(", ")
+        mine = [
+            row
+            for row in rows
+            if row["op"].startswith(("reduce_conv", "inception"))
+            and ("_mma" in row["op"]) == (cores == "tensor cores")
+            and ("_mma" not in row["op"] or storage in row["op"])
+        ]
+        found.append(
+            {"kernels": kind, "count": len(mine)}
+            | {
+                name: sum((row[of] or 1.0) <= LIMIT for row in mine)
+                for name, of in (
+                    ("shared", "shared of distinct bytes"),
+                    ("least", "worst shared"),
+                    ("sectors", "global"),
+                    ("every site", "worst global"),
+                )
+            }
+            | {
+                "bytes": sum(abs(row["of model"]) <= DEVIATION for row in mine),
+                "worst site": max((row["worst global"] or 1.0 for row in mine), default=1.0),
+            }
+        )
+    return found
+
+
+def table(found: list[dict[str, Any]]) -> list[str]:
+    """`clauses` in Markdown."""
+    lines = [
+        "| fused kernels of the modules | rows | shared, of the distinct bytes | of the least "
+        "| sectors, kernel | every site | worst site | bytes |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for row in found:
+        names = ("kernels", "count", "shared", "least", "sectors", "every site")
+        cells = [*(row[name] for name in names), f"{row['worst site']:.2f}", row["bytes"]]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return lines
+
+
 def line(row: dict[str, Any], seconds: float) -> str:
     """One line of the table."""
     cells = [f"{row['layer']:9}", f"{row['op']:29}", f"{row['kernel']:26}"]
@@ -107,10 +158,12 @@ def main() -> None:
                         f"{site['kind']:13} {site['width']:2} {site['where']}")  # fmt: skip
     say(f"{sum(map(holds, rows))} of {len(rows)} kernels within {LIMIT} at every site and "
         f"{DEVIATION:.0%} of the model")  # fmt: skip
+    say("\n".join(table(clauses(rows))))
     if options.json:
         what = {
             "counted": "on the emulator, not measured on a GPU; batch 1",
             "divided": {"channels": options.channels, "rows": options.rows},
+            "fused": clauses(rows),
             "rows": rows if options.sites else [_without_sites(row) for row in rows],
         }
         options.json.write_text(json.dumps(what, indent=1) + "\n", encoding="utf-8")

@@ -212,9 +212,9 @@ class Placed(executor.Dry):
         self.device.model(launch.entry, modelled)
 
 
-def conv_lrn_pool(device: Device, conv: ConvSpec, pool_first: bool) -> None:
-    """Launch a convolution with GoogLeNet's normalisation and pool, bf16."""
-    rng, dtype = np.random.default_rng(0), STORAGES["bf16"]
+def conv_lrn_pool(device: Device, conv: ConvSpec, pool_first: bool, storage: str = "bf16") -> None:
+    """Launch a convolution with GoogLeNet's normalisation and pool."""
+    rng, dtype = np.random.default_rng(0), STORAGES[storage]
     pool = PoolSpec("max", conv.N, conv.P, conv.Q, conv.K, (3, 3), (2, 2), ceil_mode=True)
     lrn = LrnSpec(*(pool.y_shape if pool_first else conv.y_shape))
     x, w, y = (values(rng, s, dtype) for s in (conv.x_shape, conv.w_shape, pool.y_shape))
@@ -283,6 +283,12 @@ def mma_inception(device, extents, widths, storage, multiprocessors=132) -> None
 
 
 STEM = {"pool1, norm1": (112, 64, True), "norm2, pool2": (56, 192, False)}  # map, C, pool first
+# map, C, K, filter, stride, padding, pool first; conv1 the way it is padded, as pairs of pixels of
+# four channels (and with a column more)
+STEM_CONVS = {
+    "conv1, pool1, norm1": ((224, 112), 8, 64, (7, 4), (2, 1), (3, 2), True),
+    "conv2, norm2, pool2": ((56, 56), 64, 192, (3, 3), (1, 1), (1, 1), False),
+}
 
 
 # ---- cases --------------------------------------------------------------------------------------
@@ -301,13 +307,20 @@ class Case:
 
 
 def stem_cases(channels: int = 1, rows: int = 1) -> Iterator[Case]:
-    """The stem's normalisation and pool; C divided by ``channels``, maps by ``rows``."""
+    """What follows the stem's convolutions, alone and fused with them; divided as in `cases`."""
     for layer, (extent, c, pool_first) in STEM.items():
         x = (1, extent // rows // 2 * 2, extent // rows // 2 * 2, c // channels)
         for storage in STORAGES:
             yield Case(layer, f"lrn_pool {storage}",
                        lambda d, x=x, first=pool_first, s=storage:
                        lrn_pool(d, x, first, s))  # fmt: skip
+    for layer, (map_, c, k, filter_, stride, padding, pool_first) in STEM_CONVS.items():
+        extents = (1, *(side // rows // 2 * 2 for side in map_), max(8, c // channels // 8 * 8))
+        conv = ConvSpec(*extents, k // channels, *filter_, stride, padding, relu=True)
+        for storage in ("bf16", "fp16"):
+            yield Case(layer, f"conv_lrn_pool_mma {storage}",
+                       lambda d, conv=conv, first=pool_first, s=storage:
+                       conv_lrn_pool(d, conv, first, s))  # fmt: skip
 
 
 def cases(module: str, channels: int = 1, rows: int = 1) -> Iterator[Case]:

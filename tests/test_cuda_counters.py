@@ -1,12 +1,12 @@
 """Memory traffic of the CUDA kernels, counted at small shapes, against what it must not exceed.
 
 Every site with more than 1 % of a kernel's wavefronts (sectors) stays within 1.1 of the least such
-an instruction needs, and the bytes of all sectors within 5 % of the plan's model. Channels are
-multiples of 32, so that what a warp stores is whole sectors: eight or 24 columns of 16 bits, which
-some of GoogLeNet's widths leave a warp, are not.
+an instruction needs, and the bytes of all sectors within 5 % of the plan's model. So do eight and
+24 columns of 16 bits a warp, half sectors that the block stores as whole ones.
 """
 
 import json
+import sys
 from pathlib import Path
 
 import cuda_count_cases as counting
@@ -15,6 +15,11 @@ from cuda_counts import Device
 from cuda_run import open_device
 
 from pyinception.spec import ConvSpec
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import cuda_counters  # noqa: E402
 
 X = (1, 8, 8, 96)
 CASES = {
@@ -26,6 +31,12 @@ CASES = {
     "conv bf16 wgrad": lambda d: counting.simt_conv(d, X, (64,), 3, "bf16", "wgrad"),
     "reduce_conv_mma bf16": lambda d: counting.mma_reduce_conv(d, X, 64, 256, 3, "bf16", 1),
     "reduce_conv_mma tf32": lambda d: counting.mma_reduce_conv(d, X, 64, 256, 3, "fp32", 1),
+    "reduce_conv_mma bf16, 8 and 24 columns a warp": lambda d: counting.mma_reduce_conv(
+        d, X, 96, 32, 3, "bf16", 1
+    ),
+    "conv_mma fp16 dgrad, 24 columns a warp": lambda d: counting.mma_conv(
+        d, X, (64,), 3, "fp16", "dgrad"
+    ),
     "conv_mma bf16 dgrad": lambda d: counting.mma_conv(d, (*X[:3], 128), (64,), 3, "bf16", "dgrad"),
     "conv_wgrad_mma bf16": lambda d: counting.mma_conv(d, (*X[:3], 128), (64,), 3, "bf16", "wgrad"),
     "conv_mma bf16, taps share sectors": lambda d: counting.mma_conv(
@@ -80,10 +91,39 @@ def test_the_recorded_table_keeps_the_limits():
     record = json.loads(path.read_text(encoding="utf-8"))
     assert record["divided"] == {"channels": 1, "rows": 1}
     rows = record["rows"]
+    assert len(rows) == 222 and {row["kernel"] for row in rows} > {
+        "lrn_pool", "conv_lrn_pool_mma_bf16", "conv_lrn_pool_mma_fp16"
+    }  # fmt: skip
     assert {row["layer"].partition("/")[0] for row in rows} > {"3a", "4a", "5a"}
     for row in rows:
         assert (row["worst shared"] or 1) <= 1.1 and row["global"] <= 1.1, row
         assert abs(row["of model"]) <= 0.05, row
+
+
+def test_the_fused_kernels_hold_the_clauses():
+    """On tensor cores each, letter by letter; on CUDA cores but for 16-byte reads of panels."""
+    record = json.loads((ROOT / "benchmarks/results/cuda_counters.json").read_text())
+    found = cuda_counters.clauses(record["rows"])
+    assert record["fused"] == found and [row["count"] for row in found] == [20, 15, 15, 15]
+    for row in found:
+        cores = row["kernels"].startswith("CUDA")
+        assert row["least"] == row["sectors"] == row["bytes"] == row["count"]
+        assert row["shared"] < row["count"] if cores else row["shared"] == row["count"]
+    text = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    assert "\n".join(cuda_counters.table(found)) in text
+
+
+def test_a_clause_that_does_not_hold_is_not_counted():
+    good = {"op": "reduce_conv_mma bf16 on 1", "shared of distinct bytes": 1.1, "of model": 0.05,
+            "worst shared": None, "global": 1.1, "worst global": 1.1}  # fmt: skip
+    names = ("shared", "least", "sectors", "every site", "bytes")
+    bad = {"shared of distinct bytes": 1.11, "worst shared": 1.11, "global": 1.11,
+           "worst global": 1.11, "of model": -0.051}  # fmt: skip
+    for name, field in zip(names, bad, strict=True):
+        *_, row, _ = cuda_counters.clauses([good, good | {field: bad[field]}, {"op": "conv bf16"}])
+        assert {n: row[n] for n in ("count", *names)} == {
+            "count": 2, **{n: 1 if n == name else 2 for n in names}
+        }  # fmt: skip
 
 
 def test_explain_counts_a_branch(capsys):

@@ -189,31 +189,41 @@ inline double reduce_conv_mma_traffic(const ReduceConvMmaArgs& a, const MmaShape
 
 // What warps gather of x: a copy is `rows` neighbouring output pixels by 32 / rows units of the
 // (tap, channel) list. With few channels it spans taps, and those of neighbours meet in the same
-// sectors: each is asked for once.
-template <class Args>
-double gathered_bytes(const Args& a, int rows, int step_h = 1, int step_w = 1) {
+// sectors: each is asked for once. place(m, n, p, q) says where pixel m of `count` lies, or false.
+template <class Args, class Place>
+double gathered_bytes(const Args& a, int rows, int count, Place place, int step_h, int step_w) {
   const int element = storage_bytes(a.type), width = 32 / rows, units = a.channel_units.value;
   double sectors = 0;
-  for (int m0 = 0; m0 < a.pixels; m0 += rows)
+  for (int m0 = 0; m0 < count; m0 += rows)
     for (int u0 = 0; u0 < a.units; u0 += width) {
       long long asked[32];
-      int count = 0;
+      int found = 0;
       for (int lane = 0; lane < 32; lane++) {
         const int m = m0 + lane / width, u = u0 + lane % width, tap = u / units;
-        const int h = halo_origin(m / a.Q % a.P, a.stride_h, a.pad_h) + tap / a.S;
-        const int w = halo_origin(m % a.Q, a.stride_w, a.pad_w) + tap % a.S;
-        if (m >= a.pixels || u >= a.units || h < 0 || w < 0 || h % step_h || w % step_w ||
-            h / step_h >= a.H || w / step_w >= a.W)
+        int n = 0, p = 0, q = 0;
+        if (m >= count || u >= a.units || !place(m, n, p, q)) continue;
+        const int h = halo_origin(p, a.stride_h, a.pad_h) + tap / a.S;
+        const int w = halo_origin(q, a.stride_w, a.pad_w) + tap % a.S;
+        if (h < 0 || w < 0 || h % step_h || w % step_w || h / step_h >= a.H || w / step_w >= a.W)
           continue;
-        const long long pixel = offset_of(a.x_strides, m / (a.P * a.Q), h / step_h, w / step_w);
+        const long long pixel = offset_of(a.x_strides, n, h / step_h, w / step_w);
         const long long sector = (pixel * element + u % units * 16) / 32;
         int i = 0;
-        while (i < count && asked[i] != sector) i++;
-        if (i == count) asked[count++] = sector;
+        while (i < found && asked[i] != sector) i++;
+        if (i == found) asked[found++] = sector;
       }
-      sectors += count;
+      sectors += found;
     }
   return 32 * sectors;
+}
+
+template <class Args>
+double gathered_bytes(const Args& a, int rows, int step_h = 1, int step_w = 1) {
+  const auto place = [&](int m, int& n, int& p, int& q) {
+    n = m / (a.P * a.Q), p = m / a.Q % a.P, q = m % a.Q;
+    return true;
+  };
+  return gathered_bytes(a, rows, a.pixels, place, step_h, step_w);
 }
 
 inline double conv_mma_traffic(const ConvMmaArgs& a, const MmaShape& s, bool pooled = false) {
@@ -227,30 +237,23 @@ inline double conv_mma_traffic(const ConvMmaArgs& a, const MmaShape& s, bool poo
          4 * row_tiles * (a.b ? a.K : 0);
 }
 
-// As pairs_along, for the outputs that `tiles` halos of `halo` outputs hold together.
-inline double pairs_of_tiles(int tiles, int distance, int halo, int halo_pad, int outputs,
-                             int extent, int filter, int stride, int pad) {
-  double pairs = 0;
-  for (int i = 0; i < tiles * halo; i++) {
-    const int p = i / halo * distance - halo_pad + i % halo;
-    for (int r = 0; r < filter && inside(p, outputs); r++)
-      pairs += inside(halo_origin(p, stride, pad) + r, extent);
-  }
-  return pairs;
-}
-
 inline double conv_lrn_pool_mma_traffic(const ConvLrnPoolMmaArgs& a) {
   const ConvMmaArgs& c = a.conv;
   const LrnPoolCudaArgs& t = a.tail;
-  const int tiles_q = t.tiles_q.value, tiles_p = t.image_tiles.value / tiles_q;
-  const double taps = pairs_of_tiles(tiles_p, t.tile_p * t.stride_h, t.halo_h, t.pad_h, c.P, c.H,
-                                     c.R, c.stride_h, c.pad_h) *
-                      pairs_of_tiles(tiles_q, t.tile_q.value * t.stride_w, t.halo_w.value, t.pad_w,
-                                     c.Q, c.W, c.S, c.stride_w, c.pad_w);
+  const int tiles_q = t.tiles_q.value, halo_w = t.halo_w.value, halo = t.halo_h * halo_w;
+  double x = 0;  // of a pass; each tile sees its own part of the convolution's map
+  for (int tile = 0; tile < (int)t.image_tiles.value; tile++) {
+    const int top = halo_origin(tile / tiles_q * t.tile_p, t.stride_h, t.pad_h);
+    const int left = halo_origin(tile % tiles_q * (int)t.tile_q.value, t.stride_w, t.pad_w);
+    const auto place = [&](int m, int& n, int& p, int& q) {
+      n = 0, p = top + m / halo_w, q = left + m % halo_w;
+      return inside(p, c.P) && inside(q, c.Q);
+    };
+    x += gathered_bytes(c, kGatherRows, halo, place, 1, 1);
+  }
   const double blocks = t.image_tiles.value, passes = ceil_div(c.K, kMmaShapes[kMmaMid].columns);
-  const double elements =
-      passes * taps * c.C + blocks * c.K * c.R * c.S * c.C + (double)t.P * t.Q * c.K;
-  return c.N * (2 * elements + 4 * blocks * (c.b ? c.K : 0));
+  const double elements = blocks * c.K * c.R * c.S * c.C + (double)t.P * t.Q * c.K;
+  return c.N * (passes * x + 2 * elements + 4 * blocks * (c.b ? c.K : 0));
 }
 
 inline double conv_wgrad_mma_traffic(const ConvWgradMmaPlan& plan, int launch) {
