@@ -214,7 +214,7 @@ def test_filters_of_the_plain_twin(shape, direction, level):
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("positive", [True, False])
 def test_error_against_float64(positive, kernel):
-    """At most 1.5e-5 of the largest output, both directions (direct: 2e-6)."""
+    """At most 8e-6 of the largest output, both directions (direct: 2e-6)."""
     rng = np.random.default_rng(2)
     case = real_case((1, 28, 27, 96), (128, *kernel, 96))
     if not positive:
@@ -222,12 +222,12 @@ def test_error_against_float64(positive, kernel):
     wide, padding = [a.astype(np.float64) for a in (case.x, case.w, case.b)], case.padding
     expected = reference.conv2d_fprop(*wide, padding=padding, relu=True)
     error = np.abs(run(case, False) - expected).max() / np.abs(expected).max()
-    assert error < 1.5e-5
+    assert error < 8e-6
     gy = rng.standard_normal(case.expected.shape).astype(np.float32)
     back = Case(gy, case.w, None, None, padding, False, None, np.empty_like(case.x))
     expected = reference.conv2d_dgrad(gy.astype(np.float64), wide[1], case.x.shape, padding=padding)
     error = np.abs(run(back, True) - expected).max() / np.abs(expected).max()
-    assert error < 1.5e-5
+    assert error < 8e-6
 
 
 @pytest.mark.parametrize("kernel", KERNELS[1:])
