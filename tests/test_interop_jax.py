@@ -251,7 +251,7 @@ def refusals():
     broken[4] = broken[4][:1]
     yield lambda: ours.inception(X, tuple(broken)), ValueError, text
     call = lambda: ours.conv2d(X, W, stride=2, algorithm="winograd")  # noqa: E731
-    yield call, backend.BackendError, r"needs stride 1, not \(2, 2\)"
+    yield call, backend.BackendError, r"needs stride 1 for \(3, 3\), not \(2, 2\)"
 
 
 @pytest.mark.parametrize("case", range(13))

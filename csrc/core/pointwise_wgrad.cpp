@@ -6,7 +6,7 @@
 namespace pyi {
 namespace {
 
-constexpr int64_t kChunk = 160;               // pixels of a sum: a block of x stays in L1
+constexpr int64_t kChunk = 64;                // pixels of a sum: its error grows with them
 constexpr int64_t kScratchBytes = 640 << 10;  // of a tile: with its piece of gw in an L2 of 1 MiB
 
 // What a pixel costs beside its multiply-adds, in vectors of them: to lay out a vector of a masked
