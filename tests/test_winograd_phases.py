@@ -189,6 +189,8 @@ def test_reduce_conv_over_phases_of_the_reduced_map():
     core.reduce_conv_backward(gy, x, wr, w, r, y, *outs, *how, False, "auto", "", 2)
     for a, e in zip(outs, expected, strict=True):
         np.testing.assert_array_equal(np.rint(a), e)
+    with pytest.raises(NotImplementedError, match=r"'winograd' has no gradient of x for 7x7"):
+        core.reduce_conv_backward(gy, x, wr, w, r, y, *outs, *how, False, "winograd", "", 2)
 
 
 def test_auto_takes_it_at_stride_2_alone():

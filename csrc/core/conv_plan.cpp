@@ -14,10 +14,10 @@ constexpr int64_t kCoordinates = 16;  // COORDINATES of kernels/cpu/conv.py
 constexpr int64_t kRunHeader = 3;     // RUN_HEADER of kernels/cpu/register_tile.py
 constexpr double kTileFlops = 4e6;    // 20-40 us: small beside a barrier's wait
 constexpr int64_t kTilesPerThread = 4;
-constexpr int64_t kSlack = 64;  // stage_row stores whole registers
-constexpr int64_t kGroupBytes = 2 << 20;
-constexpr int64_t kChunkPixels = 160;   // wgrad: a block of 48 lanes of a chunk fits in L1
-constexpr int64_t kWgradChannels = 64;  // channels of a tile: a block of lanes is read 8 times
+constexpr int64_t kSlack = 64;            // stage_row stores whole registers
+constexpr int64_t kGroupBytes = 2 << 20;  // maps of a group of images: in L2 and L3
+constexpr int64_t kChunkPixels = 160;     // wgrad: a block of 48 lanes of a chunk fits in L1
+constexpr int64_t kWgradChannels = 64;    // channels of a tile: a block of lanes is read 8 times
 constexpr int64_t kWgradTiles = 8;
 
 // Bytes of scratch before the staged maps: coordinates, totals of a register tile, and the lists of
@@ -265,15 +265,6 @@ void add_fprop(Call& call, const Map& x, const Filter& w, const float* packed, c
   if (call.plain) {
     const char* program = x.size == 2 ? "conv_fprop_bfloat16_plain" : "conv_fprop_plain";
     plain_conv(call, program, x, w, const_cast<float*>(bias), y, {}, g, relu, false, y.N * y.H);
-  } else if (w.winograd && is_by_phases(w.R, w.S)) {
-    const int64_t image = (y.H + 3) * (y.W + 3) * 4 * x.C * x.size;
-    const int64_t group = images_in_cache(call, x.N, image);
-    for (int64_t n = 0; n < x.N; n += group) {
-      const int64_t count = std::min(group, x.N - n);
-      const Map part = images(y, n, count), deep = add_phases(call, images(x, n, count), part, g);
-      add_winograd(call, deep, {}, by_phases(w), packed, bias, part, {}, relu, false);
-      call.list.barrier();
-    }
   } else if (w.winograd) {
     add_winograd(call, x, {}, w, packed, bias, y, g, relu, false);
   } else {
@@ -302,10 +293,6 @@ void add_dgrad(Call& call, const Map& gy, const Filter& w, const float* packed, 
 void add_wgrad(Call& call, const Map& x, const Map& gy, const Map& mask, float* gw, float* gb,
                int64_t R, int64_t S, const Geometry& g, bool winograd) {
   const Level& level = call.level;
-  if (winograd && is_by_phases(R, S)) {
-    const Map deep = add_phases(call, x, gy, g);
-    return add_winograd_wgrad(call, deep, gy, mask, gw, gb, 4, 4, {});
-  }
   if (winograd) return add_winograd_wgrad(call, x, gy, mask, gw, gb, R, S, g);
   if (call.plain) {
     Filter w{gw, gy.C, R, S, x.C, R * S * x.C, S * x.C, x.C, 1, false};

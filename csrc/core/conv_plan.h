@@ -27,11 +27,9 @@ bool choose_winograd(const Call& call, const Filter& w, const Geometry& g, bool 
 // The same for packing, which knows no map: what is not 3x3 is packed for direct, as in modules.
 bool choose_winograd_format(const Call& call, const Filter& w, bool dgrad);
 // A 7x7 filter of stride 2 is one of 4x4, without stride or padding, over the four phases of the
-// map as channels: whether it is one, that filter (packed), that map (in the phase before this
-// one).
+// map as channels: whether it is one, and that filter, as it is packed.
 bool is_by_phases(int64_t R, int64_t S);
 Filter by_phases(Filter w);
-Map add_phases(Call& call, const Map& x, const Map& y, const Geometry& g);
 void add_winograd(Call& call, const Map& x, const Map& mask, const Filter& w, const float* weights,
                   const float* bias, const Map& y, const Geometry& g, bool relu, bool accumulate);
 void add_winograd_wgrad(Call& call, const Map& x, const Map& gy, const Map& mask, float* gw,

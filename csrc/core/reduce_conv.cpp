@@ -142,7 +142,7 @@ pyi_status pyi_reduce_conv_backward(const DLTensor* gy_, const DLTensor* x_, con
     check_conv(call.check, x, wr, r, {});
     check_conv(call.check, r, w, gy, g);
     const bool winograd = choose_winograd(call, w, g);
-    w.winograd = winograd && !is_by_phases(w.R, w.S);
+    w.winograd = choose_winograd(call, w, g, true);
     call.check.extents("y", y, gy.N, gy.H, gy.W, gy.C, "(N, P, Q, K)");
     float* gwr = call.check.contiguous(gwr_, "gwr", {wr.K, 1, 1, wr.C});
     float* gw = call.check.contiguous(gw_, "gw", {w.K, w.R, w.S, w.C});

@@ -133,26 +133,42 @@ bool choose_winograd_format(const Call& call, const Filter& w, bool dgrad) {
   return call.winograd && winograd_numbers(w.R, w.S) > 0;
 }
 
-Map add_phases(Call& call, const Map& x, const Map& y, const Geometry& g) {
-  const int64_t rows = y.H + kPhaseTaps - 1, columns = y.W + kPhaseTaps - 1;
-  const Map deep = new_map(call, x.N, rows, columns, 4 * x.C, x.size);
-  const int64_t row = round_up(columns * 2 * x.C * x.size, 64);
-  auto* a = call.list.record<SpaceToDepthArgs>();
-  *a = {x.address(), x.n,  x.h,     x.w,     deep.address(), x.H,    x.W,
-        x.C,         rows, columns, g.pad_h, g.pad_w,        x.size, row};
-  call.list.add(call.level.program("space_to_depth"), a, x.N * rows,
-                static_cast<size_t>(4 * row + 64));
-  call.list.barrier();
-  return deep;
-}
-
 Filter by_phases(Filter w) {
   w.R = w.S = kPhaseTaps, w.C *= 4;
   return w;
 }
 
+// The phases of N images of x as a filter over y reads them, for `add_phases` to fill.
+static Map new_phases(Call& call, const Map& x, const Map& y, int64_t N) {
+  return new_map(call, N, y.H + kPhaseTaps - 1, y.W + kPhaseTaps - 1, 4 * x.C, x.size);
+}
+
+static void add_phases(Call& call, const Map& x, const Map& phases, const Geometry& g) {
+  const int64_t row = round_up(phases.W * 2 * x.C * x.size, 64);
+  auto* a = call.list.record<SpaceToDepthArgs>();
+  *a = {x.address(), x.n,      x.h,      x.w,     phases.address(), x.H,    x.W,
+        x.C,         phases.H, phases.W, g.pad_h, g.pad_w,          x.size, row};
+  call.list.add(call.level.program("space_to_depth"), a, x.N * phases.H,
+                static_cast<size_t>(4 * row + 64));
+  call.list.barrier();
+}
+
 void add_winograd(Call& call, const Map& x, const Map& mask, const Filter& w, const float* weights,
                   const float* bias, const Map& y, const Geometry& g, bool relu, bool accumulate) {
+  if (is_by_phases(w.R, w.S)) {
+    const int64_t image = (y.H + kPhaseTaps - 1) * (y.W + kPhaseTaps - 1) * 4 * x.C * x.size;
+    const int64_t group = images_in_cache(call, x.N, image);
+    const Map phases = new_phases(call, x, y, group);
+    for (int64_t n = 0; n < x.N; n += group) {
+      const int64_t count = std::min(group, x.N - n);
+      const Map from = images(phases, 0, count);
+      add_phases(call, images(x, n, count), from, g);
+      add_winograd(call, from, mask, by_phases(w), weights, bias, images(y, n, count), {}, relu,
+                   accumulate);
+      call.list.barrier();
+    }
+    return;
+  }
   const Level& level = call.level;
   const int64_t nr = level.nr(), panels = ceil_div(y.C, nr);
   const int64_t tiles_h = ceil_div(y.H, outputs(w.R)), tiles_w = ceil_div(y.W, outputs(w.S));
@@ -230,6 +246,11 @@ static void choose_blocks(WinogradWgradArgs* a, int64_t vl, int64_t points, int6
 
 void add_winograd_wgrad(Call& call, const Map& x, const Map& gy, const Map& mask, float* gw,
                         float* gb, int64_t R, int64_t S, const Geometry& g) {
+  if (is_by_phases(R, S)) {
+    const Map phases = new_phases(call, x, gy, x.N);
+    add_phases(call, x, phases, g);
+    return add_winograd_wgrad(call, phases, gy, mask, gw, gb, kPhaseTaps, kPhaseTaps, {});
+  }
   auto* a = call.list.record<WinogradWgradArgs>();
   a->x = x.address(), a->x_n = x.n, a->x_h = x.h, a->x_w = x.w;
   a->gy = gy.address(), a->gy_n = gy.n, a->gy_h = gy.h, a->gy_w = gy.w;
