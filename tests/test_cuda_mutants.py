@@ -147,7 +147,7 @@ CORES_BACKWARD = {
         "acc[i][j] = old[j] + acc[i][j];", "acc[i][j] = acc[i][j];", "gx"),
     "a zero of the mask lets its gradient pass": Mutant(
         "conv_dgrad_narrow_f32", "conv.cu", "storage.cuh",
-        "{m.x > 0.f ? v.first : 0.f, m.y", "{m.x >= 0.f ? v.first : 0.f, m.y", "gx"),
+        "f[j] = m[j] > 0.f ? f[j]", "f[j] = m[j] >= 0.f ? f[j]", "gx"),
 }  # fmt: skip
 
 

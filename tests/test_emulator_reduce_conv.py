@@ -208,8 +208,9 @@ def test_counters_of_a_shipped_kernel() -> None:
     sectors = sum(row.units for row in by_kind["global write"])
     assert y.nbytes / 32 <= sectors <= 5 * y.nbytes / 32
     # the panels are laid out for stores without bank conflicts
-    panels = [row for row in by_kind["shared write"] if row.width == 4]
-    assert panels and all(row.units == row.instructions for row in panels)
+    panels = [row for row in by_kind["shared write"] if "ptx.cuh" in row.where]
+    assert panels and all(row.width == 16 for row in panels)
+    assert all(row.units == row.ideal == 4 * row.instructions for row in panels)
     lines = emulator.by_line(rows)
     assert 20 < len(lines) < len(rows) and lines[0].units == max(line.units for line in lines)
     assert sum(line.units for line in lines) == sum(row.units for row in rows)

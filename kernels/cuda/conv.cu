@@ -31,11 +31,12 @@
   PYI_ENTRY(NAME##_f32, ARGS, BLOCKS, BODY<TILE, float>)   \
   PYI_ENTRY(NAME##_bf16, ARGS, BLOCKS, BODY<TILE, bf16>)   \
   PYI_ENTRY(NAME##_f16, ARGS, BLOCKS, BODY<TILE, f16>)
-PYI_STORED_ENTRIES(conv_fprop_wide, ConvCudaArgs, 3, conv_fprop, WideTile)
+// (128, 4) allows 128 registers; there dgrad in 16 bits spills on sm_120 (ptxas 13.0).
+PYI_STORED_ENTRIES(conv_fprop_wide, ConvCudaArgs, 4, conv_fprop, WideTile)
 PYI_STORED_ENTRIES(conv_fprop_narrow, ConvCudaArgs, 4, conv_fprop, NarrowTile)
 PYI_STORED_ENTRIES(conv_dgrad_wide, ConvCudaArgs, 3, conv_dgrad, WideTile)
 PYI_STORED_ENTRIES(conv_dgrad_narrow, ConvCudaArgs, 4, conv_dgrad, NarrowTile)
-PYI_STORED_ENTRIES(conv_wgrad_wide, ConvWgradCudaArgs, 3, conv_wgrad, WideTile)
+PYI_STORED_ENTRIES(conv_wgrad_wide, ConvWgradCudaArgs, 4, conv_wgrad, WideTile)
 PYI_STORED_ENTRIES(conv_wgrad_narrow, ConvWgradCudaArgs, 4, conv_wgrad, NarrowTile)
 
 extern "C" __global__ void __launch_bounds__(256, 4)

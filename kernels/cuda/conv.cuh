@@ -22,59 +22,60 @@ __device__ __forceinline__ void conv_fprop(const ConvCudaArgs& a) {
   const int m0 = blockIdx.x * T::kRows, k0 = (blockIdx.y - panel.first_tile) * T::kColumns;
   const int row = a.R * a.S * a.C, k = k0 + lane_x<T>() * 4;
 
+  using A = Panel<kStepsInner, T::kRows>;
+  using B = Panel<kStepsInner, T::kColumns>;
   // the rows this thread fetches: the window's first pixel in the image, and in memory
-  int top[T::kRows / 16], left[T::kRows / 16], from[T::kRows / 16];
+  int top[A::kQuads], left[A::kQuads], from[A::kQuads];
 #pragma unroll
-  for (int i = 0; i < T::kRows / 16; i++) {
-    const int m = m0 + threadIdx.x / 8 + 16 * i, n = divide(m, a.map_pixels);
+  for (int i = 0; i < A::kQuads; i++) {
+    const int m = m0 + A::major(i), n = divide(m, a.map_pixels);
     const int pixel = m - n * a.map_pixels.value, p = divide(pixel, a.map_w);
     top[i] = halo_origin(p, a.stride_h, a.pad_h);
     left[i] = halo_origin(pixel - p * a.map_w.value, a.stride_w, a.pad_w);
     from[i] = offset_of(a.x_strides, n, top[i], left[i]);
     if (m >= a.pixels) left[i] = a.W;  // no tap of this row lies inside
   }
-  const bool paired_x = a.C % 2 == 0 && is_paired(x, a.x_strides);
-  const bool paired_w = row % 2 == 0 && is_paired(w, CudaStrides{});
-  // element t of row i of A: where it lies in x; -1: nowhere
-  const auto locate = [&](int i, int t) {
-    const int tap = divide(t, a.channels), r = divide(tap, a.filter_w);
-    const int s = tap - r * a.filter_w.value;
-    const bool in = t < row && inside(top[i] + r, a.H) && inside(left[i] + s, a.W);
-    return in ? from[i] + offset_of(a.x_strides, 0, r, s) + t - tap * a.C : -1;
-  };
+  int from_w[B::kQuads];
+#pragma unroll
+  for (int i = 0; i < B::kQuads; i++) {
+    const int column = k0 + column_of<T>(B::major(i));
+    from_w[i] = column < panel.K ? column * row : kNowhere;
+  }
+  // four channels within a tap are four in memory
+  const bool whole = a.C % 4 == 0 && is_vector(x, a.x_strides) && is_vector(w, CudaStrides{});
   float acc[T::kThreadRows][4];
-  Pair<S> va[T::kRows / 16], vb[T::kColumns / 16];
+  Quad<S> va[A::kQuads], vb[B::kQuads];
   start<T>(acc, b, k, panel.K);
   int t0 = 0;
   pipeline(
       ceil_div(row, T::kStep),
       [&] {
-        fetch_rows<T::kRows>(va, [&](int i, int step) {
-          const int at = locate(i, t0 + step);  // an even C keeps both within a tap
-          return fetch_pair(x, at, paired_x ? at : locate(i, t0 + step + 1), paired_x);
+        A::fetch(va, x, whole, [&](int i, int j) {
+          const int t = t0 + A::minor(i, j), tap = divide(t, a.channels);
+          const int r = divide(tap, a.filter_w), s = tap - r * a.filter_w.value;
+          const bool in = t < row && inside(top[i] + r, a.H) && inside(left[i] + s, a.W);
+          const int distance = offset_of(a.x_strides, 0, r, s) + t - tap * a.C;
+          return in ? from[i] + distance : kNowhere;
         });
-        fetch_rows<T::kColumns>(vb, [&](int i, int step) {
-          const int column = k0 + threadIdx.x / 8 + 16 * i, t = t0 + step, at = column * row + t;
-          const int rest = column < panel.K ? row - t : 0;
-          return fetch_pair(w, rest > 0 ? at : -1, rest > 1 ? at + 1 : -1, paired_w);
+        B::fetch(vb, w, whole, [&](int i, int j) {
+          const int t = t0 + B::minor(i, j);
+          return t < row ? from_w[i] + t : kNowhere;
         });
         t0 += T::kStep;
       },
       [&](int buffer) {
-        store_rows_a<T>(va, panel_a + buffer * T::kPanelA);
-        store_rows_b<T>(vb, panel_b + buffer * T::kPanelB);
+        A::store(va, panel_a + buffer * T::kPanelA);
+        B::store(vb, panel_b + buffer * T::kPanelB);
       },
       [&](int buffer) {
-        const float* rows = panel_a + buffer * T::kPanelA + lane_y<T>() * T::kRowsPitchA;
-        multiply<T>(
-            acc, [&](int i) { return rows + i * (T::kLanesY * T::kRowsPitchA); },
-            panel_b + buffer * T::kPanelB, T::kRowsPitchB);
+        multiply<T, kStepsInner, kStepsInner>(acc, panel_a + buffer * T::kPanelA,
+                                              panel_b + buffer * T::kPanelB);
       });
 
   const bool vector_y = is_vector(y, panel.y_strides);
 #pragma unroll
   for (int i = 0; i < T::kThreadRows; i++) {
-    const int m = m0 + lane_y<T>() + i * T::kLanesY, n = divide(m, a.map_pixels);
+    const int m = m0 + row_of<T>(i), n = divide(m, a.map_pixels);
     const int pixel = m - n * a.map_pixels.value, p = divide(pixel, a.map_w);
     if (m < a.pixels) {
       if (panel.relu)
@@ -111,10 +112,12 @@ __device__ __forceinline__ void conv_dgrad(const ConvCudaArgs& a) {
   steps *= taps_r * taps_s;
 
   // the rows this thread fetches: image, and the output that tap (first_r, first_s) leads to
-  int image[T::kRows / 16], p0[T::kRows / 16], q0[T::kRows / 16];
+  using A = Panel<kStepsInner, T::kRows>;
+  using B = Panel<kStepsOuter, T::kColumns>;
+  int image[A::kQuads], p0[A::kQuads], q0[A::kQuads];
 #pragma unroll
-  for (int i = 0; i < T::kRows / 16; i++) {
-    const int m = m0 + threadIdx.x / 8 + 16 * i;
+  for (int i = 0; i < A::kQuads; i++) {
+    const int m = m0 + A::major(i);
     image[i] = divide(m, a.map_pixels);
     const int pixel = m - image[i] * a.map_pixels.value, row = divide(pixel, a.map_w);
     p0[i] = m < a.pixels ? row + first_p : -1;
@@ -122,67 +125,60 @@ __device__ __forceinline__ void conv_dgrad(const ConvCudaArgs& a) {
   }
 
   float acc[T::kThreadRows][4];
-  Pair<S> va[T::kRows / 16], vb[T::kColumns / 16];
+  Quad<S> va[A::kQuads], mask[A::kQuads], vb[B::kQuads];
   start<T>(acc, nullptr, 0, 0);
-  int source = 0, tap_r = 0, tap_s = 0, k0 = 0;       // fetch runs a step ahead
-  int from_gy[T::kRows / 16], from_y[T::kRows / 16];  // where the tap's rows begin
-  bool in[T::kRows / 16];
+  int source = 0, tap_r = 0, tap_s = 0, k0 = 0;  // fetch runs a step ahead
+  const S *gy = nullptr, *y = nullptr, *w = nullptr;
+  int K = 0, from_gy[A::kQuads], from_y[A::kQuads];  // where the tap's rows begin
+  bool whole = false, whole_w = false;
   pipeline(
       steps,
       [&] {
-        const ConvCudaPanel& panel = a.panels[source];
-        const S *gy = (const S*)panel.gy, *y = (const S*)panel.y, *w = (const S*)panel.w;
-        if (k0 == 0)
+        if (k0 == 0) {
+          const ConvCudaPanel& panel = a.panels[source];
+          gy = (const S*)panel.gy, y = (const S*)panel.y, w = (const S*)panel.w, K = panel.K;
+          whole = K % 4 == 0 && is_vector(gy, panel.gy_strides) && is_vector(y, panel.y_strides);
+          whole_w = a.C % 4 == 0 && is_vector(w, CudaStrides{});
 #pragma unroll
-          for (int i = 0; i < T::kRows / 16; i++) {
+          for (int i = 0; i < A::kQuads; i++) {
             const int p = p0[i] - tap_r, q = q0[i] - tap_s;
-            in[i] = inside(p, a.P) && inside(q, a.Q);
-            from_gy[i] = offset_of(panel.gy_strides, image[i], p, q);
-            from_y[i] = offset_of(panel.y_strides, image[i], p, q);
+            const bool in = inside(p, a.P) && inside(q, a.Q);
+            from_gy[i] = in ? offset_of(panel.gy_strides, image[i], p, q) : kNowhere;
+            from_y[i] = in ? offset_of(panel.y_strides, image[i], p, q) : kNowhere;
           }
-        const bool even_k = panel.K % 2 == 0;
-        const bool paired_gy = even_k && is_paired(gy, panel.gy_strides);
-        const bool paired_y = even_k && is_paired(y, panel.y_strides);
-        const bool paired_w = a.C % 2 == 0 && is_paired(w, CudaStrides{});
-        fetch_rows<T::kRows>(va, [&](int i, int step) {
-          const int k = k0 + step, left = in[i] ? panel.K - k : 0;
-          const auto fetch = [&](const S* p, int at, bool paired) {
-            return fetch_pair(p, left > 0 ? at : -1, left > 1 ? at + 1 : -1, paired);
-          };
-          const Pair<S> value = fetch(gy, from_gy[i] + k, paired_gy);
-          if (!y) return value;
-          return keep_positive(value, fetch(y, from_y[i] + k, paired_y));  // both in flight
-        });
-        const int k = k0 + threadIdx.x / 8;
+        }
+        const auto channel = [&](int from, int j) {
+          const int k = k0 + A::minor(0, j);
+          return k < K ? from + k : kNowhere;
+        };
+        A::fetch(va, gy, whole, [&](int i, int j) { return channel(from_gy[i], j); });
+        if (y) A::fetch(mask, y, whole, [&](int i, int j) { return channel(from_y[i], j); });
         const int tap = (first_r + tap_r * a.stride_h) * a.S + first_s + tap_s * a.stride_w;
-        const int row = (k * a.R * a.S + tap) * a.C;
-        fetch_columns<T::kColumns>(vb, [&](int, int column) {
-          const int c = c0 + column, left = k < panel.K ? a.C - c : 0;
-          return fetch_pair(w, left > 0 ? row + c : -1, left > 1 ? row + c + 1 : -1, paired_w);
+        B::fetch(vb, w, whole_w, [&](int i, int j) {
+          const int k = k0 + B::major(i), c = c0 + B::minor(i, j);
+          return k < K && c < a.C ? (k * a.R * a.S + tap) * a.C + c : kNowhere;
         });
         k0 += T::kStep;
-        if (k0 >= panel.K) {
+        if (k0 >= K) {
           k0 = 0;
           if (++tap_s == taps_s) tap_s = 0, tap_r++;
           if (tap_r == taps_r) tap_r = 0, source++;
         }
       },
       [&](int buffer) {
-        store_rows_a<T>(va, panel_a + buffer * T::kPanelA);
-        store_columns_b<T>(vb, panel_b + buffer * T::kPanelB);
+        A::store(va, mask, y != nullptr, panel_a + buffer * T::kPanelA);
+        B::store(vb, panel_b + buffer * T::kPanelB);
       },
       [&](int buffer) {
-        const float* rows = panel_a + buffer * T::kPanelA + lane_y<T>() * T::kRowsPitchA;
-        multiply<T>(
-            acc, [&](int i) { return rows + i * (T::kLanesY * T::kRowsPitchA); },
-            panel_b + buffer * T::kPanelB, T::kColumnsPitchB);
+        multiply<T, kStepsInner, kStepsOuter>(acc, panel_a + buffer * T::kPanelA,
+                                              panel_b + buffer * T::kPanelB);
       });
 
   const bool vector_gx = is_vector(gx, a.gx_strides);
   const int c = c0 + lane_x<T>() * 4;
 #pragma unroll
   for (int i = 0; i < T::kThreadRows; i++) {
-    const int m = m0 + lane_y<T>() + i * T::kLanesY, n = divide(m, a.map_pixels);
+    const int m = m0 + row_of<T>(i), n = divide(m, a.map_pixels);
     const int pixel = m - n * a.map_pixels.value, row = divide(pixel, a.map_w);
     const int h = row * a.stride_h + phase_h;
     const int column = (pixel - row * a.map_w.value) * a.stride_w + phase_w;

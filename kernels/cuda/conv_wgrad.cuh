@@ -20,80 +20,68 @@ __device__ __forceinline__ void conv_wgrad(const ConvWgradCudaArgs& a) {
   const int t0 = (blockIdx.x - k_tile * a.column_tiles.value) * T::kColumns;
   const int begin = chunk * a.chunk_pixels, end = min(begin + a.chunk_pixels, a.pixels);
 
-  const bool paired_gy = a.K % 2 == 0 && is_paired(gy, a.gy_strides);
-  const bool paired_y = a.K % 2 == 0 && is_paired(y, a.y_strides);
-  const bool paired_x = a.C % 2 == 0 && is_paired(x, a.x_strides);
-  // the columns this thread fetches: tap, and the distance in x from the window's first element. An
-  // even C keeps the two of a pair within a tap.
-  int tap[T::kColumns / 16][2], distance[T::kColumns / 16][2];
+  using A = Panel<kStepsOuter, T::kRows>;
+  using B = Panel<kStepsOuter, T::kColumns>;
+  const bool whole_gy = a.K % 4 == 0 && is_vector(gy, a.gy_strides) && is_vector(y, a.y_strides);
+  const bool whole_x = a.C % 4 == 0 && is_vector(x, a.x_strides);
+  // the columns this thread fetches: tap, and the distance in x from the window's first element
+  int tap[B::kQuads][4], distance[B::kQuads][4];
 #pragma unroll
-  for (int i = 0; i < T::kColumns / 16; i++)
+  for (int i = 0; i < B::kQuads; i++)
 #pragma unroll
-    for (int j = 0; j < 2; j++) {
-      const int t = t0 + threadIdx.x % 8 * 2 + 16 * i + j, pixel = divide(t, a.channels);
+    for (int j = 0; j < 4; j++) {
+      const int t = t0 + B::minor(i, j), pixel = divide(t, a.channels);
       const int r = divide(pixel, a.filter_w), s = pixel - r * a.filter_w.value;
       tap[i][j] = t < row ? r << 16 | s : -1;
       distance[i][j] = offset_of(a.x_strides, 0, r, s) + t - pixel * a.C;
     }
 
   float acc[T::kThreadRows][4], bias = 0.f;
-  Pair<S> va[T::kRows / 16], vb[T::kColumns / 16];
+  Quad<S> va[A::kQuads], mask[A::kQuads], vb[B::kQuads];
   start<T>(acc, nullptr, 0, 0);
   // one block of a row of tiles sums the bias, a thread per output channel
   const bool sums_bias = gb && t0 == 0 && threadIdx.x < T::kRows;
-  int m = begin + threadIdx.x / 8;  // the pixel this thread fetches
+  int m = begin + A::major(0);  // the pixel this thread fetches
   pipeline(
       ceil_div(end - begin, T::kStep),
       [&] {
         const int n = divide(m, a.map_pixels), pixel = m - n * a.map_pixels.value;
         const int p = divide(pixel, a.map_w), q = pixel - p * a.map_w.value;
         const int h = halo_origin(p, a.stride_h, a.pad_h);
-        const int column = halo_origin(q, a.stride_w, a.pad_w);
+        const int w = halo_origin(q, a.stride_w, a.pad_w);
         const int from_gy = offset_of(a.gy_strides, n, p, q) + k0;
         const int from_y = offset_of(a.y_strides, n, p, q) + k0;
-        const int from_x = offset_of(a.x_strides, n, h, column);
-        fetch_columns<T::kRows>(va, [&](int, int k) {
-          const int left = m < end ? a.K - k0 - k : 0;
-          const auto fetch = [&](const S* p, int at, bool paired) {
-            return fetch_pair(p, left > 0 ? at : -1, left > 1 ? at + 1 : -1, paired);
-          };
-          const Pair<S> value = fetch(gy, from_gy + k, paired_gy);
-          return y ? keep_positive(value, fetch(y, from_y + k, paired_y)) : value;
-        });
-        fetch_columns<T::kColumns>(vb, [&](int i, int) {
-          const auto locate = [&](int j) {
-            const bool in = m < end && tap[i][j] >= 0 && inside(h + (tap[i][j] >> 16), a.H) &&
-                            inside(column + (tap[i][j] & 0xffff), a.W);
-            return in ? from_x + distance[i][j] : -1;
-          };
-          const int at = locate(0);
-          return fetch_pair(x, at, paired_x ? at : locate(1), paired_x);
+        const int from_x = offset_of(a.x_strides, n, h, w);
+        const auto channel = [&](int from, int i, int j) {
+          const int k = A::minor(i, j);
+          return m < end && k0 + k < a.K ? from + k : kNowhere;
+        };
+        A::fetch(va, gy, whole_gy, [&](int i, int j) { return channel(from_gy, i, j); });
+        if (y) A::fetch(mask, y, whole_gy, [&](int i, int j) { return channel(from_y, i, j); });
+        B::fetch(vb, x, whole_x, [&](int i, int j) {
+          const bool in = m < end && tap[i][j] >= 0 && inside(h + (tap[i][j] >> 16), a.H) &&
+                          inside(w + (tap[i][j] & 0xffff), a.W);
+          return in ? from_x + distance[i][j] : kNowhere;
         });
         m += T::kStep;
       },
       [&](int buffer) {
-        store_columns_a<T>(va, panel_a + buffer * T::kPanelA);
-        store_columns_b<T>(vb, panel_b + buffer * T::kPanelB);
+        A::store(va, mask, y != nullptr, panel_a + buffer * T::kPanelA);
+        B::store(vb, panel_b + buffer * T::kPanelB);
       },
       [&](int buffer) {
         const float* rows = panel_a + buffer * T::kPanelA;
-        const float* mine = rows + lane_y<T>() * T::kColumnsPitchA;
-        multiply<T>(
-            acc, [&](int i) { return mine + i * (T::kLanesY * T::kColumnsPitchA); },
-            panel_b + buffer * T::kPanelB, T::kColumnsPitchB);
+        multiply<T, kStepsOuter, kStepsOuter>(acc, rows, panel_b + buffer * T::kPanelB);
         if (sums_bias)
 #pragma unroll
-          for (int i = 0; i < T::kStep; i += 4) {
-            const float4 v = *(const float4*)(rows + threadIdx.x * T::kColumnsPitchA + i);
-            bias = bias + v.x + v.y + v.z + v.w;
-          }
+          for (int i = 0; i < T::kStep; i++) bias += rows[threadIdx.x + i * A::kPitch];
       });
 
   const int t = t0 + lane_x<T>() * 4;
   const bool vector_gw = is_vector(gw, {a.chunk_stride, row, row});
 #pragma unroll
   for (int i = 0; i < T::kThreadRows; i++) {
-    const int k = k0 + lane_y<T>() + i * T::kLanesY;
+    const int k = k0 + row_of<T, kStepsOuter>(i);
     if (k < a.K)
       store4_whole(gw + chunk * a.chunk_stride + k * row + t, acc[i], row - t, vector_gw);
   }

@@ -7,11 +7,12 @@ constexpr int kBlockThreads = 128, kTileRows = 64;
 constexpr int kPanelFloats = 2 * kTileRows * (kChannelStep + 4);  // A in both buffers, without B
 
 inline int panel_bytes(int columns) {
-  return 4 * (kPanelFloats + 2 * kChannelStep * (columns + 16));
+  return 4 * (kPanelFloats + 2 * columns * (kChannelStep + 4));
 }
 
-// A narrow tile makes a third more shared loads per multiply-add: it must save a fifth of them.
-inline bool prefer_narrow(double wide, double narrow) { return narrow < 0.8 * wide; }
+// A step of the narrow tile takes 1.10 to 1.19 times the instructions per multiply-add of a wide
+// one (sm_90, benchmarks/cuda_sass.py): it must save an eighth of them.
+inline bool prefer_narrow(double wide, double narrow) { return narrow < 0.875 * wide; }
 
 // Where a plan keeps the wgrad: two launches at most, and their records.
 struct WgradSlot {

@@ -86,6 +86,9 @@ PYI_BOTH int gradient_source(int h, int tap, int pad, const CudaDivisor& stride,
   return p * (int)stride.value == shifted && p < outputs ? p : -1;
 }
 
+// An index that stays below zero whatever offset within an array is added: nothing is read there.
+constexpr int kNowhere = -0x7fffffff - 1;
+
 // Floats from pixel to pixel of a tile kept in shared memory: whole steps, so that the tail is
 // there to be zero, and 4 more, so that neighbouring pixels lie in different banks.
 PYI_BOTH int resident_pitch(int channels) { return round_up(channels, kChannelStep) + 4; }

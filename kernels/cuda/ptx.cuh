@@ -97,6 +97,18 @@ __device__ __forceinline__ uint4 load_shared_unit(unsigned address) {
                : "memory");
   return v;
 }
+// Two and four floats at a constant distance, by an instruction each: plain reads of neighbours are
+// merged or taken apart (nvcc 13.0). Volatile keeps them between the barriers.
+template <int kAt>
+__device__ __forceinline__ void read_shared(float& v0, float& v1, unsigned address) {
+  asm volatile("ld.shared.v2.f32 {%0, %1}, [%2+%3];" : "=f"(v0), "=f"(v1) : "r"(address), "n"(kAt));
+}
+template <int kAt>
+__device__ __forceinline__ void read_shared(float (&v)[4], unsigned address) {
+  asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4+%5];"
+               : "=f"(v[0]), "=f"(v[1]), "=f"(v[2]), "=f"(v[3])
+               : "r"(address), "n"(kAt));
+}
 __device__ __forceinline__ void store_shared(unsigned address, unsigned v) {
   asm volatile("st.shared.u32 [%0], %1;" ::"r"(address), "r"(v) : "memory");
 }

@@ -19,12 +19,12 @@
 // This is the first rung. It pays the recomputed halo of the 1x1, and in dgrad of a strided
 // convolution it multiplies the zeros between the samples. Lost: a kernel per convolution (two more
 // launches, r through memory); summing Cr in slices for a smaller resident tile (another order of
-// the sum); packed filters (one more format for a rung whose staging transposes them anyway).
+// the sum); packed filters (one more format, where a row's quads already are whole sectors).
 #include "reduce_conv.cuh"
 
 // ---- entries -----------------------------------------------------------------------------------
 // (128, 3) allows 168 registers, (128, 4) allows 128: there the wide forms, with 32 accumulators,
-// staged values and addresses, spill up to 96 bytes (ptxas 13.0).
+// staged values and addresses, spill up to 60 bytes (ptxas 13.0).
 #define PYI_ENTRY(NAME, ARGS, BLOCKS, ...)                                                         \
   extern "C" __global__ void __launch_bounds__(128, BLOCKS) NAME(const __grid_constant__ ARGS a) { \
     await_launches_before();                                                                       \
@@ -44,8 +44,8 @@ PYI_ENTRY(reduce_conv_dgrad_narrow, ReduceConvCudaArgs, 4, dgrad<NarrowTile>)
 static_assert(kBlockThreads == WideTile::kThreads && kTileRows == WideTile::kRows,
               "the plan's tile is the kernels' tile");
 static_assert(kPanelFloats == 2 * WideTile::kPanelA &&
-                  WideTile::kPanels - kPanelFloats == 2 * kChannelStep * (64 + 16) &&
-                  NarrowTile::kPanels - kPanelFloats == 2 * kChannelStep * (32 + 16),
+                  WideTile::kPanels - kPanelFloats == 2 * 64 * (kChannelStep + 4) &&
+                  NarrowTile::kPanels - kPanelFloats == 2 * 32 * (kChannelStep + 4),
               "panel_bytes() counts the shared memory the kernels carve");
 
 PYI_ENTRY_TABLE(reduce_conv, PYI_REDUCE_CONV_ENTRIES)

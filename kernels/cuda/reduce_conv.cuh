@@ -27,53 +27,57 @@ __device__ __forceinline__ void fprop(const ReduceConvCudaArgs& a) {
   const int halo_pixels = a.halo_h * a.halo_w.value;
 
   // 1x1
+  using A = Panel<kStepsInner, T::kRows>;
+  using B = Panel<kStepsInner, T::kColumns>;
   const bool vector_r = is_vector(r, a.r_strides);
-  const bool paired_c = a.C % 2 == 0, paired_x = paired_c && is_paired(x, a.x_strides);
-  const bool paired_wr = paired_c && is_paired(wr, CudaStrides{});
+  const bool whole = a.C % 4 == 0 && is_vector(x, a.x_strides) && is_vector(wr, CudaStrides{});
   const int lead_h = owned_lead(a.R, a.stride_h, a.pad_h);
   const int lead_w = owned_lead(a.S, a.stride_w, a.pad_w);
   for (int m0 = 0; m0 < halo_pixels; m0 += T::kRows) {
-    int source[T::kRows / 16];  // where the rows this thread fetches begin in x; -1 outside the map
+    int source[A::kQuads];  // where the rows this thread fetches begin in x
 #pragma unroll
-    for (int i = 0; i < T::kRows / 16; i++) {
-      const int m = m0 + threadIdx.x / 8 + 16 * i, row = divide(m, a.halo_w);
+    for (int i = 0; i < A::kQuads; i++) {
+      const int m = m0 + A::major(i), row = divide(m, a.halo_w);
       const int h = h0 + row, column = w0 + m - row * a.halo_w.value;
       const bool in = m < halo_pixels && inside(h, a.H) && inside(column, a.W);
-      source[i] = in ? offset_of(a.x_strides, n, h, column) : -1;
+      source[i] = in ? offset_of(a.x_strides, n, h, column) : kNowhere;
     }
     for (int n0 = 0; n0 < a.Cr; n0 += T::kColumns) {
       const int cr = n0 + lane_x<T>() * 4;
       float acc[T::kThreadRows][4];
-      Pair<float> va[T::kRows / 16], vb[T::kColumns / 16];
+      Quad<float> va[A::kQuads], vb[B::kQuads];
       start<T>(acc, br, cr, a.Cr);
+      int from[B::kQuads];  // where the rows of wr begin
+#pragma unroll
+      for (int i = 0; i < B::kQuads; i++) {
+        const int k = n0 + column_of<T>(B::major(i));
+        from[i] = k < a.Cr ? k * a.C : kNowhere;
+      }
       int c0 = 0;
       pipeline(
           ceil_div(a.C, T::kStep),
           [&] {
-            fetch_rows<T::kRows>(va, [&](int i, int step) {
-              const int c = c0 + step, left = source[i] >= 0 ? a.C - c : 0, at = source[i] + c;
-              return fetch_pair(x, left > 0 ? at : -1, left > 1 ? at + 1 : -1, paired_x);
+            A::fetch(va, x, whole, [&](int i, int j) {
+              const int c = c0 + A::minor(i, j);
+              return c < a.C ? source[i] + c : kNowhere;
             });
-            fetch_rows<T::kColumns>(vb, [&](int i, int step) {
-              const int k = n0 + threadIdx.x / 8 + 16 * i, c = c0 + step, at = k * a.C + c;
-              const int left = k < a.Cr ? a.C - c : 0;
-              return fetch_pair(wr, left > 0 ? at : -1, left > 1 ? at + 1 : -1, paired_wr);
+            B::fetch(vb, wr, whole, [&](int i, int j) {
+              const int c = c0 + B::minor(i, j);
+              return c < a.C ? from[i] + c : kNowhere;
             });
             c0 += T::kStep;
           },
           [&](int buffer) {
-            store_rows_a<T>(va, panel_a + buffer * T::kPanelA);
-            store_rows_b<T>(vb, panel_b + buffer * T::kPanelB);
+            A::store(va, panel_a + buffer * T::kPanelA);
+            B::store(vb, panel_b + buffer * T::kPanelB);
           },
           [&](int buffer) {
-            const float* rows = panel_a + buffer * T::kPanelA + lane_y<T>() * T::kRowsPitchA;
-            multiply<T>(
-                acc, [&](int i) { return rows + i * (T::kLanesY * T::kRowsPitchA); },
-                panel_b + buffer * T::kPanelB, T::kRowsPitchB);
+            multiply<T, kStepsInner, kStepsInner>(acc, panel_a + buffer * T::kPanelA,
+                                                  panel_b + buffer * T::kPanelB);
           });
 #pragma unroll
       for (int i = 0; i < T::kThreadRows; i++) {
-        const int m = m0 + lane_y<T>() + i * T::kLanesY, row = divide(m, a.halo_w);
+        const int m = m0 + row_of<T>(i), row = divide(m, a.halo_w);
         const int column = m - row * a.halo_w.value;
         const bool in = inside(h0 + row, a.H) && inside(w0 + column, a.W);
         if (m < halo_pixels && cr < resident_channels) {
@@ -94,41 +98,49 @@ __device__ __forceinline__ void fprop(const ReduceConvCudaArgs& a) {
 
   // KxK
   const bool vector_y = is_vector(y, a.y_strides);
-  const bool paired_w = a.Cr % 2 == 0 && is_paired(w, CudaStrides{});
+  const bool whole_w = a.Cr % 4 == 0 && is_vector(w, CudaStrides{});
   const int tile_outputs = a.tile_p * a.tile_q.value, steps_per_tap = ceil_div(a.Cr, T::kStep);
   for (int m0 = 0; m0 < tile_outputs; m0 += T::kRows) {
-    int base[T::kThreadRows];  // of the output's first tap in the reduced tile
+    unsigned base[T::kThreadRows];  // of the output's first tap in the reduced tile
 #pragma unroll
     for (int i = 0; i < T::kThreadRows; i++) {
-      int m = m0 + lane_y<T>() + i * T::kLanesY;
+      int m = m0 + row_of<T>(i);
       m = m < tile_outputs ? m : 0;  // computed, not stored
       const int row = divide(m, a.tile_q), column = m - row * a.tile_q.value;
-      base[i] = (row * a.stride_h * a.halo_w.value + column * a.stride_w) * pitch;
+      base[i] = shared_address(reduced +
+                               (row * a.stride_h * a.halo_w.value + column * a.stride_w) * pitch);
     }
     for (int n0 = 0; n0 < a.K; n0 += T::kColumns) {
       const int k = n0 + lane_x<T>() * 4;
       float acc[T::kThreadRows][4];
-      Pair<float> vb[T::kColumns / 16];
+      Quad<float> vb[B::kQuads];
       start<T>(acc, b, k, a.K);
-      int fetch_tap = 0, fetch_c = 0, tap_s = 0, tap = 0, c0 = 0;  // fetch runs a step ahead
+      int from[B::kQuads];  // where the filter's tap begins, a step ahead of what is multiplied
+#pragma unroll
+      for (int i = 0; i < B::kQuads; i++) {
+        const int column = n0 + column_of<T>(B::major(i));
+        from[i] = column < a.K ? column * a.R * a.S * a.Cr : kNowhere;
+      }
+      int fetch_c = 0, tap_s = 0, tap = 0, c0 = 0;
       pipeline(
           a.R * a.S * steps_per_tap,
           [&] {
-            fetch_rows<T::kColumns>(vb, [&](int i, int step) {
-              const int column = n0 + threadIdx.x / 8 + 16 * i, c = fetch_c + step;
-              const int at = (column * a.R * a.S + fetch_tap) * a.Cr + c;
-              const int left = column < a.K ? a.Cr - c : 0;
-              return fetch_pair(w, left > 0 ? at : -1, left > 1 ? at + 1 : -1, paired_w);
+            B::fetch(vb, w, whole_w, [&](int i, int j) {
+              const int c = fetch_c + B::minor(i, j);
+              return c < a.Cr ? from[i] + c : kNowhere;
             });
             fetch_c += T::kStep;
-            if (fetch_c >= a.Cr) fetch_c = 0, fetch_tap++;
+            if (fetch_c >= a.Cr) {
+              fetch_c = 0;
+#pragma unroll
+              for (int i = 0; i < B::kQuads; i++) from[i] += a.Cr;
+            }
           },
-          [&](int buffer) { store_rows_b<T>(vb, panel_b + buffer * T::kPanelB); },
+          [&](int buffer) { B::store(vb, panel_b + buffer * T::kPanelB); },
           [&](int buffer) {
-            const float* rows = reduced + tap * pitch + c0;  // tap: its pixel in the halo
-            multiply<T>(
-                acc, [&](int i) { return rows + base[i]; }, panel_b + buffer * T::kPanelB,
-                T::kRowsPitchB);
+            const unsigned at = 4 * (tap * pitch + c0);  // tap: its pixel in the halo
+            multiply_resident<T, kStepsInner>(
+                acc, [&](int i) { return base[i] + at; }, panel_b + buffer * T::kPanelB);
             c0 += T::kStep;
             if (c0 >= a.Cr) {
               c0 = 0, tap++;
@@ -137,7 +149,7 @@ __device__ __forceinline__ void fprop(const ReduceConvCudaArgs& a) {
           });
 #pragma unroll
       for (int i = 0; i < T::kThreadRows; i++) {
-        const int m = m0 + lane_y<T>() + i * T::kLanesY, row = divide(m, a.tile_q);
+        const int m = m0 + row_of<T>(i), row = divide(m, a.tile_q);
         const int p = p0 + row, q = q0 + m - row * a.tile_q.value;
         if (m < tile_outputs && p < a.P && q < a.Q) {
 #pragma unroll
@@ -172,43 +184,43 @@ __device__ __forceinline__ void dgrad(const ReduceConvCudaArgs& a) {
 
   // KxK
   const int steps_per_tap = ceil_div(a.K, T::kStep);
-  const bool paired_gy = a.K % 2 == 0 && is_paired(gy, a.gy_strides) && is_paired(y, a.y_strides);
-  const bool paired_w = a.Cr % 2 == 0 && is_paired(w, CudaStrides{});
+  using A = Panel<kStepsInner, T::kRows>;
+  using B = Panel<kStepsOuter, T::kColumns>;
+  const bool whole = a.K % 4 == 0 && is_vector(gy, a.gy_strides) && is_vector(y, a.y_strides);
+  const bool whole_w = a.Cr % 4 == 0 && is_vector(w, CudaStrides{});
   const bool vector_r = is_vector(r, a.r_strides);
   for (int n0 = 0; n0 < a.Cr; n0 += T::kColumns) {
     const int cr = n0 + lane_x<T>() * 4;
     float acc[T::kThreadRows][4];
-    Pair<float> va[T::kRows / 16], vb[T::kColumns / 16];
+    Quad<float> va[A::kQuads], mask[A::kQuads], vb[B::kQuads];
     start<T>(acc, nullptr, 0, 0);
     int tap_r = 0, tap_s = 0, k0 = 0;
-    int from_gy[T::kRows / 16], from_y[T::kRows / 16];  // where the tap's rows begin; -1: nowhere
+    int from_gy[A::kQuads], from_y[A::kQuads];  // where the tap's rows begin
     pipeline(
         a.R * a.S * steps_per_tap,
         [&] {
           if (k0 == 0)
 #pragma unroll
-            for (int i = 0; i < T::kRows / 16; i++) {
-              const int m = m0 + threadIdx.x / 8 + 16 * i, n = divide(m, a.map_pixels);
+            for (int i = 0; i < A::kQuads; i++) {
+              const int m = m0 + A::major(i), n = divide(m, a.map_pixels);
               const int pixel = m - n * a.map_pixels.value, h = divide(pixel, a.map_w);
               const int column = pixel - h * a.map_w.value;
               const int p = gradient_source(h, tap_r, a.pad_h, a.step_h, a.P);
               const int q = gradient_source(column, tap_s, a.pad_w, a.step_w, a.Q);
               const bool in = m < end && p >= 0 && q >= 0;
-              from_gy[i] = in ? offset_of(a.gy_strides, n, p, q) : -1;
-              from_y[i] = in ? offset_of(a.y_strides, n, p, q) : -1;
+              from_gy[i] = in ? offset_of(a.gy_strides, n, p, q) : kNowhere;
+              from_y[i] = in ? offset_of(a.y_strides, n, p, q) : kNowhere;
             }
-          fetch_rows<T::kRows>(va, [&](int i, int step) {
-            const int k = k0 + step, left = from_gy[i] >= 0 ? a.K - k : 0;
-            const auto fetch = [&](const float* p, int at) {
-              return fetch_pair(p, left > 0 ? at : -1, left > 1 ? at + 1 : -1, paired_gy);
-            };
-            const Pair<float> value = fetch(gy, from_gy[i] + k);
-            return keep_positive(value, fetch(y, from_y[i] + k));  // both loads in flight
-          });
-          const int k = k0 + threadIdx.x / 8, row = (k * a.R + tap_r) * a.S + tap_s;
-          fetch_columns<T::kColumns>(vb, [&](int, int column) {
-            const int c = n0 + column, left = k < a.K ? a.Cr - c : 0, at = row * a.Cr + c;
-            return fetch_pair(w, left > 0 ? at : -1, left > 1 ? at + 1 : -1, paired_w);
+          const auto channel = [&](int from, int j) {
+            const int k = k0 + A::minor(0, j);
+            return k < a.K ? from + k : kNowhere;
+          };
+          A::fetch(va, gy, whole, [&](int i, int j) { return channel(from_gy[i], j); });
+          A::fetch(mask, y, whole, [&](int i, int j) { return channel(from_y[i], j); });
+          B::fetch(vb, w, whole_w, [&](int i, int j) {
+            const int k = k0 + B::major(i), c = n0 + B::minor(i, j);
+            const int row = (k * a.R + tap_r) * a.S + tap_s;
+            return k < a.K && c < a.Cr ? row * a.Cr + c : kNowhere;
           });
           k0 += T::kStep;
           if (k0 >= a.K) {
@@ -217,19 +229,17 @@ __device__ __forceinline__ void dgrad(const ReduceConvCudaArgs& a) {
           }
         },
         [&](int buffer) {
-          store_rows_a<T>(va, panel_a + buffer * T::kPanelA);
-          store_columns_b<T>(vb, panel_b + buffer * T::kPanelB);
+          A::store(va, mask, true, panel_a + buffer * T::kPanelA);
+          B::store(vb, panel_b + buffer * T::kPanelB);
         },
         [&](int buffer) {
-          const float* rows = panel_a + buffer * T::kPanelA + lane_y<T>() * T::kRowsPitchA;
-          multiply<T>(
-              acc, [&](int i) { return rows + i * (T::kLanesY * T::kRowsPitchA); },
-              panel_b + buffer * T::kPanelB, T::kColumnsPitchB);
+          multiply<T, kStepsInner, kStepsOuter>(acc, panel_a + buffer * T::kPanelA,
+                                                panel_b + buffer * T::kPanelB);
         });
     const bool vector_gr = (a.Cr & 3) == 0;
 #pragma unroll
     for (int i = 0; i < T::kThreadRows; i++) {
-      const int row = lane_y<T>() + i * T::kLanesY, m = m0 + row;
+      const int row = row_of<T>(i), m = m0 + row;
       if (row < a.tile_pixels && cr < resident_channels) {
         const int n = divide(m, a.map_pixels), pixel = m - n * a.map_pixels.value;
         const int h = divide(pixel, a.map_w);
@@ -248,37 +258,37 @@ __device__ __forceinline__ void dgrad(const ReduceConvCudaArgs& a) {
 
   // 1x1
   const bool vector_gx = is_vector(gx, a.gx_strides);
-  const bool paired_wr = a.C % 2 == 0 && is_paired(wr, CudaStrides{});
+  const bool whole_wr = a.C % 4 == 0 && is_vector(wr, CudaStrides{});
+  unsigned base[T::kThreadRows];  // of this thread's pixels in the reduced tile
+#pragma unroll
+  for (int i = 0; i < T::kThreadRows; i++) {
+    const int row = row_of<T>(i);  // past the tile: computed, not stored
+    base[i] = shared_address(reduced + (row < a.tile_pixels ? row : 0) * pitch);
+  }
   for (int n0 = 0; n0 < a.C; n0 += T::kColumns) {
     const int c = n0 + lane_x<T>() * 4;
     float acc[T::kThreadRows][4];
-    Pair<float> vb[T::kColumns / 16];
+    Quad<float> vb[B::kQuads];
     start<T>(acc, nullptr, 0, 0);
     int fetch_cr = 0, cr0 = 0;
     pipeline(
         ceil_div(a.Cr, T::kStep),
         [&] {
-          const int cr = fetch_cr + threadIdx.x / 8;
-          fetch_columns<T::kColumns>(vb, [&](int, int column) {
-            const int left = cr < a.Cr ? a.C - n0 - column : 0, at = cr * a.C + n0 + column;
-            return fetch_pair(wr, left > 0 ? at : -1, left > 1 ? at + 1 : -1, paired_wr);
+          B::fetch(vb, wr, whole_wr, [&](int i, int j) {
+            const int cr = fetch_cr + B::major(i), column = n0 + B::minor(i, j);
+            return cr < a.Cr && column < a.C ? cr * a.C + column : kNowhere;
           });
           fetch_cr += T::kStep;
         },
-        [&](int buffer) { store_columns_b<T>(vb, panel_b + buffer * T::kPanelB); },
+        [&](int buffer) { B::store(vb, panel_b + buffer * T::kPanelB); },
         [&](int buffer) {
-          multiply<T>(
-              acc,
-              [&](int i) {
-                const int row = lane_y<T>() + i * T::kLanesY;
-                return reduced + (row < a.tile_pixels ? row : 0) * pitch + cr0;
-              },
-              panel_b + buffer * T::kPanelB, T::kColumnsPitchB);
+          multiply_resident<T, kStepsOuter>(
+              acc, [&](int i) { return base[i] + 4 * cr0; }, panel_b + buffer * T::kPanelB);
           cr0 += T::kStep;
         });
 #pragma unroll
     for (int i = 0; i < T::kThreadRows; i++) {
-      const int m = m0 + lane_y<T>() + i * T::kLanesY;
+      const int m = m0 + row_of<T>(i);
       if (m < end) {
         const int n = divide(m, a.map_pixels), pixel = m - n * a.map_pixels.value;
         const int h = divide(pixel, a.map_w);

@@ -92,68 +92,76 @@ __device__ __forceinline__ void store(void* p, int i, float v, int storage) {
     ((unsigned short*)p)[i] = to_half(v, storage);
 }
 
-// ---- two neighbouring values -------------------------------------------------------------------
+// ---- four neighbouring values, staged ----------------------------------------------------------
 // As they lie in memory, converted later: what is under way needs half the registers in 16 bits.
 template <class S>
-struct Pair {
-  unsigned bits;  // the first one low
+struct Quad {
+  unsigned lo, hi;  // the first one lowest
 };
 template <>
-struct Pair<float> {
-  float first, second;
+struct Quad<float> {
+  float v[4];
 };
 
-template <class S>
-__device__ __forceinline__ float2 to_floats(Pair<S> v) {
-  return make_float2(to_float(S{(unsigned short)v.bits}),
-                     to_float(S{(unsigned short)(v.bits >> 16)}));
+// p[at .. at + 3] in one access, zeros below zero. Predicated, not branched around, and through the
+// read-only path: nobody may write there while the kernel runs.
+__device__ __forceinline__ Quad<float> fetch_quad(const float* p, int at) {
+  Quad<float> q{};
+  asm("{.reg .pred in; setp.ge.s32 in, %5, 0; @in ld.global.nc.v4.f32 {%0, %1, %2, %3}, [%4];}"
+      : "+f"(q.v[0]), "+f"(q.v[1]), "+f"(q.v[2]), "+f"(q.v[3])
+      : "l"(p + at), "r"(at));
+  return q;
 }
-__device__ __forceinline__ float2 to_floats(Pair<float> v) {
-  return make_float2(v.first, v.second);
-}
-
-// May every pair that begins at an even distance from p, over these strides, go as one access?
-// Uniform over the grid.
 template <class S>
-__device__ __forceinline__ bool is_paired(const S* p, const CudaStrides& s) {
-  return ((unsigned long long)p & (2 * sizeof(S) - 1)) == 0 &&
-         ((s.image | s.row | s.pixel) & 1) == 0;
+__device__ __forceinline__ Quad<S> fetch_quad(const S* p, int at) {
+  Quad<S> q{};
+  asm("{.reg .pred in; setp.ge.s32 in, %3, 0; @in ld.global.nc.v2.u32 {%0, %1}, [%2];}"
+      : "+r"(q.lo), "+r"(q.hi)
+      : "l"(p + at), "r"(at));
+  return q;
 }
-
-// p[first] and p[second], an index below zero meaning 0 and no access. paired: second is first + 1
-// or both are below zero. Through the read-only path, also for pointers that change.
-template <class S>
-__device__ __forceinline__ Pair<S> fetch_pair(const S* p, int first, int second, bool paired) {
-  Pair<S> v{};
-  if constexpr (sizeof(S) == 4) {
-    if (paired) {
-      if (first >= 0) {
-        const float2 f = __ldg((const float2*)(p + first));
-        v = {f.x, f.y};
-      }
-      return v;
-    }
-    if (first >= 0) v.first = __ldg(p + first);
-    if (second >= 0) v.second = __ldg(p + second);
-  } else {
-    if (paired) {
-      if (first >= 0) v.bits = __ldg((const unsigned*)(p + first));
-      return v;
-    }
-    if (first >= 0) v.bits = __ldg(&p[first].bits);
-    if (second >= 0) v.bits |= (unsigned)__ldg(&p[second].bits) << 16;
-  }
+// p[at], zero below zero
+__device__ __forceinline__ float fetch_value(const float* p, int at) {
+  float v = 0.f;
+  asm("{.reg .pred in; setp.ge.s32 in, %2, 0; @in ld.global.nc.f32 %0, [%1];}"
+      : "+f"(v)
+      : "l"(p + at), "r"(at));
   return v;
 }
-
-// v where the mask is above zero, else 0
 template <class S>
-__device__ __forceinline__ Pair<S> keep_positive(Pair<S> v, Pair<S> mask) {
-  const float2 m = to_floats(mask);
+__device__ __forceinline__ unsigned fetch_value(const S* p, int at) {
+  unsigned short v = 0;
+  asm("{.reg .pred in; setp.ge.s32 in, %2, 0; @in ld.global.nc.u16 %0, [%1];}"
+      : "+h"(v)
+      : "l"(p + at), "r"(at));
+  return v;
+}
+template <class S>
+__device__ __forceinline__ Quad<S> gather_quad(const S* p, int a0, int a1, int a2, int a3) {
   if constexpr (sizeof(S) == 4)
-    return {m.x > 0.f ? v.first : 0.f, m.y > 0.f ? v.second : 0.f};
+    return {fetch_value(p, a0), fetch_value(p, a1), fetch_value(p, a2), fetch_value(p, a3)};
   else
-    return {(m.x > 0.f ? v.bits & 0xffffu : 0u) | (m.y > 0.f ? v.bits & 0xffff0000u : 0u)};
+    return {fetch_value(p, a0) | fetch_value(p, a1) << 16, fetch_value(p, a2) | fetch_value(p, a3)
+                                                                                    << 16};
+}
+
+template <class S>
+__device__ __forceinline__ void unpack(Quad<S> q, float (&f)[4]) {
+  f[0] = to_float(S{(unsigned short)q.lo}), f[1] = to_float(S{(unsigned short)(q.lo >> 16)});
+  f[2] = to_float(S{(unsigned short)q.hi}), f[3] = to_float(S{(unsigned short)(q.hi >> 16)});
+}
+__device__ __forceinline__ void unpack(Quad<float> q, float (&f)[4]) {
+#pragma unroll
+  for (int j = 0; j < 4; j++) f[j] = q.v[j];
+}
+
+// f where the mask is above zero, else 0
+template <class S>
+__device__ __forceinline__ void keep_positive(float (&f)[4], Quad<S> mask) {
+  float m[4];
+  unpack(mask, m);
+#pragma unroll
+  for (int j = 0; j < 4; j++) f[j] = m[j] > 0.f ? f[j] : 0.f;
 }
 
 // ---- four neighbouring channels ----------------------------------------------------------------

@@ -6,35 +6,30 @@
 // fmaf each: an accumulator is one chain whatever the tiling, with the bits of the plain loop.
 //
 //   columns ->   lane_x 0..15 (0..7 when narrow), 4 neighbouring columns each
-//   rows         lane_y, lane_y + kLanesY, ...
+//   rows         lane_y, lane_y + kLanesY, ...; four neighbours where A's steps are outermost
 //
-// A warp is 8 lanes along the columns and 4 along the rows, bits of both interleaved: lanes n and
-// n ^ 1 read one address of B, lanes n and n ^ 2 one of A, so every 16-byte read returns two
-// registers a wavefront. (16 x 2 lanes in row order took twice as many.)
+// A warp is 16 lanes along the columns and 2 along the rows (8 and 4 when narrow), so that every
+// read of shared memory takes the wavefronts its distinct bytes need: of B 256 bytes by 16 a lane
+// (64 by 8), of A 16 by 8 (32). Lanes n and n ^ 1 read one address of B, n and n ^ 2 one of A, so a
+// wavefront returns two registers. Lost: lanes 8 x 4 and 16 bytes of both, 12 reads a 128
+// multiply-adds for 20, with as many wavefronts, two for the 64 and 128 bytes that differ.
 #pragma once
-#include "storage.cuh"
+#include "ptx.cuh"
 
 template <int kColumns_>
 struct Tile {
   static constexpr int kThreads = 128, kRows = 64, kColumns = kColumns_, kStep = kChannelStep;
   static constexpr int kLanesX = kColumns / 4, kLanesY = kThreads / kLanesX;
   static constexpr int kThreadRows = kRows / kLanesY;
-  // Pitches for stores of pairs without bank conflicts. Pairs along the pitch's row go as 8 bytes,
-  // 16 lanes at a time: two rows must lie 16 words apart. Pairs across it go as two words, those of
-  // lanes 4..7 of eight in the other order: 40 l + 20 e and 8 l + 4 e cover the banks.
-  static constexpr int kRowsPitchA = kStep, kColumnsPitchA = kStep + 4;
-  static constexpr int kRowsPitchB = kColumns + 4, kColumnsPitchB = kColumns + 16;
-  static constexpr int kPanelA = kRows * kColumnsPitchA,
-                       kPanelB = kStep * kColumnsPitchB;   // floats
+  static constexpr int kPanelA = kRows * (kStep + 4), kPanelB = kColumns * (kStep + 4);  // floats
   static constexpr int kPanels = 2 * (kPanelA + kPanelB);  // 2 buffers
 
   static_assert(kColumns == 64 || kColumns == 32,
                 "64 columns fill 8x4 accumulators a thread; 32 halve the waste of K, Cr <= 32 "
                 "(5x5 branches). 128 lost: most GoogLeNet branches would leave half of it empty");
-  static_assert(
-      kStep == 16 && kThreads == 128,
-      "128 threads stage 16 steps: 8 lanes fetch a pair each, whole sectors in every storage. 8 "
-      "steps lost: twice the barriers; 32 lost: 39 KB of panels");
+  static_assert(kStep == 16 && kThreads == 128,
+                "128 threads stage 16 steps: 4 lanes fetch a quad each, whole sectors in every "
+                "storage. 8 steps lost: twice the barriers; 32 lost: 39 KB of panels");
   static_assert(kThreadRows * 4 + 2 * kStep <= 64,
                 "accumulators and staged values must leave half of 128 registers to operands and "
                 "addresses. 8x8 accumulators in 64 threads lost: two warps hide no latency");
@@ -43,104 +38,176 @@ struct Tile {
 using WideTile = Tile<64>;
 using NarrowTile = Tile<32>;
 
+// Eight lanes, who store 16 bytes together, have every other group of columns of two rows: rows of
+// the resident tile are 4 or 20 banks apart.
 template <class T>
 __device__ __forceinline__ int lane_x() {
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  return warp % (T::kLanesX / 8) * 8 + ((lane & 6) | (lane >> 3 & 1));
+  const int lane = threadIdx.x % 32;
+  return lane & 6 | lane >> 3 & 1 | (T::kLanesX == 16 ? lane >> 1 & 8 : 0);
 }
 template <class T>
 __device__ __forceinline__ int lane_y() {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  return warp / (T::kLanesX / 8) * 4 + (lane >> 4 << 1 | (lane & 1));
+  return warp * (32 / T::kLanesX) + (lane & 1 | (T::kLanesX == 16 ? 0 : lane >> 3 & 2));
 }
 
-// ---- staging: global memory -> registers -> panel ----------------------------------------------
-// Rows: the summed axis is contiguous in memory (pixels of a map, rows of a filter). Thread t has
-// steps 2 (t % 8) and the next one of rows t/8 + 16 i: eight lanes read 16 neighbouring values.
-template <int kRows, class S, class Load>
-__device__ __forceinline__ void fetch_rows(Pair<S> (&v)[kRows / 16], Load load) {
-#pragma unroll
-  for (int i = 0; i < kRows / 16; i++) v[i] = load(i, threadIdx.x % 8 * 2);
-}
-// Columns: the other axis is contiguous. Thread t has step t/8 and columns 2 (t % 8) + 16 i.
-template <int kColumns, class S, class Load>
-__device__ __forceinline__ void fetch_columns(Pair<S> (&v)[kColumns / 16], Load load) {
-#pragma unroll
-  for (int i = 0; i < kColumns / 16; i++) v[i] = load(i, threadIdx.x % 8 * 2 + 16 * i);
-}
+// ---- panels: global memory -> registers -> shared memory ---------------------------------------
+// A panel holds kUnits rows of A (columns of B) by 16 steps of the summed axis in the order that
+// memory has, so quads are stored as they come. Its minor axis is the one contiguous in memory.
+enum Order { kStepsInner, kStepsOuter };
 
-// Pairs that go on along the panel's rows: panel[t / 8 + major i][2 (t % 8) + minor i]
-template <int kPairs, class S>
-__device__ __forceinline__ void store_along(const Pair<S> (&v)[kPairs], float* panel, int pitch,
-                                            int major, int minor) {
-  float* to = panel + threadIdx.x / 8 * pitch + threadIdx.x % 8 * 2;
-#pragma unroll
-  for (int i = 0; i < kPairs; i++) {
-    const float2 f = to_floats(v[i]);  // one store by its type: a float2 may be taken apart
-    *(unsigned long long*)(to + i * (major * pitch + minor)) =
-        (unsigned long long)__float_as_uint(f.y) << 32 | __float_as_uint(f.x);
+template <Order kOrder, int kUnits>
+struct Panel {
+  static constexpr bool kInner = kOrder == kStepsInner;
+  static constexpr int kQuads = kUnits / 32;  // of a thread: rows 32 apart, or of one step
+  static constexpr int kLanes = kInner ? 4 : 8;
+  // Eight rows of 20 begin in different banks for reads of 8 and 16 bytes, and rows r and r + 4
+  // fill them for stores.
+  static constexpr int kPitch = kInner ? kChannelStep + 4 : kUnits;
+
+  // Quad i of this thread on the major axis. Eight lanes, who store together, have rows r and r
+  // + 4.
+  static __device__ __forceinline__ int major(int i) {
+    if constexpr (!kInner) return threadIdx.x / kLanes;
+    const int group = threadIdx.x % 32 / 4;
+    return threadIdx.x / 32 * 8 + (group / 2 | group % 2 * 4) + 32 * i;
   }
-}
-// Pairs that lie across them: panel[2 (t % 8) + major i, and the next][t / 8 + minor i]
-template <int kPairs, class S>
-__device__ __forceinline__ void store_across(const Pair<S> (&v)[kPairs], float* panel, int pitch,
-                                             int major, int minor) {
-  const bool turn = threadIdx.x & 4;
-  float* to = panel + threadIdx.x % 8 * 2 * pitch + threadIdx.x / 8;
-  float *one = to + (turn ? pitch : 0), *other = to + (turn ? 0 : pitch);
-#pragma unroll
-  for (int i = 0; i < kPairs; i++) {
-    const float2 f = to_floats(v[i]);
-    one[i * (major * pitch + minor)] = turn ? f.y : f.x;
-    other[i * (major * pitch + minor)] = turn ? f.x : f.y;
+  // Its element j on the minor axis. Lost, for quads that cannot be read whole: lanes that read
+  // neighbours, a value each. Their stores stood, switched off, in the loops of all others.
+  static __device__ __forceinline__ int minor(int i, int j) {
+    return threadIdx.x % kLanes * 4 + j + (kInner ? 0 : 32 * i);
   }
+
+  // v[i] = p[at(i, j)] for its elements j, an index below zero meaning 0 and no access. whole: the
+  // four are one access, and element 0 speaks for them; uniform over the grid.
+  template <class S, class At>
+  static __device__ __forceinline__ void fetch(Quad<S> (&v)[kQuads], const S* p, bool whole,
+                                               At at) {
+    if (whole) {
+#pragma unroll
+      for (int i = 0; i < kQuads; i++) v[i] = fetch_quad(p, at(i, 0));
+    } else {
+#pragma unroll
+      for (int i = 0; i < kQuads; i++)
+        v[i] = gather_quad(p, at(i, 0), at(i, 1), at(i, 2), at(i, 3));
+    }
+  }
+  // The mask, if there is one, is looked at here and not in fetch(): until now it was under way.
+  template <class S>
+  static __device__ __forceinline__ void store(const Quad<S> (&v)[kQuads],
+                                               const Quad<S> (&mask)[kQuads], bool masked,
+                                               float* panel) {
+#pragma unroll
+    for (int i = 0; i < kQuads; i++) {
+      float f[4];
+      unpack(v[i], f);
+      if (masked) keep_positive(f, mask[i]);
+      store_shared(shared_address(panel + major(i) * kPitch + minor(i, 0)),
+                   make_uint4(__float_as_uint(f[0]), __float_as_uint(f[1]), __float_as_uint(f[2]),
+                              __float_as_uint(f[3])));
+    }
+  }
+  template <class S>
+  static __device__ __forceinline__ void store(const Quad<S> (&v)[kQuads], float* panel) {
+    store(v, v, false, panel);
+  }
+};
+
+// Row i of a thread's kThreadRows, and how far it is from the first, in a tile whose A has this
+// order
+template <class T, Order kOrder>
+__device__ __forceinline__ constexpr int row_step(int i) {
+  return kOrder == kStepsInner ? i * T::kLanesY : i / 4 * (4 * T::kLanesY) + i % 4;
+}
+template <class T, Order kOrder = kStepsInner>
+__device__ __forceinline__ int row_of(int i) {
+  return lane_y<T>() * (kOrder == kStepsInner ? 1 : 4) + row_step<T, kOrder>(i);
 }
 
-// A as rows of the summed axis, or as columns (turned); B likewise.
-template <class T, class S>
-__device__ __forceinline__ void store_rows_a(const Pair<S> (&v)[T::kRows / 16], float* panel) {
-  store_along(v, panel, T::kRowsPitchA, 16, 0);
-}
-template <class T, class S>
-__device__ __forceinline__ void store_columns_a(const Pair<S> (&v)[T::kRows / 16], float* panel) {
-  store_across(v, panel, T::kColumnsPitchA, 16, 0);
-}
-template <class T, class S>
-__device__ __forceinline__ void store_rows_b(const Pair<S> (&v)[T::kColumns / 16], float* panel) {
-  store_across(v, panel, T::kRowsPitchB, 0, 16);
-}
-template <class T, class S>
-__device__ __forceinline__ void store_columns_b(const Pair<S> (&v)[T::kColumns / 16],
-                                                float* panel) {
-  store_along(v, panel, T::kColumnsPitchB, 0, 16);
+// Panels of B with the steps inside keep column 4 x + j at row x + kLanesX j: lanes that differ in
+// x alone read neighbouring rows.
+template <class T>
+__device__ __forceinline__ int column_of(int row) {
+  return row % T::kLanesX * 4 + row / T::kLanesX;
 }
 
 // ---- arithmetic --------------------------------------------------------------------------------
-// row(i) is the address of the 16 summed values of this thread's row i; b is the panel of B.
-template <class T, class Row>
-__device__ __forceinline__ void multiply(float (&acc)[T::kThreadRows][4], Row row, const float* b,
-                                         int pitch_b) {
-  const float* column = b + lane_x<T>() * 4;
+// Steps c .. c + 3 of this thread's columns: b[step][column]
+template <class T, Order kOrder, int kFirst>
+__device__ __forceinline__ void read_columns(float (&b)[4][4], unsigned panel) {
+  using P = Panel<kOrder, T::kColumns>;
 #pragma unroll
-  for (int c = 0; c < T::kStep; c += 4) {
-    const float4 b0 = *(const float4*)(column + (c + 0) * pitch_b);
-    const float4 b1 = *(const float4*)(column + (c + 1) * pitch_b);
-    const float4 b2 = *(const float4*)(column + (c + 2) * pitch_b);
-    const float4 b3 = *(const float4*)(column + (c + 3) * pitch_b);
-#pragma unroll
-    for (int i = 0; i < T::kThreadRows; i++) {
-      const float4 a = *(const float4*)(row(i) + c);
-      float* s = acc[i];
-      s[0] = fmaf(a.x, b0.x, s[0]), s[1] = fmaf(a.x, b0.y, s[1]);
-      s[2] = fmaf(a.x, b0.z, s[2]), s[3] = fmaf(a.x, b0.w, s[3]);
-      s[0] = fmaf(a.y, b1.x, s[0]), s[1] = fmaf(a.y, b1.y, s[1]);
-      s[2] = fmaf(a.y, b1.z, s[2]), s[3] = fmaf(a.y, b1.w, s[3]);
-      s[0] = fmaf(a.z, b2.x, s[0]), s[1] = fmaf(a.z, b2.y, s[1]);
-      s[2] = fmaf(a.z, b2.z, s[2]), s[3] = fmaf(a.z, b2.w, s[3]);
-      s[0] = fmaf(a.w, b3.x, s[0]), s[1] = fmaf(a.w, b3.y, s[1]);
-      s[2] = fmaf(a.w, b3.z, s[2]), s[3] = fmaf(a.w, b3.w, s[3]);
+  for (int i = 0; i < 4; i++) {  // a column with the steps inside, a step otherwise
+    float v[4];
+    const unsigned row = panel + 4 * (P::kInner ? i * T::kLanesX : kFirst + i) * P::kPitch;
+    constexpr int kAt = P::kInner ? 4 * kFirst : 0;
+    if constexpr (T::kLanesX == 16) {
+      read_shared<kAt>(v, row);
+    } else {
+      read_shared<kAt>(v[0], v[1], row);
+      read_shared<kAt + 8>(v[2], v[3], row);
     }
+#pragma unroll
+    for (int j = 0; j < 4; j++) (P::kInner ? b[j][i] : b[i][j]) = v[j];
   }
+}
+// and of rows i and i + 1: a[row][step]. row(i) is the address of the 16 summed values of row i;
+// with the steps outside, that of both rows' values at the first step.
+template <class T, Order kOrder, int kFirst, class Row>
+__device__ __forceinline__ void read_rows(float (&a)[2][4], Row row, int i) {
+  constexpr int kPitch = 4 * Panel<kOrder, T::kRows>::kPitch;
+  if constexpr (kOrder == kStepsInner) {
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+      read_shared<4 * kFirst>(a[r][0], a[r][1], row(i + r));
+      read_shared<4 * kFirst + 8>(a[r][2], a[r][3], row(i + r));
+    }
+  } else {
+    read_shared<(kFirst + 0) * kPitch>(a[0][0], a[1][0], row(i));
+    read_shared<(kFirst + 1) * kPitch>(a[0][1], a[1][1], row(i));
+    read_shared<(kFirst + 2) * kPitch>(a[0][2], a[1][2], row(i));
+    read_shared<(kFirst + 3) * kPitch>(a[0][3], a[1][3], row(i));
+  }
+}
+
+template <class T, Order kOrderA, Order kOrderB, int kFirst = 0, class Row>
+__device__ __forceinline__ void multiply_rows(float (&acc)[T::kThreadRows][4], Row row,
+                                              unsigned columns) {
+  float b[4][4];
+  read_columns<T, kOrderB, kFirst>(b, columns);
+#pragma unroll
+  for (int i = 0; i < T::kThreadRows; i += 2) {
+    float a[2][4];
+    read_rows<T, kOrderA, kFirst>(a, row, i);
+#pragma unroll
+    for (int r = 0; r < 2; r++)
+#pragma unroll
+      for (int c = 0; c < 4; c++)
+#pragma unroll
+        for (int j = 0; j < 4; j++) acc[i + r][j] = fmaf(a[r][c], b[c][j], acc[i + r][j]);
+  }
+  if constexpr (kFirst + 4 < T::kStep)
+    multiply_rows<T, kOrderA, kOrderB, kFirst + 4>(acc, row, columns);
+}
+// A where it lies, row by row: row(i) is the shared address of this thread's row i.
+template <class T, Order kOrderB, class Row>
+__device__ __forceinline__ void multiply_resident(float (&acc)[T::kThreadRows][4], Row row,
+                                                  const float* b) {
+  using B = Panel<kOrderB, T::kColumns>;
+  const int first = B::kInner ? lane_x<T>() * B::kPitch : lane_x<T>() * 4;
+  multiply_rows<T, kStepsInner, kOrderB>(acc, row, shared_address(b + first));
+}
+// A from its panel
+template <class T, Order kOrderA, Order kOrderB>
+__device__ __forceinline__ void multiply(float (&acc)[T::kThreadRows][4], const float* a,
+                                         const float* b) {
+  using A = Panel<kOrderA, T::kRows>;
+  using B = Panel<kOrderB, T::kColumns>;
+  constexpr int kUnit = A::kInner ? A::kPitch : 1;  // from row to row
+  const unsigned rows = shared_address(a + row_of<T, kOrderA>(0) * kUnit);
+  const auto row = [&](int i) { return rows + 4 * kUnit * row_step<T, kOrderA>(i); };
+  const int first = B::kInner ? lane_x<T>() * B::kPitch : lane_x<T>() * 4;
+  multiply_rows<T, kOrderA, kOrderB>(acc, row, shared_address(b + first));
 }
 
 // Every accumulator starts at its column's bias; null and columns past the end start at zero.

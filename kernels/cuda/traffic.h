@@ -43,6 +43,52 @@ inline int entry_of(const CudaLaunch& launch, const char* const* entries) {
   return i;
 }
 
+// ---- gathers -----------------------------------------------------------------------------------
+// The (tap, channel) list in units, as a thread fetches them.
+struct GatherUnits {
+  int element, bytes, a_tap, count;  // bytes of an element and a unit; units of a tap and in all
+};
+
+// What warps gather of x: one instruction is `rows` neighbouring output pixels by 32 / rows units
+// of the list. With few channels it spans taps, and those of neighbours meet in the same sectors:
+// each is asked for once. place(m, n, p, q) says where pixel m of `count` lies, or false.
+template <class Args, class Place>
+double gathered_bytes(const Args& a, const GatherUnits& units, int rows, int count, Place place,
+                      int step_h, int step_w) {
+  const int width = 32 / rows;
+  double sectors = 0;
+  for (int m0 = 0; m0 < count; m0 += rows)
+    for (int u0 = 0; u0 < units.count; u0 += width) {
+      long long asked[32];
+      int found = 0;
+      for (int lane = 0; lane < 32; lane++) {
+        const int m = m0 + lane / width, u = u0 + lane % width, tap = u / units.a_tap;
+        int n = 0, p = 0, q = 0;
+        if (m >= count || u >= units.count || !place(m, n, p, q)) continue;
+        const int h = halo_origin(p, a.stride_h, a.pad_h) + tap / a.S;
+        const int w = halo_origin(q, a.stride_w, a.pad_w) + tap % a.S;
+        if (h < 0 || w < 0 || h % step_h || w % step_w || h / step_h >= a.H || w / step_w >= a.W)
+          continue;
+        const long long pixel = offset_of(a.x_strides, n, h / step_h, w / step_w);
+        const long long sector = (pixel * units.element + u % units.a_tap * units.bytes) / 32;
+        int i = 0;
+        while (i < found && asked[i] != sector) i++;
+        if (i == found) asked[found++] = sector;
+      }
+      sectors += found;
+    }
+  return 32 * sectors;
+}
+
+// Output pixels (N, P, Q) in their order
+struct EveryOutput {
+  int P, Q;
+  bool operator()(int m, int& n, int& p, int& q) const {
+    n = m / (P * Q), p = m / Q % P, q = m % Q;
+    return true;
+  }
+};
+
 // ---- CUDA cores --------------------------------------------------------------------------------
 inline double wgrad_traffic(const ConvWgradCudaArgs& g, const CudaLaunch& launch, int element) {
   const int Q = g.map_w.value, P = g.map_pixels.value / Q, images = g.pixels / (P * Q);
@@ -50,8 +96,12 @@ inline double wgrad_traffic(const ConvWgradCudaArgs& g, const CudaLaunch& launch
                       pairs_along(Q, g.W, g.S, g.stride_w, g.pad_w) * images;
   const double row = (double)g.R * g.S * g.C;
   const double a = (double)g.column_tiles.value * g.pixels * g.K * (g.y ? 2 : 1);
-  const double b = ceil_div(g.K, kTileRows) * taps * g.C;
-  return element * (a + b) + 4.0 * launch.grid_z * g.K * (row + (g.gb ? 1 : 0));
+  double b = taps * g.C * element;  // by quads, eight of each of four pixels, or value by value
+  if (g.C % 4 == 0)
+    b = gathered_bytes(g, {element, 4 * element, g.C / 4, g.R * g.S * g.C / 4}, 4, g.pixels,
+                       EveryOutput{P, Q}, 1, 1);
+  return element * a + ceil_div(g.K, kTileRows) * b +
+         4.0 * launch.grid_z * g.K * (row + (g.gb ? 1 : 0));
 }
 
 inline double sum_traffic(const SumChunksCudaArgs& s) { return 4.0 * s.count * (s.chunks + 1.0); }
@@ -187,43 +237,14 @@ inline double reduce_conv_mma_traffic(const ReduceConvMmaArgs& a, const MmaShape
          4 * (slices * reduce_passes * (a.br ? a.Cr : 0) + conv_passes * (a.b ? a.K : 0));
 }
 
-// What warps gather of x: a copy is `rows` neighbouring output pixels by 32 / rows units of the
-// (tap, channel) list. With few channels it spans taps, and those of neighbours meet in the same
-// sectors: each is asked for once. place(m, n, p, q) says where pixel m of `count` lies, or false.
-template <class Args, class Place>
-double gathered_bytes(const Args& a, int rows, int count, Place place, int step_h, int step_w) {
-  const int element = storage_bytes(a.type), width = 32 / rows, units = a.channel_units.value;
-  double sectors = 0;
-  for (int m0 = 0; m0 < count; m0 += rows)
-    for (int u0 = 0; u0 < a.units; u0 += width) {
-      long long asked[32];
-      int found = 0;
-      for (int lane = 0; lane < 32; lane++) {
-        const int m = m0 + lane / width, u = u0 + lane % width, tap = u / units;
-        int n = 0, p = 0, q = 0;
-        if (m >= count || u >= a.units || !place(m, n, p, q)) continue;
-        const int h = halo_origin(p, a.stride_h, a.pad_h) + tap / a.S;
-        const int w = halo_origin(q, a.stride_w, a.pad_w) + tap % a.S;
-        if (h < 0 || w < 0 || h % step_h || w % step_w || h / step_h >= a.H || w / step_w >= a.W)
-          continue;
-        const long long pixel = offset_of(a.x_strides, n, h / step_h, w / step_w);
-        const long long sector = (pixel * element + u % units * 16) / 32;
-        int i = 0;
-        while (i < found && asked[i] != sector) i++;
-        if (i == found) asked[found++] = sector;
-      }
-      sectors += found;
-    }
-  return 32 * sectors;
+// Units of the tensor-core kernels are 16 bytes.
+template <class Args>
+GatherUnits mma_units(const Args& a) {
+  return {storage_bytes(a.type), 16, (int)a.channel_units.value, a.units};
 }
-
 template <class Args>
 double gathered_bytes(const Args& a, int rows, int step_h = 1, int step_w = 1) {
-  const auto place = [&](int m, int& n, int& p, int& q) {
-    n = m / (a.P * a.Q), p = m / a.Q % a.P, q = m % a.Q;
-    return true;
-  };
-  return gathered_bytes(a, rows, a.pixels, place, step_h, step_w);
+  return gathered_bytes(a, mma_units(a), rows, a.pixels, EveryOutput{a.P, a.Q}, step_h, step_w);
 }
 
 inline double conv_mma_traffic(const ConvMmaArgs& a, const MmaShape& s, bool pooled = false) {
@@ -249,7 +270,7 @@ inline double conv_lrn_pool_mma_traffic(const ConvLrnPoolMmaArgs& a) {
       n = 0, p = top + m / halo_w, q = left + m % halo_w;
       return inside(p, c.P) && inside(q, c.Q);
     };
-    x += gathered_bytes(c, kGatherRows, halo, place, 1, 1);
+    x += gathered_bytes(c, mma_units(c), kGatherRows, halo, place, 1, 1);
   }
   const double blocks = t.image_tiles.value, passes = ceil_div(c.K, kMmaShapes[kMmaMid].columns);
   const double elements = blocks * c.K * c.R * c.S * c.C + (double)t.P * t.Q * c.K;

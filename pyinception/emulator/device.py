@@ -146,14 +146,15 @@ class Counter:
 def by_line(counters: Iterable[Counter]) -> list[Counter]:
     """Sums over the statements of one source line with the same kernel, kind and width.
 
-    ``where`` is then the line itself, without its callers. The costliest line comes first.
+    ``where`` is then the line itself, without its callers; of a toolkit's header or of a wrapper of
+    one instruction, the line that asked for it. The costliest line comes first.
     """
+    wrappers = ("/include/", "ptx.cuh:", "storage.cuh:")
     lines: dict[tuple[str, str, str, int], Counter] = {}
     for row in counters:
-        places = row.where.split(
-            ", inlined at "
-        )  # a toolkit's header says nothing: its caller does
-        where = next((place for place in places if "/include/" not in place), places[0])
+        places = row.where.split(", inlined at ")
+        asked = (p for p in places if not any(wrapper in p for wrapper in wrappers))
+        where = next(asked, places[0])
         key = row.kernel, where, row.kind, row.width
         seen = lines.get(key, Counter(*key, 0, 0, 0, 0))
         lines[key] = Counter(
