@@ -65,8 +65,8 @@ struct Panel {
   // fill them for stores.
   static constexpr int kPitch = kInner ? kChannelStep + 4 : kUnits;
 
-  // Quad i of this thread on the major axis. Eight lanes, who store together, have rows r and r
-  // + 4.
+  // Quad i of this thread on the major axis. Inner: eight lanes, who store together, have two rows,
+  // r and r + 4.
   static __device__ __forceinline__ int major(int i) {
     if constexpr (!kInner) return threadIdx.x / kLanes;
     const int group = threadIdx.x % 32 / 4;
