@@ -49,6 +49,7 @@ struct ReduceConvCudaArgs {
   CudaDivisor image_tiles, tiles_q;  // tiles of an image, of a row of tiles
   CudaDivisor map_pixels, map_w;     // H W, W
   CudaDivisor step_h, step_w;        // stride_h, stride_w
+  int slice;                         // fprop: output channels of a block
   int tile_pixels;                   // dgrad: consecutive pixels of a block
 };
 

@@ -59,7 +59,7 @@ REDUCE_CONV_CUDA_ARGS = _record(
     ("pointer", "gr"),
     ("int", "P Q tile_p halo_h"),
     ("divisor", "tile_q halo_w image_tiles tiles_q map_pixels map_w step_h step_w"),
-    ("int", "tile_pixels"),
+    ("int", "slice tile_pixels"),
 )
 
 CONV_WGRAD_CUDA_ARGS = _record(

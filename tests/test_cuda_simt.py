@@ -66,12 +66,15 @@ def test_conv_declines(name):
 
 
 def test_conv_plans():
-    [wide], _ = plan("conv_fprop", conv(k=64))
+    [wide], _ = plan("conv_fprop", conv(k=64, N=1024))
+    [small], _ = plan("conv_fprop", conv(k=64))  # too few blocks: twice as many of half the size
     [narrow], _ = plan("conv_fprop", conv(k=24, storage=1))
-    assert wide.entry == "conv_fprop_wide_f32" and narrow.entry == "conv_fprop_narrow_bf16"
-    assert wide.grid == narrow.grid == (3, 1, 1) and wide.block == 128  # 144 pixels
-    [siblings], _ = plan("conv_fprop", conv(k=100, panels=4, storage=2))
-    assert siblings.entry == "conv_fprop_wide_f16" and siblings.grid == (3, 8, 1)
+    assert wide.entry == "conv_fprop_wide_f32" and small.entry == "conv_fprop_narrow_f32"
+    assert narrow.entry == "conv_fprop_narrow_bf16" and wide.block == 128
+    assert narrow.grid == (3, 1, 1) and small.grid == (3, 2, 1)  # 144 pixels
+    assert wide.grid == (1152, 1, 1)
+    [siblings], _ = plan("conv_fprop", conv(k=100, panels=4, storage=2, N=256))
+    assert siblings.entry == "conv_fprop_wide_f16" and siblings.grid == (288, 8, 1)
     done = np.frombuffer(siblings.params, cuda_args.CONV_CUDA_ARGS)[0]
     assert done["panels"]["first_tile"].tolist() == [0, 2, 4, 6]
     [phases], _ = plan("conv_dgrad", conv(stride_h=2, stride_w=3))

@@ -86,7 +86,7 @@ def test_the_template_is_right_and_counted() -> None:
         assert cell["wavefronts"] >= cell["wavefronts_least"] > 0
         assert cell["sectors"] >= cell["sectors_least"] > 0 < cell["instructions"]
         assert cell["bytes"] == 32 * cell["sectors"] and "median_us" not in cell
-    assert mine["sectors"] > 3 * ours["sectors"]  # uncoalesced filters: what the page mends
+    assert mine["sectors"] > 2 * ours["sectors"]  # uncoalesced filters: what the page mends
     text = report.table()
     assert "my_reduce_conv" in text and "ncu --set full --import-source yes" in text
     assert f"{mine['instructions']:,}" in text

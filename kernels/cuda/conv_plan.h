@@ -73,6 +73,13 @@ inline void set_rows(ConvCudaArgs& a, int height, int width) {
   a.map_pixels = make_divisor(height * width), a.map_w = make_divisor(width);
 }
 
+// Of the two tiles, with this many of columns each. Small grids take the narrow one: twice the
+// blocks.
+inline bool fewer_clocks_narrow(const ConvCudaArgs& a, double wide, double narrow) {
+  const double rows = ceil_div(a.pixels, kTileRows);
+  return tile_clocks(rows * narrow, 1, 32) < tile_clocks(rows * wide, 1, 64);
+}
+
 inline CudaStatus plan_conv_fprop(const ConvCudaArgs& asked, ConvPlan& plan) {
   plan = ConvPlan{};
   ConvCudaArgs& a = plan.args;
@@ -80,12 +87,13 @@ inline CudaStatus plan_conv_fprop(const ConvCudaArgs& asked, ConvPlan& plan) {
   if (const CudaStatus status = complete(a, ConvDirection::kFprop)) return status;
   if (a.N == 0) return kCudaOk;
   if (!a.x) return kCudaMissingArray;
+  set_rows(a, a.P, a.Q);
   double wide = 0, narrow = 0;
   for (int i = 0; i < a.panel_count; i++) {
     if (!a.panels[i].w || !a.panels[i].y) return kCudaMissingArray;
-    wide += round_up(a.panels[i].K, 64), narrow += round_up(a.panels[i].K, 32);
+    wide += ceil_div(a.panels[i].K, 64), narrow += ceil_div(a.panels[i].K, 32);
   }
-  const bool is_narrow = prefer_narrow(wide, narrow);
+  const bool is_narrow = fewer_clocks_narrow(a, wide, narrow);
   const int columns = is_narrow ? 32 : 64;
   int tiles = 0;
   for (int i = 0; i < a.panel_count; i++) {
@@ -93,7 +101,6 @@ inline CudaStatus plan_conv_fprop(const ConvCudaArgs& asked, ConvPlan& plan) {
     tiles += ceil_div(a.panels[i].K, columns);
   }
   if (tiles > 65535) return kCudaTooLarge;
-  set_rows(a, a.P, a.Q);
   plan.launches[plan.count++] = {
       kConvEntries[(is_narrow ? kConvFpropNarrow : kConvFpropWide) + a.storage],
       (unsigned)ceil_div(a.pixels, kTileRows),
@@ -115,15 +122,17 @@ inline CudaStatus plan_conv_dgrad(const ConvCudaArgs& asked, ConvPlan& plan) {
   if (!a.gx) return kCudaMissingArray;
   for (int i = 0; i < a.panel_count; i++)
     if (!a.panels[i].w || !a.panels[i].gy) return kCudaMissingArray;
-  const bool is_narrow = prefer_narrow(round_up(a.C, 64), round_up(a.C, 32));
+  set_rows(a, ceil_div(a.H, a.stride_h), ceil_div(a.W, a.stride_w));
+  const int planes = a.stride_h * a.stride_w;
+  const bool is_narrow =
+      fewer_clocks_narrow(a, planes * ceil_div(a.C, 64), planes * ceil_div(a.C, 32));
   const int columns = is_narrow ? 32 : 64, tiles = ceil_div(a.C, columns);
   if (tiles > 65535) return kCudaTooLarge;
-  set_rows(a, ceil_div(a.H, a.stride_h), ceil_div(a.W, a.stride_w));
   plan.launches[plan.count++] = {
       kConvEntries[(is_narrow ? kConvDgradNarrow : kConvDgradWide) + a.storage],
       (unsigned)ceil_div(a.pixels, kTileRows),
       (unsigned)tiles,
-      (unsigned)(a.stride_h * a.stride_w),
+      (unsigned)planes,
       kBlockThreads,
       (unsigned)panel_bytes(columns),
       &plan.args,

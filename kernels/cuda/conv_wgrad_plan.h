@@ -10,8 +10,19 @@ inline int panel_bytes(int columns) {
   return 4 * (kPanelFloats + 2 * columns * (kChannelStep + 4));
 }
 
+// Clocks of a launch by its steps alone, on an H100-class device: blocks of a multiprocessor take
+// turns at its issue slots, one alone waits for itself. A choice of tile needs no more than the
+// proportion, and so the instructions of a step (sm_90a, benchmarks/cuda_sass.py). Not measured.
+constexpr int kPlannedMultiprocessors = 132;
+constexpr double kAloneTurns = 1.4;  // of four warps
+inline double tile_clocks(double blocks, double steps, int columns) {
+  const double turns =
+      (double)(long long)((blocks + kPlannedMultiprocessors - 1) / kPlannedMultiprocessors);
+  return (turns > kAloneTurns ? turns : kAloneTurns) * steps * (columns == 64 ? 670 : 390);
+}
+
 // A step of the narrow tile takes 1.10 to 1.19 times the instructions per multiply-add of a wide
-// one (sm_90, benchmarks/cuda_sass.py): it must save an eighth of them.
+// one: it must save an eighth of them where the grid is split until it fills the device.
 inline bool prefer_narrow(double wide, double narrow) { return narrow < 0.875 * wide; }
 
 // Where a plan keeps the wgrad: two launches at most, and their records.

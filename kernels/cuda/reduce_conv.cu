@@ -16,7 +16,8 @@
 // filter gradients on the split into chunks, which is a function of shape and batch.
 // Filter gradients are launches of conv.cu's entries.
 //
-// This is the first rung. It pays the recomputed halo of the 1x1, and in dgrad of a strided
+// This is the first rung. It pays the recomputed halo of the 1x1, in every slice of the output
+// channels that a small grid is split into, and in dgrad of a strided
 // convolution it multiplies the zeros between the samples. Lost: a kernel per convolution (two more
 // launches, r through memory); summing Cr in slices for a smaller resident tile (another order of
 // the sum); packed filters (one more format, where a row's quads already are whole sectors).

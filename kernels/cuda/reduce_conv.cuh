@@ -4,17 +4,18 @@
 #include "tile.cuh"
 
 // ---- fprop -------------------------------------------------------------------------------------
-// A block makes tile_p x tile_q outputs of one image, all K. First the reduced tile with its halo
-// into shared memory, 64 pixels x kColumns channels at a time, then the KxK reading it tap by tap.
+// A block makes tile_p x tile_q outputs of one image, `slice` channels of them. First the reduced
+// tile with its halo into shared memory, 64 pixels x kColumns channels at a time, then the KxK
+// reading it tap by tap.
 template <class T>
 __device__ __forceinline__ void fprop(const ReduceConvCudaArgs& a) {
-  const float* __restrict__ x = a.x;    // (N, H, W, C)
-  const float* __restrict__ wr = a.wr;  // (Cr, C)
-  const float* __restrict__ br = a.br;  // (Cr) or null
-  const float* __restrict__ w = a.w;    // (K, R, S, Cr)
-  const float* __restrict__ b = a.b;    // (K) or null
-  float* y = a.y;                       // (N, P, Q, K)
-  float* r = a.r;                       // (N, H, W, Cr) or null
+  const float* __restrict__ x = a.x;           // (N, H, W, C)
+  const float* __restrict__ wr = a.wr;         // (Cr, C)
+  const float* __restrict__ br = a.br;         // (Cr) or null
+  const float* __restrict__ w = a.w;           // (K, R, S, Cr)
+  const float* __restrict__ b = a.b;           // (K) or null
+  float* y = a.y;                              // (N, P, Q, K)
+  float* r = blockIdx.y == 0 ? a.r : nullptr;  // (N, H, W, Cr) or null; every slice has the same
   extern __shared__ __align__(16) float shared[];
   float *panel_a = shared, *panel_b = shared + 2 * T::kPanelA;
   float* reduced = shared + T::kPanels;  // (halo_h, halo_w, pitch)
@@ -99,6 +100,7 @@ __device__ __forceinline__ void fprop(const ReduceConvCudaArgs& a) {
   // KxK
   const bool vector_y = is_vector(y, a.y_strides);
   const bool whole_w = a.Cr % 4 == 0 && is_vector(w, CudaStrides{});
+  const int slice_end = min((int)(blockIdx.y + 1) * a.slice, a.K);  // whole tiles of columns
   const int tile_outputs = a.tile_p * a.tile_q.value, steps_per_tap = ceil_div(a.Cr, T::kStep);
   for (int m0 = 0; m0 < tile_outputs; m0 += T::kRows) {
     unsigned base[T::kThreadRows];  // of the output's first tap in the reduced tile
@@ -110,7 +112,7 @@ __device__ __forceinline__ void fprop(const ReduceConvCudaArgs& a) {
       base[i] = shared_address(reduced +
                                (row * a.stride_h * a.halo_w.value + column * a.stride_w) * pitch);
     }
-    for (int n0 = 0; n0 < a.K; n0 += T::kColumns) {
+    for (int n0 = blockIdx.y * a.slice; n0 < slice_end; n0 += T::kColumns) {
       const int k = n0 + lane_x<T>() * 4;
       float acc[T::kThreadRows][4];
       Quad<float> vb[B::kQuads];

@@ -8,7 +8,7 @@
 // Wanted for a block: three blocks on the 227 KB of sm_90, two on the 163 KB of sm_80. A larger
 // tile recomputes less halo but leaves four warps alone with their latencies; unmeasured so far.
 constexpr int kSharedWanted = 72 * 1024;
-constexpr int kMaxTile = 16;
+constexpr int kMaxTile = 16, kMaxSplits = 16;
 static_assert(kMaxTile >= 14,
               "14x14 and 7x7 maps must be among the tiles whole; a whole 28x28 lost: 360 KB at "
               "Cr = 96");
@@ -47,24 +47,35 @@ inline CudaStatus complete(ReduceConvCudaArgs& a) {
 }
 
 // ---- fprop -------------------------------------------------------------------------------------
-// The tile with the least padded multiply-adds, recomputed halo included, that fits `limit` bytes.
-// Returns them, or 0 where none fits.
+// The tile and the slices of the output channels with the fewest clocks, recomputed halo and 1x1
+// included, that fit `limit` bytes. Returns them, or 0 where none fits.
 inline double choose_tile(ReduceConvCudaArgs& a, int columns, int limit, int& shared_bytes) {
   double best = 0;
+  // tiles of columns in a slice; of those that make as many slices the fewest
+  int each[kMaxSplits], splits = 0;
+  const int column_tiles = ceil_div(a.K, columns);
+  for (int e = column_tiles; e > 0 && splits < kMaxSplits; e--)
+    if (e == 1 || ceil_div(column_tiles, e - 1) > ceil_div(column_tiles, e)) each[splits++] = e;
+  const double taps = (double)a.R * a.S * ceil_div(a.Cr, kChannelStep);
   for (int tp = 1; tp <= kMaxTile && tp <= a.P; tp++)
     for (int tq = 1; tq <= kMaxTile && tq <= a.Q; tq++) {
       const int hh = halo_extent(tp, a.R, a.stride_h), hw = halo_extent(tq, a.S, a.stride_w);
       const double bytes = panel_bytes(columns) + 4.0 * hh * hw * resident_pitch(a.Cr);
       if (bytes > limit) break;
-      const double tiles = (double)tiles_along(a.P, a.H, tp, a.R, a.stride_h, a.pad_h, a.r) *
+      const double tiles = (double)a.N * tiles_along(a.P, a.H, tp, a.R, a.stride_h, a.pad_h, a.r) *
                            tiles_along(a.Q, a.W, tq, a.S, a.stride_w, a.pad_w, a.r);
-      const double reduce = (double)round_up(hh * hw, kTileRows) * round_up(a.Cr, columns) * a.C;
-      const double conv = (double)round_up(tp * tq, kTileRows) * round_up(a.K, columns) * a.R *
-                          a.S * round_up(a.Cr, kChannelStep);
-      const double cost = tiles * (reduce + conv);
-      if (best > 0 && (cost > best || (cost == best && bytes >= shared_bytes))) continue;
-      best = cost, shared_bytes = (int)bytes;
-      a.tile_p = tp, a.halo_h = hh, a.tile_q = make_divisor(tq), a.halo_w = make_divisor(hw);
+      const double reduce = (double)ceil_div(hh * hw, kTileRows) * ceil_div(a.Cr, columns) *
+                            ceil_div(a.C, kChannelStep);
+      const double conv = ceil_div(tp * tq, kTileRows) * taps;
+      for (int i = 0; i < splits; i++) {
+        const double blocks = tiles * ceil_div(column_tiles, each[i]);
+        const double clocks = tile_clocks(blocks, reduce + each[i] * conv, columns);
+        if (best == 0 || clocks < best || (clocks == best && bytes < shared_bytes)) {
+          best = clocks, shared_bytes = (int)bytes, a.slice = each[i] * columns;
+          a.tile_p = tp, a.halo_h = hh, a.tile_q = make_divisor(tq), a.halo_w = make_divisor(hw);
+        }
+        if (blocks >= kPlannedMultiprocessors) break;  // more would only repeat the 1x1
+      }
     }
   return best;
 }
@@ -86,7 +97,7 @@ inline CudaStatus plan_reduce_conv_fprop(const ReduceConvCudaArgs& asked, Reduce
   if (wide == 0) wide = choose_tile(a, 64, limit = a.shared_limit, shared_bytes);
   ReduceConvCudaArgs other = a;
   const double narrow = choose_tile(other, 32, limit, narrow_bytes);
-  if (narrow > 0 && (wide == 0 || prefer_narrow(wide, narrow)))
+  if (narrow > 0 && (wide == 0 || narrow < wide))
     a = other, entry = kFpropNarrow, shared_bytes = narrow_bytes;
   else if (wide == 0)
     return kCudaSharedMemory;
@@ -94,12 +105,12 @@ inline CudaStatus plan_reduce_conv_fprop(const ReduceConvCudaArgs& asked, Reduce
   const int rows = tiles_along(a.P, a.H, a.tile_p, a.R, a.stride_h, a.pad_h, a.r);
   const int columns = tiles_along(a.Q, a.W, a.tile_q.value, a.S, a.stride_w, a.pad_w, a.r);
   a.tiles_q = make_divisor(columns), a.image_tiles = make_divisor(rows * columns);
-  if (!fits(a.N, rows * columns)) return kCudaTooLarge;
+  if (!fits(a.N, rows * columns) || ceil_div(a.K, a.slice) > 65535) return kCudaTooLarge;
   if (a.N == 0) return kCudaOk;
   if (!a.x || !a.wr || !a.w || !a.y) return kCudaMissingArray;
   plan.launches[plan.count++] = {kReduceConvEntries[entry],
                                  (unsigned)(a.N * rows * columns),
-                                 1,
+                                 (unsigned)ceil_div(a.K, a.slice),
                                  1,
                                  kBlockThreads,
                                  (unsigned)shared_bytes,

@@ -164,8 +164,9 @@ inline double reduce_conv_traffic(const ReduceConvPlan& plan, int launch) {
       const double convolving =
           (double)a.N * ceil_div(a.P, a.tile_p) * ceil_div(a.Q, a.tile_q.value);
       const double passes = ceil_div(a.tile_p * tile_q, kTileRows) * convolving;
-      return 4 * (ceil_div(a.Cr, columns) * pixels * a.C +
-                  (double)l.grid_x * ceil_div(halo, kTileRows) * (reduce + (a.br ? a.Cr : 0)) +
+      const double slices = l.grid_y;  // each makes the 1x1 anew
+      return 4 * (slices * ceil_div(a.Cr, columns) * pixels * a.C +
+                  slices * l.grid_x * ceil_div(halo, kTileRows) * (reduce + (a.br ? a.Cr : 0)) +
                   passes * (filter + (a.b ? a.K : 0)) + (double)a.N * a.P * a.Q * a.K +
                   (a.r ? maps * a.Cr : 0));
     }
