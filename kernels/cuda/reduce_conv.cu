@@ -17,10 +17,10 @@
 // Filter gradients are launches of conv.cu's entries.
 //
 // This is the first rung. It pays the recomputed halo of the 1x1, in every slice of the output
-// channels that a small grid is split into, and in dgrad of a strided
-// convolution it multiplies the zeros between the samples. Lost: a kernel per convolution (two more
-// launches, r through memory); summing Cr in slices for a smaller resident tile (another order of
-// the sum); packed filters (one more format, where a row's quads already are whole sectors).
+// channels that a small grid is split into; dgrad of a strided convolution multiplies the zeros
+// between the samples. By the plan's model two launches of conv end first (docs/performance.md), as
+// modules run them. Lost: summing Cr in slices for a smaller resident tile (another order of the
+// sum); packed filters (one more format, where a row's quads already are whole sectors).
 #include "reduce_conv.cuh"
 
 // ---- entries -----------------------------------------------------------------------------------
