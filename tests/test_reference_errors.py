@@ -72,10 +72,12 @@ OPS = list(calls(1, np.float64))
 
 
 def test_the_table_of_calls_names_every_public_function():
+    """Those of reference_separable.py have a table of their own."""
+    files = {reference.__name__, f"{reference.__name__}_dropout"}
     public = {
         name
         for name, value in vars(reference).items()
-        if inspect.isfunction(value) and value.__module__ == reference.__name__ and name[0] != "_"
+        if inspect.isfunction(value) and value.__module__ in files and name[0] != "_"
     }
     assert public == {*OPS, "philox4x32"}
 
