@@ -9,13 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from built import REASON, needs_core
 from pyinception.kernels import reference
 
-from pyinception import backend, models, tracing
+from pyinception import models, tracing
 from pyinception.spec import BranchSpec, ConvSpec, InceptionSpec
 
-REASON = backend.why_not("cpu")
-needs_core = pytest.mark.skipif(REASON is not None, reason=str(REASON))
 if REASON is None:
     from pyinception import bench
     from pyinception.bench import ours, problems, report, rivals, runs, shapes, timing

@@ -2,15 +2,14 @@
 
 import numpy as np
 import pytest
+from built import REASON, needs_core
 
 import pyinception as pyi
-from pyinception import backend
 
 threadpool_info = pytest.importorskip(
     "threadpoolctl", reason="threadpoolctl is not installed (extra `rivals`)"
 ).threadpool_info
-REASON = backend.why_not("cpu")
-pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
+pytestmark = needs_core
 if REASON is None:
     from pyinception import bench
     from pyinception.bench import rivals, runs, timing

@@ -3,11 +3,11 @@
 import itertools
 
 import pytest
+from built import REASON, needs_core
 
 from pyinception import backend
 
-REASON = backend.why_not("cpu")
-pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
+pytestmark = needs_core
 if REASON is None:
     from pyinception.bench import fma, timing
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from built import needs_core
 from core_contract import bits, standing_in
 from op_cases import Case, arrays, cases
 
@@ -72,7 +73,7 @@ def test_every_row_runs_or_gives_a_reason(case: Case, monkeypatch: pytest.Monkey
             assert core.calls[-1][1:] == (row.algorithm, "", 0)
 
 
-@pytest.mark.skipif(backend.why_not("cpu") is not None, reason="the compiled core is not built")
+@needs_core
 @pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c.op}-{c.direction}")
 def test_core_rows_against_the_reference(case: Case) -> None:
     rows = table.rows(case.op, case.direction)
@@ -172,10 +173,7 @@ def test_packed_weights_are_accepted_wherever_weights_are(monkeypatch: pytest.Mo
             prepack(w.astype(np.float64), format)
 
 
-REASON = backend.why_not("cpu")
-
-
-@pytest.mark.skipif(REASON is not None, reason=REASON or "")
+@needs_core
 def test_weights_packed_for_something_else_are_refused() -> None:
     """Sizes are equal: another direction, another level must not be read as if they were ours."""
     draw = np.random.default_rng(1)
@@ -204,7 +202,7 @@ def test_weights_packed_for_something_else_are_refused() -> None:
             pyi.conv2d(x, forward, padding=1)
 
 
-@pytest.mark.skipif(REASON is not None, reason=REASON or "")
+@needs_core
 @pytest.mark.parametrize("wish", ["plain", "direct", "winograd"])
 def test_packed_weights_outrank_the_switch_but_not_the_argument(wish: str) -> None:
     draw = np.random.default_rng(2)
@@ -220,7 +218,7 @@ def test_packed_weights_outrank_the_switch_but_not_the_argument(wish: str) -> No
                 pyi.conv2d(x, packed, padding=1, algorithm=wish)
 
 
-@pytest.mark.skipif(REASON is not None, reason=REASON or "")
+@needs_core
 def test_packed_weights_within_a_module_are_found() -> None:
     weights = [np.ones(shape, np.float32) for shape in weight_shapes(3, (2, 2, 3, 2, 2, 2))]
     weights[4] = prepack(weights[4], Format(*weights[4].shape))

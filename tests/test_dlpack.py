@@ -7,14 +7,12 @@ from typing import Any
 import numpy as np
 import producer
 import pytest
+from built import BACKENDS, needs_core
 from producer import Produced
 from pyinception.kernels import reference
 
 import pyinception as pyi
 from pyinception import backend, border, workspace
-
-BACKENDS = [name for name in ("cpu", "reference") if backend.why_not(name) is None]
-needs_core = pytest.mark.skipif("cpu" not in BACKENDS, reason="the compiled core is not built")
 
 draw = np.random.default_rng(0)
 

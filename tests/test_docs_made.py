@@ -10,13 +10,13 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from built import needs_core
 
 import pyinception
-from pyinception import backend, config
+from pyinception import config
 from pyinception.train.recipe import Recipe
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-needs_core = pytest.mark.skipif(backend.why_not("cpu") is not None, reason="no compiled core")
 
 
 @pytest.fixture(scope="module")

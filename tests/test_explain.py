@@ -6,16 +6,16 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from built import needs_core
 
 import pyinception as pyi
-from pyinception import backend
 from pyinception.bench import fma, shapes, timing
 from pyinception.layers import BatchNorm, Conv2d, Inception, Lrn, MaxPool2d
 from pyinception.module import Sequential
 from pyinception.session import Session
 from pyinception.spec import ConvSpec, PoolSpec
 
-pytestmark = pytest.mark.skipif(backend.why_not("cpu") is not None, reason="no compiled core")
+pytestmark = needs_core
 
 
 def test_kernel_and_tile_of_a_spec() -> None:

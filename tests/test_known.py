@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
+from built import needs_core
 
 import pyinception as pyi
-from pyinception import backend, border, config, dispatch, known, workspace
+from pyinception import border, config, dispatch, known, workspace
 
-REASON = backend.why_not("cpu")
-pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
+pytestmark = needs_core
 
 
 def draw(*shape):

@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from built import needs_core
 from pyinception.kernels import reference
 
-from pyinception import backend
 from pyinception.bench import ladder
 from pyinception.cli import main
 from pyinception.cli.ladder import bar
 
 ROOT = Path(__file__).resolve().parents[1]
-pytestmark = pytest.mark.skipif(backend.why_not("cpu") is not None, reason="no compiled core")
+pytestmark = needs_core
 
 
 def test_the_python_rungs_are_convolutions() -> None:

@@ -6,14 +6,14 @@ from zlib import crc32
 
 import numpy as np
 import pytest
+from built import BACKENDS
 from pyinception.kernels import reference
 
 import pyinception as pyi
-from pyinception import backend, init, layers, rng, workspace
+from pyinception import init, layers, rng, workspace
 from pyinception.module import Module, Sequential
 from pyinception.tensor import Tensor
 
-BACKENDS = [name for name in ("cpu", "reference") if backend.why_not(name) is None]
 DRAW = np.random.default_rng(3)
 
 

@@ -4,6 +4,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+from built import needs_core
 
 from pyinception import backend, config, init, layers, losses, optim, rng
 from pyinception.module import Sequential
@@ -264,9 +265,6 @@ def numpys(w, v, g, rate, momentum, decay):
         g = g + decay * w if decay else g
         v = v * momentum + rate * g
         return w - v, v
-
-
-needs_core = pytest.mark.skipif(backend.why_not("cpu") is not None, reason="no compiled core")
 
 
 @needs_core

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from built import REASON, needs_core
 
 import pyinception as pyi
 from pyinception import backend
@@ -20,8 +21,6 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [p for p in sorted((ROOT / "docs").rglob("*.md")) if "_build" not in p.parts]
 PAPERS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES]
 README = PAPERS[0].read_text(encoding="utf-8")
-REASON = backend.why_not("cpu")
-needs_core = pytest.mark.skipif(REASON is not None, reason=str(REASON))
 
 
 def fenced(text: str, language: str) -> list[str]:

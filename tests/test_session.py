@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from built import BACKENDS, needs_core
 from core_contract import bits, standing_in
 
 import pyinception as pyi
-from pyinception import backend, init, layers, ops, workspace
+from pyinception import init, layers, ops, workspace
 from pyinception.backend import core
 from pyinception.module import Module, Sequential
 from pyinception.prepack import packs
@@ -16,7 +17,6 @@ from pyinception.session import Session
 from pyinception.tensor import Tensor
 from pyinception.tracing import specs
 
-BACKENDS = [name for name in ("cpu", "reference") if backend.why_not(name) is None]
 DRAW = np.random.default_rng(8)
 SHAPE = (2, 12, 11, 3)
 
@@ -128,7 +128,7 @@ def test_a_forward_that_computes_in_numpy_is_refused() -> None:
         Session(net, (1, 6, 6, 32))
 
 
-@pytest.mark.skipif("cpu" not in BACKENDS, reason="no compiled core")
+@needs_core
 def test_each_call_runs_at_the_level_whose_weights_were_packed() -> None:
     """A host step keeps the calls from being one list: they run one by one."""
     net = init.initialise(Aside(ops.AdaptiveAvgPool(3)), seed=2)
@@ -275,7 +275,7 @@ def test_strided_3x3_under_auto() -> None:
         assert bits(session(x)) == bits(eager(net, x))
 
 
-@pytest.mark.skipif("cpu" not in BACKENDS, reason="needs the compiled core")
+@needs_core
 def test_plain_kernels_read_filters_themselves() -> None:
     net = Small().eval()
     init.initialise(net, seed=3)

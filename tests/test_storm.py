@@ -5,11 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from built import needs_core
 
-from pyinception import backend
-
-REASON = backend.why_not("cpu")
-pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
+pytestmark = needs_core
 
 
 def test_ten_thousand_rounds() -> None:
