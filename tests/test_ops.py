@@ -4,14 +4,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from built import BACKENDS
 from core_contract import bits
+from producer import Produced
 from pyinception.kernels import reference
 
 import pyinception as pyi
-from pyinception import backend, ops, workspace
+from pyinception import ops, workspace
 from pyinception.tensor import Tensor
 
-BACKENDS = [name for name in ("cpu", "reference") if backend.why_not(name) is None]
 DRAW = np.random.default_rng(11)
 
 
@@ -208,40 +209,19 @@ class TestForward:
         assert (out == 7).all()
 
 
-class Foreign:
-    """Another library's array: it speaks DLPack and nothing else."""
+class Locked(Produced):
+    """An array that another library will not hand out."""
 
-    def __init__(self, array: np.ndarray) -> None:
-        self.array = array
-        self.shape = array.shape
-
-    def __dlpack__(self, **options: Any) -> Any:
-        return self.array.__dlpack__(**options)
-
-    def __dlpack_device__(self) -> Any:
-        return self.array.__dlpack_device__()
-
-    def __array_namespace__(self) -> Any:
-        return _Namespace
-
-
-class _Namespace:
-    @staticmethod
-    def from_dlpack(array: np.ndarray) -> Foreign:
-        return Foreign(np.from_dlpack(array))
-
-
-class Locked(Foreign):
     def __dlpack__(self, **options: Any) -> Any:
         raise BufferError("this one is on the tape")
 
 
 def test_results_are_of_the_callers_type_and_share_memory() -> None:
-    y = pyi.conv2d(Foreign(X), W, B, layout="NHWC", padding=1, relu=True)
-    assert isinstance(y, Foreign)
+    y = pyi.conv2d(Produced(X), W, B, layout="NHWC", padding=1, relu=True)
+    assert isinstance(y, Produced)
     np.testing.assert_array_equal(y.array, EXPECTED["conv2d"](X))
-    out = Foreign(np.zeros_like(y.array))
-    assert pyi.conv2d(Foreign(X), W, B, layout="NHWC", padding=1, relu=True, out=out) is out
+    out = Produced(np.zeros_like(y.array))
+    assert pyi.conv2d(Produced(X), W, B, layout="NHWC", padding=1, relu=True, out=out) is out
     np.testing.assert_array_equal(out.array, y.array)
     with pytest.raises(TypeError, match=r"does not export its memory.*on the tape"):
         pyi.conv2d(Locked(X), W, layout="NHWC")
@@ -250,14 +230,14 @@ def test_results_are_of_the_callers_type_and_share_memory() -> None:
 def test_layout_is_never_guessed() -> None:
     square, w = ints(1, 3, 4, 3), ints(2, 3, 3, 3)
     with pytest.raises(ValueError, match=r"fits both NHWC and NCHW; pass layout=.*interop\.torch"):
-        pyi.conv2d(Foreign(square), w)
+        pyi.conv2d(Produced(square), w)
     with pytest.raises(ValueError, match="fits NCHW only"):
-        pyi.conv2d(Foreign(ints(1, 3, 6, 5)), kcrs(ints(2, 3, 3, 3))[..., :2])
+        pyi.conv2d(Produced(ints(1, 3, 6, 5)), kcrs(ints(2, 3, 3, 3))[..., :2])
     with pytest.raises(ValueError, match="fits both"):
-        pyi.lrn(Foreign(square))
+        pyi.lrn(Produced(square))
     # One reading fits, or the caller named one: fine.
-    assert pyi.conv2d(Foreign(ints(1, 5, 4, 3)), w).shape == (1, 3, 2, 2)
-    assert pyi.conv2d(Foreign(square), w, layout="NHWC").shape == (1, 1, 2, 2)
+    assert pyi.conv2d(Produced(ints(1, 5, 4, 3)), w).shape == (1, 3, 2, 2)
+    assert pyi.conv2d(Produced(square), w, layout="NHWC").shape == (1, 1, 2, 2)
     assert pyi.conv2d(square, w).shape == (1, 1, 2, 2)  # NumPy means NHWC
 
 
