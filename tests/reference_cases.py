@@ -24,6 +24,11 @@ def close(actual, expected, tolerance=1e-12):
     assert np.abs(actual - expected).max(initial=0) <= tolerance * scale
 
 
+def relative_error(actual, expected) -> float:
+    """max|actual - expected| / max|expected|."""
+    return float(np.abs(actual - expected).max() / np.abs(expected).max())
+
+
 def same_bits(actual, expected):
     """Equal, NaN where NaN, and -0.0 apart from +0.0."""
     np.testing.assert_array_equal(actual, expected)

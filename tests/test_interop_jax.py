@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from built import REASON, needs_core
 
 import pyinception as pyi
 from pyinception import backend, border, config, workspace
 from pyinception.ops.weights import InceptionWeights, weight_shapes
 
 jax = pytest.importorskip("jax", reason="jax is not installed (extra `oracles`)")
-REASON = backend.why_not("cpu")
 if REASON is None:
     from jax import numpy as jnp
 
@@ -26,7 +26,7 @@ if REASON is None:
     except backend.BackendError as error:
         REASON = str(error)
 
-pytestmark = [pytest.mark.oracles, pytest.mark.skipif(REASON is not None, reason=str(REASON))]
+pytestmark = [pytest.mark.oracles, needs_core]
 #          N  H  W   C  Cr   K  R  S  stride  padding
 CASES = [
     (2, 7, 9, 24, 16, 20, 3, 3, 1, "same"),

@@ -4,17 +4,17 @@ import copy
 
 import numpy as np
 import pytest
+from built import REASON, needs_core
+from torch_runs import one_thread, relative_error, torch  # noqa: F401
 
-from pyinception import backend, config, workspace
+from pyinception import config, workspace
 
-torch = pytest.importorskip("torch", reason="torch is not installed (extra `oracles`)")
-REASON = backend.why_not("cpu")
 if REASON is None:
     import torch.nn.functional as F
 
     from pyinception.interop.torch import kernels, prepack, reduce_conv2d
 
-pytestmark = [pytest.mark.oracles, pytest.mark.skipif(REASON is not None, reason=str(REASON))]
+pytestmark = [pytest.mark.oracles, needs_core]
 NAMES = ("x", "w_reduce", "b_reduce", "w", "b")
 #          N   C  H  W  Cr  K  R  S  stride  padding
 CASES = [
@@ -26,15 +26,6 @@ CASES = [
     (1, 1, 1, 1, 1, 1, 3, 3, 1, 1),
     (2, 4, 6, 7, 3, 5, 3, 2, 1, "valid"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Two teams of threads that take turns on busy cores make small tests many times longer."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def tensors(case, dtype=torch.float32, channels_last=False, grad=True):
@@ -51,10 +42,6 @@ def tensors(case, dtype=torch.float32, channels_last=False, grad=True):
 
 def chain(x, wr, br, w, b, stride=1, padding="same"):
     return F.relu(F.conv2d(F.relu(F.conv2d(x, wr, br)), w, b, stride, padding))
-
-
-def relative(a, b):
-    return float((a.detach().double() - b).abs().max() / b.abs().max().clamp_min(1e-30))
 
 
 def run(function, arguments, gy, **window):
@@ -84,10 +71,10 @@ def test_against_torch(case, channels_last, algorithm):
         assert mine.dtype == torch.float32
         # As exact as torch in the same precision. Four roundings are allowed where torch happens
         # to have fewer: a sum of a few terms may be exact by luck.
-        limit = max(2 * relative(torchs, right), 4 * 2.0**-24)
+        limit = max(2 * relative_error(torchs, right), 4 * 2.0**-24)
         if algorithm == "auto":  # Winograd's documented error
             limit = max(limit, 1.5e-5)
-        assert relative(mine, right) <= limit, name
+        assert relative_error(mine, right) <= limit, name
     assert ours[0].is_contiguous(memory_format=torch.channels_last)
 
 
@@ -132,7 +119,7 @@ def test_channels_last_is_not_copied():
         before = workspace.copies["reduce_conv2d: x"]
         y = reduce_conv2d(given.requires_grad_(), *weights)
         assert workspace.copies["reduce_conv2d: x"] == before
-        assert relative(y, chain(given, *weights).detach().double()) < 1e-5
+        assert relative_error(y, chain(given, *weights).detach().double()) < 1e-5
 
 
 def test_contiguous_is_copied_once_for_both_directions():
@@ -155,7 +142,7 @@ def test_any_memory_of_gy(kind):
     }[kind]()
     right = run(chain, [t.detach().double() for t in arguments], gy)
     for mine, truth in zip(run(reduce_conv2d, arguments, gy), right, strict=True):
-        assert relative(mine, truth) < 1e-5
+        assert relative_error(mine, truth) < 1e-5
 
 
 def test_empty_batch():
@@ -182,7 +169,7 @@ def test_without_biases():
     x, wr, _, w, _ = tensors(CASES[0])
     y = reduce_conv2d(x, wr, None, w, None)
     truth = chain(x.double(), wr.double(), None, w.double(), None).detach()
-    assert relative(y, truth) < 1e-5
+    assert relative_error(y, truth) < 1e-5
     y.sum().backward()
     assert x.grad is not None and wr.grad is not None and w.grad is not None
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from reference_cases import relative_error
 
 torch = pytest.importorskip("torch", reason="torch is not installed (extra `oracles`)")
 
@@ -18,10 +19,6 @@ CASES = {
 }
 
 
-def error(a, truth) -> float:
-    return float(np.abs(a - truth).max() / np.abs(truth).max())
-
-
 @pytest.mark.parametrize("name", CASES)
 def test_forward_folded_and_session(name: str) -> None:
     make, side, classes = CASES[name]
@@ -34,16 +31,16 @@ def test_forward_folded_and_session(name: str) -> None:
     with torch.no_grad():
         truth = [y.numpy() for y in theirs.double()(x.double())]
     images = np.ascontiguousarray(x.numpy().transpose(0, 2, 3, 1))
-    assert error(net(images).data, truth[0]) <= 1e-5
+    assert relative_error(net(images).data, truth[0]) <= 1e-5
     folded = fold_batch_norms(net)
-    assert error(folded(images).data, truth[0]) <= 1e-5
-    assert error(pyi.Session(folded, images.shape)(images), truth[0]) <= 1e-5
+    assert relative_error(folded(images).data, truth[0]) <= 1e-5
+    assert relative_error(pyi.Session(folded, images.shape)(images), truth[0]) <= 1e-5
     for module in net.modules():  # heads run in training only: norms frozen, dropout off
         module.training = not hasattr(module, "momentum") and not isinstance(module, Dropout)
     outputs = net(images)
     assert len(outputs) == len(truth)
     for ours, expected in zip(outputs, truth, strict=True):
-        assert error(ours.data, expected) <= 1e-5
+        assert relative_error(ours.data, expected) <= 1e-5
 
 
 def test_gradients_of_a_training_step() -> None:
@@ -75,7 +72,7 @@ def test_gradients_of_a_training_step() -> None:
     for own, parameter in net.named_parameters():
         key = torchvision.googlenet_name(own)
         truth = torchvision.as_ours(own, double[key])
-        ours.append(error(parameter.grad, truth))
-        torchs.append(error(torchvision.as_ours(own, single[key]), truth))
+        ours.append(relative_error(parameter.grad, truth))
+        torchs.append(relative_error(torchvision.as_ours(own, single[key]), truth))
     assert np.median(ours) <= 2 * np.median(torchs), (np.median(ours), np.median(torchs))
     assert max(ours) <= 2 * max(torchs), (max(ours), max(torchs))

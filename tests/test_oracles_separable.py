@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from reference_cases import relative_error
 
 torch = pytest.importorskip("torch", reason="torch is not installed (extra `oracles`)")
 
@@ -12,10 +13,6 @@ from torch_family import randomised  # noqa: E402
 import pyinception as pyi  # noqa: E402
 from pyinception import models  # noqa: E402
 from pyinception.layers import fold_batch_norms  # noqa: E402
-
-
-def error(a, truth) -> float:
-    return float(np.abs(a - truth).max() / np.abs(truth).max())
 
 
 @pytest.mark.parametrize(
@@ -34,10 +31,10 @@ def test_depthwise_and_its_gradients(channels, multiplier, kernel, stride, paddi
     given = x.numpy(), w.numpy()
     how = {"stride": stride, "padding": padding, "layout": "NCHW"}
     y = pyi.depthwise_conv2d(*given, b.numpy(), relu=True, **how)
-    assert error(y, truth.detach().numpy()) <= 1e-5
+    assert relative_error(y, truth.detach().numpy()) <= 1e-5
     mine = pyi.depthwise_conv2d_backward(gy.numpy(), *given, y=y, **how)
     for a, expected in zip(mine, gradients, strict=True):
-        assert error(a, expected.numpy()) <= 1e-5
+        assert relative_error(a, expected.numpy()) <= 1e-5
 
 
 def pair(classes: int) -> tuple[pyi.Module, torch.nn.Module]:
@@ -60,9 +57,9 @@ def test_xception_forward_folded_and_session() -> None:
     with torch.no_grad():
         truth = theirs.double()(x.double()).numpy()
     images = np.ascontiguousarray(x.numpy().transpose(0, 2, 3, 1))
-    assert error(net(images).data, truth) <= 1e-5
+    assert relative_error(net(images).data, truth) <= 1e-5
     folded = fold_batch_norms(net)
-    assert error(folded(images).data, truth) <= 1e-5
+    assert relative_error(folded(images).data, truth) <= 1e-5
     session = pyi.Session(folded, images.shape)
-    assert error(session(images), truth) <= 1e-5
+    assert relative_error(session(images), truth) <= 1e-5
     assert session._launches is not None  # every call is the core's own

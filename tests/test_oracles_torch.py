@@ -7,18 +7,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from built import BACKENDS
 
 torch = pytest.importorskip("torch", reason="torch is not installed (extra 'oracles')")
 
 import torch.nn.functional as F  # noqa: E402
 
 import pyinception as pyi  # noqa: E402
-from pyinception import backend, losses, ops  # noqa: E402
+from pyinception import losses, ops  # noqa: E402
 from pyinception.tensor import Tensor  # noqa: E402
 
 pytestmark = pytest.mark.oracles
 
-BACKENDS = [name for name in ("cpu", "reference") if backend.why_not(name) is None]
 DRAW = np.random.default_rng(21)
 TIGHT = {"rtol": 1e-11, "atol": 1e-12}
 

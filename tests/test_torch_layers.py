@@ -3,12 +3,12 @@
 import copy
 
 import pytest
+from built import REASON, needs_core
+from torch_runs import image, relative_error, torch
 
-from pyinception import backend, config
+from pyinception import config
 from pyinception.prepack import packs as packed_so_far
 
-torch = pytest.importorskip("torch", reason="torch is not installed (extra `oracles`)")
-REASON = backend.why_not("cpu")
 if REASON is None:
     from torch import nn
     from torch.autograd import forward_ad
@@ -21,7 +21,7 @@ if REASON is None:
         replace_layers,
     )
 
-pytestmark = [pytest.mark.oracles, pytest.mark.skipif(REASON is not None, reason=str(REASON))]
+pytestmark = [pytest.mark.oracles, needs_core]
 
 
 def network():
@@ -36,14 +36,6 @@ def network():
         norm,
         nn.Conv2d(12, 5, 3, padding="same"),
     )
-
-
-def image(*shape):
-    return torch.randn(shape).to(memory_format=torch.channels_last)
-
-
-def error(mine, right):
-    return float((mine - right).abs().max() / right.abs().max())
 
 
 @pytest.fixture
@@ -65,13 +57,13 @@ def test_values_gradients_and_names_are_the_same(layout, launched):
     assert replace_layers(mine) == 0
     x = torch.randn(2, 3, 23, 20).to(memory_format=getattr(torch, layout))
     with torch.no_grad():
-        assert error(mine(x), net(x)) <= 1e-5
+        assert relative_error(mine(x), net(x)) <= 1e-5
     assert launched == ["conv", "lrn", "conv", "lrn"]
     for one in (mine, net):
         one(x).square().sum().backward()
     assert launched.count("lrn") == 2  # with gradients it is PyTorch's
     for (name, p), q in zip(mine.named_parameters(), net.parameters(), strict=True):
-        assert error(p.grad, q.grad) <= 1e-5, name
+        assert relative_error(p.grad, q.grad) <= 1e-5, name
 
 
 def test_filters_are_kept_and_followed():
@@ -85,7 +77,7 @@ def test_filters_are_kept_and_followed():
         assert sum(packed_so_far.values()) == before
         for one in (mine, net):
             one[0][0].weight.mul_(-1)
-        assert error(mine(x), net(x)) <= 1e-5
+        assert relative_error(mine(x), net(x)) <= 1e-5
         assert sum(packed_so_far.values()) == before + 1
 
 
@@ -117,7 +109,7 @@ def test_a_relu_that_is_used_twice():
     mine, x = copy.deepcopy(net), image(1, 3, 6, 6)
     assert replace_layers(mine) == 1 and isinstance(mine[1], nn.Identity)
     with torch.no_grad():
-        assert error(mine(x), net(x)) <= 1e-5
+        assert relative_error(mine(x), net(x)) <= 1e-5
 
 
 def test_compiled():
@@ -126,7 +118,7 @@ def test_compiled():
         right = mine(x)
         replace_layers(mine)
         compiled = torch.compile(mine, fullgraph=True, backend="aot_eager")
-        assert error(compiled(x), right) <= 1e-5
+        assert relative_error(compiled(x), right) <= 1e-5
     torch._dynamo.reset()
 
 
@@ -142,8 +134,8 @@ def test_steps_of_a_fused_optimizer_are_seen(kind):
     optimizer.step()
     with torch.no_grad():
         after = mine(x)
-        assert error(after, before) > 1e-3
-        assert error(after, copy.deepcopy(mine)(x)) <= 1e-5
+        assert relative_error(after, before) > 1e-3
+        assert relative_error(after, copy.deepcopy(mine)(x)) <= 1e-5
 
 
 def test_transforms_and_autocast_are_pytorchs():
@@ -153,9 +145,9 @@ def test_transforms_and_autocast_are_pytorchs():
     value, tangent = torch.func.jvp(plain, (x,), (t,))
     ours = torch.func.jvp(mine, (x,), (t,))
     assert tangent.abs().max() > 0
-    assert error(ours[0], value) <= 1e-5 and error(ours[1], tangent) <= 1e-5
+    assert relative_error(ours[0], value) <= 1e-5 and relative_error(ours[1], tangent) <= 1e-5
     slopes = [torch.func.grad(lambda x, net=net: net(x).sum())(x) for net in (plain, mine)]
-    assert error(slopes[1], slopes[0]) <= 1e-5
+    assert relative_error(slopes[1], slopes[0]) <= 1e-5
     with torch.autocast("cpu", torch.bfloat16):
         first, own = plain[0](x), mine[0](x)  # the next layers would cast what ours gave
         assert own.dtype == first.dtype == torch.bfloat16
@@ -189,10 +181,10 @@ def test_the_plain_switch_reads_filters_as_they_are():
     with torch.no_grad():
         kept = layer(x)
         with config.using(algorithm="plain"):
-            assert error(layer(x), kept) < 1e-5
+            assert relative_error(layer(x), kept) < 1e-5
 
 
 def test_a_strided_bias_is_copied():
     x, w, b = image(1, 3, 5, 5), torch.randn(4, 3, 3, 3), torch.randn(8)[::2]
     right = torch.nn.functional.conv2d(x, w, b)
-    assert error(functions.conv2d(x, w, b), right) < 1e-5
+    assert relative_error(functions.conv2d(x, w, b), right) < 1e-5

@@ -6,12 +6,11 @@ import importlib
 from pathlib import Path
 
 import pytest
+from built import REASON, needs_core
+from torch_runs import image, one_thread, relative_error, torch  # noqa: F401
 
-from pyinception import backend
 from pyinception.prepack import packs as packed_so_far
 
-torch = pytest.importorskip("torch", reason="torch is not installed (extra `oracles`)")
-REASON = backend.why_not("cpu")
 if REASON is None:
     import torch.nn.functional as F
     from torch import nn
@@ -26,31 +25,20 @@ if REASON is None:
     )
     from pyinception.ops.weights import NAMES
 
-pytestmark = [pytest.mark.oracles, pytest.mark.skipif(REASON is not None, reason=str(REASON))]
+pytestmark = [pytest.mark.oracles, needs_core]
 WIDTHS = (4, 3, 6, 2, 5, 3)
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+def alike():
     torch.manual_seed(0)
     yield
-    torch.set_num_threads(before)
     torch._dynamo.reset()
-
-
-def image(*shape):
-    return torch.randn(shape).to(memory_format=torch.channels_last)
 
 
 def packs():
     return sum(packed_so_far.values())
-
-
-def error(mine, right):
-    return float((mine.detach() - right.detach()).abs().max() / right.detach().abs().max())
 
 
 # --------------------------------------------------------------------------------------- modules
@@ -194,10 +182,10 @@ def test_compiled_modules_keep_their_filters(how):
         compiled = torch.compile(net, fullgraph=True, backend=how)
         before = packs()
         for _ in range(2):
-            assert error(compiled(x), right) < 1e-6
+            assert relative_error(compiled(x), right) < 1e-6
         assert packs() == before
         net[0].w3.mul_(2)
-        assert error(compiled(x), net(x)) < 1e-6 < error(compiled(x), right)
+        assert relative_error(compiled(x), net(x)) < 1e-6 < relative_error(compiled(x), right)
 
 
 # --------------------------------------------------------------------------- networks taken over
@@ -291,8 +279,8 @@ def test_replace(block, layout):
         assert replace_inception(net) == 2
         assert isinstance(net.inception3a, Inception) and isinstance(net.rest[1], Inception)
         y = net(x)
-    assert error(y, right) <= 1e-5
-    assert error(y.double(), truth) <= max(2 * error(right.double(), truth), 1e-6)
+    assert relative_error(y, right) <= 1e-5
+    assert relative_error(y.double(), truth) <= max(2 * relative_error(right.double(), truth), 1e-6)
     assert not any(module.training for module in net.modules())
     third = {VisionBlock: 3, PlainBlock: 5}[block]
     assert net.inception3a.w5.shape == (5, 2, third, third)
@@ -306,10 +294,10 @@ def test_a_replaced_network_trains_as_before():
     x = torch.randn(4, 3, 12, 12)
     for each in (net, mine):
         each(x).square().sum().backward()
-    assert error(mine.conv.weight.grad, net.conv.weight.grad) < 1e-4
+    assert relative_error(mine.conv.weight.grad, net.conv.weight.grad) < 1e-4
     first = net.inception3a.branch3[2]
-    assert error(mine.inception3a.w5.grad, first.weight.grad) < 1e-4
-    assert error(mine.inception3a.b5.grad, first.bias.grad) < 1e-4
+    assert relative_error(mine.inception3a.w5.grad, first.weight.grad) < 1e-4
+    assert relative_error(mine.inception3a.b5.grad, first.bias.grad) < 1e-4
 
 
 class NoRelu(BasicConv2d):

@@ -4,11 +4,11 @@ import subprocess
 import sys
 
 import pytest
+from built import REASON, needs_core
+from torch_runs import one_thread, relative_error, torch  # noqa: F401
 
-from pyinception import backend, config, workspace
+from pyinception import config, workspace
 
-torch = pytest.importorskip("torch", reason="torch is not installed (extra `oracles`)")
-REASON = backend.why_not("cpu")
 if REASON is None:
     import torch.nn.functional as F
     from torch._subclasses.fake_tensor import FakeTensorMode
@@ -18,16 +18,8 @@ if REASON is None:
     from pyinception.interop.torch import conv2d, inception, ops, prepack, reduce_conv2d
     from pyinception.ops.weights import NAMES, weight_shapes
 
-pytestmark = [pytest.mark.oracles, pytest.mark.skipif(REASON is not None, reason=str(REASON))]
+pytestmark = [pytest.mark.oracles, needs_core]
 WIDTHS = (4, 3, 6, 2, 5, 3)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def draw(*shape, dtype=torch.float32, scale=1.0):
@@ -63,10 +55,6 @@ def torch_module(x, w1, b1, wr3, br3, w3, b3, wr5, br5, w5, b5, wp, bp):
         F.conv2d(F.max_pool2d(x, 3, 1, 1), wp, bp),
     )
     return F.relu(torch.cat(parts, 1))
-
-
-def relative(a, b):
-    return float((a.detach().double() - b).abs().max() / b.abs().max().clamp_min(1e-30))
 
 
 # ---------------------------------------------------------------------------------- registration
@@ -152,9 +140,9 @@ def test_inception_against_torch(third, algorithm):
         with torch.no_grad():
             alone = inception(x, weights)
     for name, mine, yours, right in zip(("y", "x", *NAMES), ours, theirs, truth, strict=True):
-        limit = max(2 * relative(yours, right.detach()), 4 * 2.0**-24)
+        limit = max(2 * relative_error(yours, right.detach()), 4 * 2.0**-24)
         limit = limit if algorithm == "direct" else max(limit, 1.5e-5)  # Winograd's own
-        assert relative(mine, right.detach()) <= limit, name
+        assert relative_error(mine, right.detach()) <= limit, name
     assert torch.equal(alone, ours[0].detach())
     assert ours[0].is_contiguous(memory_format=torch.channels_last)
 
@@ -215,7 +203,7 @@ def test_compile(how, grad):
     eager = run(net)
     compiled = run(fresh_compile(net, how))
     for a, b in zip(compiled, eager, strict=True):
-        assert relative(a, b.double()) <= 1e-6
+        assert relative_error(a, b.double()) <= 1e-6
 
 
 def test_compile_with_dynamic_shapes():

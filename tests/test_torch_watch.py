@@ -1,16 +1,16 @@
 """Private names of PyTorch that decide about short cuts: without one, calls go the long way."""
 
 import pytest
+from torch_runs import relative_error, torch
 
 from pyinception import backend
 
-torch = pytest.importorskip("torch", reason="torch is not installed (extra `oracles`)")
 if REASON := backend.why_not("cpu"):
     pytest.skip(REASON, allow_module_level=True)
 
-from torch.autograd import forward_ad  # noqa: E402
+from torch.autograd import forward_ad
 
-from pyinception.interop.torch import (  # noqa: E402
+from pyinception.interop.torch import (
     conv2d,
     prepack,
     reduce_conv2d,
@@ -24,10 +24,6 @@ pytestmark = pytest.mark.oracles
 def arguments():
     shapes = (2, 5, 7, 6), (3, 5, 1, 1), (3,), (4, 3, 3, 3), (4,)
     return [torch.randn(s, generator=torch.Generator().manual_seed(sum(s))) for s in shapes]
-
-
-def relative(a, b):
-    return float((a.double() - b).abs().max() / b.abs().max())
 
 
 PRIVATE = {
@@ -56,7 +52,7 @@ def test_a_pytorch_without_a_private_name_takes_the_long_way(name, monkeypatch):
     with torch.no_grad():
         before = net(x)
         assert replace_layers(net) == 1
-        assert relative(net(x), before.double()) <= 1e-6
+        assert relative_error(net(x), before.double()) <= 1e-6
 
 
 def test_a_pytorch_without_a_level_of_tangents_is_asked_in_public(monkeypatch):
