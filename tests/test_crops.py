@@ -6,12 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-pytest.importorskip("sklearn", reason="extra `train`")
-pytest.importorskip("matplotlib", reason="extra `train`")
 pytest.importorskip("PIL", reason="extra `train`")
 
 from PIL import Image
-from training import without_pictures
+from training import train, without_pictures
 
 from pyinception import convert, data, models
 from pyinception.cli import main
@@ -136,9 +134,9 @@ def runs(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYINCEPTION_THREADS", "1")
         without_pictures(patch)
-        loop.train(GIVEN, folder / "a", with_baselines=False)
+        train(folder / "a", GIVEN)
         more = {"seed": 1, "standardise": False, "mean": [0.5, 0.4, 0.3], "scale": 2.0}
-        loop.train(GIVEN | more | {"average": "ema"}, folder / "b", with_baselines=False)
+        train(folder / "b", GIVEN | more | {"average": "ema"})
     return folder
 
 

@@ -9,11 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("sklearn", reason="extra `train`")
-pytest.importorskip("matplotlib", reason="extra `train`")
 pytest.importorskip("PIL", reason="extra `train`")
 
-from training import quick  # noqa: F401
+from training import QUICK, metrics, quick, train  # noqa: F401
 
 from pyinception import checkpoint, data, losses, models, optim, rng
 from pyinception.cli import main
@@ -22,15 +20,7 @@ from pyinception.train.recipe import Recipe, RecipeError, describe, resolve
 from pyinception.train.splits import First
 from pyinception.train.update import Update
 
-TINY = {
-    "data": "digits",
-    "model": "tiny_inception",
-    "size": 8,
-    "count": 40,
-    "test_count": 24,
-    "batch_size": 16,
-    "epochs": 3,
-}  # 3 steps an epoch
+TINY = QUICK | {"count": 40, "epochs": 3}  # 3 steps an epoch
 SMALL = {  # what makes a recipe small enough for a test, and nothing else
     "googlenet-bvlc-quick": {"data": "shapes", "count": 3},
     "googlenet-paper": {"data": "shapes", "count": 3},
@@ -39,10 +29,6 @@ SMALL = {  # what makes a recipe small enough for a test, and nothing else
     "small-inception-cifar10": {"data": "shapes", "count": 4},
     "small-inception-digits": {"count": 4},
 }
-
-
-def train(folder, given, **how):
-    return loop.train(given, folder, with_baselines=False, **how)
 
 
 def tensors(path: Path) -> dict[str, bytes]:
@@ -195,7 +181,7 @@ def test_resume_to_the_bit(tmp_path, monkeypatch, more):
 @pytest.mark.parametrize("more", [{"average": "ema"}, {"average": "tail", "average_from": 2}])
 def test_the_average_is_what_is_judged(tmp_path, more):
     train(tmp_path / "run", TINY | more)
-    lines = [json.loads(text) for text in (tmp_path / "run/metrics.jsonl").open()]
+    lines = metrics(tmp_path / "run")
     epochs = [line for line in lines if line["kind"] == "epoch"]
     last = tmp_path / "run/checkpoints/last.safetensors"
     saved, trained = checkpoint.load(last), evaluation.load_trained(last)

@@ -14,11 +14,10 @@ import browser
 import numpy as np
 import pytest
 
-pytest.importorskip("sklearn", reason="extra `train`")
-pytest.importorskip("matplotlib", reason="extra `train`")
 pytest.importorskip("PIL", reason="extra `train`")
 
 from PIL import Image
+from training import metrics, train, without_pictures
 
 from pyinception.train import chart, loop, page, views
 from pyinception.train.compare import compare_runs, write_comparison
@@ -49,11 +48,6 @@ def quick(monkeypatch):
     monkeypatch.setenv("PYINCEPTION_THREADS", "1")
 
 
-def no_pictures(monkeypatch):
-    for name in ("draw_curves", "draw_filters", "draw_features"):
-        monkeypatch.setattr(loop, name, lambda *args, **how: None)
-
-
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """Two runs on pictures of three classes, one of which has a name that means harm."""
@@ -69,9 +63,9 @@ def runs(tmp_path_factory):
     given = RECIPE | {"root": str(root / "data")}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYINCEPTION_THREADS", "1")
-        no_pictures(patch)
-        loop.train(given, root / "runs" / "first", watch=1, with_baselines=False)
-        loop.train(given | {"lr": 0.02}, root / "runs" / "second", watch=2, with_baselines=False)
+        without_pictures(patch, report=True)
+        train(root / "runs" / "first", given, watch=1)
+        train(root / "runs" / "second", given | {"lr": 0.02}, watch=2)
     return root
 
 
@@ -160,7 +154,7 @@ def test_a_run_leaves_a_report(runs):
 def test_every_head_has_its_curve(tmp_path, runs):
     copy = tmp_path / "run"
     shutil.copytree(runs / "runs" / "first", copy)
-    lines = [json.loads(text) for text in (copy / "metrics.jsonl").read_text().splitlines()]
+    lines = metrics(copy)
     for line in lines:
         if line["kind"] == "step":
             line["heads"] = [line["loss"], 1.5, 2.5]
@@ -182,7 +176,7 @@ def test_what_a_run_says_is_text(runs):
 
 def test_an_interrupted_run_has_a_report(tmp_path, runs, monkeypatch):
     """Before the first epoch's end, without a checkpoint, without its data."""
-    no_pictures(monkeypatch)
+    without_pictures(monkeypatch, report=True)
     real = loop.step
 
     def step(net, update, batch, recipe):
@@ -193,14 +187,14 @@ def test_an_interrupted_run_has_a_report(tmp_path, runs, monkeypatch):
     given = RECIPE | {"root": str(runs / "data")}
     monkeypatch.setattr(loop, "step", step)
     with pytest.raises(MemoryError):
-        loop.train(given, tmp_path / "run", with_baselines=False)
+        train(tmp_path / "run", given)
     assert not (tmp_path / "run" / "report.html").exists()
     path = write_report(tmp_path / "run")
     assert titles(path) == "Training Time Layers Branches Configuration".split() + ["Left out"]
     text = " ".join(read(path).text)
     assert "0 of 2" in text and "there is no checkpoint yet" in text
     with pytest.raises(MemoryError):
-        loop.train({}, tmp_path / "run", resume=True, checkpoint_steps=1, with_baselines=False)
+        train(tmp_path / "run", {}, resume=True, checkpoint_steps=1)
     (tmp_path / "empty").mkdir()
     path = write_report(tmp_path / "run", path=tmp_path / "other.html", root=tmp_path / "empty")
     assert "First layer" in titles(path) and "Feature maps" not in titles(path)

@@ -8,11 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-pytest.importorskip("sklearn", reason="extra `train`")
-pytest.importorskip("matplotlib", reason="extra `train`")
-
-from training import quick, without_pictures  # noqa: F401
+from training import QUICK, metrics, quick, train, without_pictures  # noqa: F401
 
 import pyinception as pyi
 from pyinception import checkpoint, data
@@ -22,21 +18,7 @@ from pyinception.train.progress import Silent
 from pyinception.train.recipe import RecipeError, read_toml, resolve
 from pyinception.train.run_folder import RunError, RunFolder, find_run
 
-# 5 steps an epoch; tiny_inception has batch norms (buffers) and dropout (the step's stream).
-QUICK = {
-    "data": "digits",
-    "model": "tiny_inception",
-    "size": 8,
-    "count": 72,
-    "test_count": 24,
-    "batch_size": 16,
-    "epochs": 4,
-}
-
-
-def train(folder, given=None, **how):
-    how = {"with_baselines": False} | how
-    return loop.train(QUICK if given is None else given, folder, **how)
+FOUR = QUICK | {"epochs": 4}
 
 
 @pytest.fixture(scope="module")
@@ -45,15 +27,14 @@ def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "whole"
     with pytest.MonkeyPatch.context() as patch:
         without_pictures(patch)
-        outcome = train(folder)
+        outcome = train(folder, FOUR)
     return outcome, losses(folder)
 
 
 def losses(folder):
     """What metrics.jsonl says, without the clock's part."""
     kept = ("kind", "epoch", "step", "loss", "accuracy", "lr", "test_loss", "test_accuracy")
-    lines = [json.loads(text) for text in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{key: line[key] for key in kept if key in line} for line in lines]
+    return [{key: line[key] for key in kept if key in line} for line in metrics(folder)]
 
 
 def contents(folder):
@@ -67,7 +48,7 @@ def test_run_folder(whole):
     outcome, lines = whole
     folder = Path(outcome.folder)
     recipe = resolve(read_toml(folder / "config.toml"))
-    assert recipe == resolve(QUICK)
+    assert recipe == resolve(FOUR)
     environment = json.loads((folder / "env.json").read_text())
     assert len(environment) == 1 and environment[0]["numpy"] == np.__version__
     steps = [line for line in lines if line["kind"] == "step"]
@@ -108,7 +89,7 @@ def test_seed_decides(tmp_path, whole):
 @pytest.mark.parametrize("threads", [1, 2])
 def test_resume_after_whole_epochs(tmp_path, whole, threads):
     with pyi.using(threads=3 - threads):
-        first = train(tmp_path / "run", stop_after=2)
+        first = train(tmp_path / "run", FOUR, stop_after=2)
     assert (first.epochs, first.steps) == (2, 10)
     with pyi.using(threads=threads):
         second = train(tmp_path / "run", {}, resume=True)
@@ -137,7 +118,7 @@ def test_resume_after_a_stop_at_any_step(tmp_path, whole, at, monkeypatch):
         return result
 
     monkeypatch.setattr(loop, "step", step)
-    first = train(tmp_path / "run")
+    first = train(tmp_path / "run", FOUR)
     assert (first.signal, first.steps) == (2, at)
     monkeypatch.setattr(loop, "step", real)
     second = train(tmp_path / "run", {}, resume=True)
@@ -157,7 +138,7 @@ def test_resume_after_a_crash(tmp_path, whole, at, monkeypatch):
 
     monkeypatch.setattr(loop, "step", step)
     with pytest.raises(MemoryError):
-        train(tmp_path / "run")
+        train(tmp_path / "run", FOUR)
     monkeypatch.setattr(loop, "step", real)
     assert len(losses(tmp_path / "run")) > at - 1
     second = train(tmp_path / "run", {}, resume=True)
@@ -176,7 +157,7 @@ def test_checkpoints_inside_a_long_epoch(tmp_path, whole, monkeypatch):
 
     monkeypatch.setattr(loop, "step", step)
     with pytest.raises(MemoryError):
-        train(tmp_path / "run")
+        train(tmp_path / "run", FOUR)
     saved = checkpoint.load(tmp_path / "run" / "checkpoints" / "last.safetensors").record["state"]
     assert (saved["epoch"], saved["batch"], saved["seen"]) == (0, 3, 48)
     monkeypatch.setattr(loop, "step", real)
@@ -220,7 +201,7 @@ def test_an_existing_folder_is_left_alone(tmp_path):
     ],
 )
 def test_resume_with_another_configuration(tmp_path, first, asked, message):
-    train(tmp_path / "run", QUICK | first, stop_after=1)
+    train(tmp_path / "run", FOUR | first, stop_after=1)
     before = contents(tmp_path)
     with pytest.raises(RunError, match=message):
         train(tmp_path / "run", asked, resume=True)
@@ -270,7 +251,7 @@ def test_nothing_is_written_before_the_checks(tmp_path):
 
 
 def test_a_truncated_checkpoint_is_refused_and_the_other_one_named(tmp_path, whole):
-    train(tmp_path / "run", stop_after=1)
+    train(tmp_path / "run", FOUR, stop_after=1)
     last = tmp_path / "run/checkpoints/last.safetensors"
     last.write_bytes(last.read_bytes()[:-100])
     before = contents(tmp_path)
@@ -292,7 +273,7 @@ def test_a_full_disk_loses_nothing(tmp_path, whole, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match=r"cannot write .*safetensors .*ENOSPC") as caught:
-        train(tmp_path / "run")
+        train(tmp_path / "run", FOUR)
     assert caught.value.errno == errno.ENOSPC
     monkeypatch.setattr(os, "fsync", real)
     assert not list(tmp_path.rglob("*.tmp"))

@@ -5,29 +5,12 @@ import math
 
 import numpy as np
 import pytest
-
-pytest.importorskip("sklearn", reason="extra `train`")
-pytest.importorskip("matplotlib", reason="extra `train`")
-
-from training import quick  # noqa: F401
+from training import QUICK, metrics, quick, train  # noqa: F401
 
 from pyinception import checkpoint
 from pyinception.train import evaluation as judging
 from pyinception.train import loop
 from pyinception.train.update import Update
-
-QUICK = {
-    "data": "digits",
-    "model": "tiny_inception",
-    "size": 8,
-    "count": 72,
-    "test_count": 24,
-    "batch_size": 16,
-}
-
-
-def train(folder, given=QUICK, **how):
-    return loop.train(given, folder, with_baselines=False, **how)
 
 
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path):

@@ -7,32 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-pytest.importorskip("sklearn", reason="extra `train`")
-pytest.importorskip("matplotlib", reason="extra `train`")
-
-from training import without_pictures
+from training import QUICK, train, without_pictures
 
 from pyinception import checkpoint, data
 from pyinception.train import evaluation as judging
-from pyinception.train import figures, inside, loop, networks, progress
+from pyinception.train import figures, inside, networks, progress
 from pyinception.train.baselines import score_baselines
 from pyinception.train.recipe import Recipe, RecipeError, read_toml, resolve
 from pyinception.train.splits import First, load_split
 
-QUICK = {
-    "data": "digits",
-    "model": "tiny_inception",
-    "size": 8,
-    "count": 72,
-    "test_count": 24,
-    "batch_size": 16,
-    "epochs": 1,
-}
-
-
-def train(folder, given, with_baselines=False):
-    return loop.train(given, folder, with_baselines=with_baselines)
+ONCE = QUICK | {"epochs": 1}
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +24,7 @@ def whole(tmp_path_factory):
     """The outcome of a short run, with its last checkpoint on disk."""
     with pytest.MonkeyPatch.context() as patch:
         without_pictures(patch)
-        return train(tmp_path_factory.mktemp("runs") / "whole", QUICK)
+        return train(tmp_path_factory.mktemp("runs") / "whole", ONCE)
 
 
 # ---------------------------------------------------------------- recipes
@@ -272,7 +256,7 @@ def test_counting_tells_a_reporter(monkeypatch):
 def test_pictures_of_a_run(tmp_path):
     from PIL import Image
 
-    train(tmp_path / "run", QUICK | {"epochs": 1}, with_baselines=True)
+    train(tmp_path / "run", ONCE, with_baselines=True)
     for name in ("curves.png", "filters.png", "features.png"):
         with Image.open(tmp_path / "run" / name) as picture:
             pixels = np.asarray(picture.convert("L"))

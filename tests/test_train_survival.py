@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import io
-import json
 import os
 import shutil
 import subprocess
@@ -15,12 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("sklearn", reason="extra `train`")
-pytest.importorskip("matplotlib", reason="extra `train`")
 pytest.importorskip("PIL", reason="extra `train`")
 
 from PIL import Image
-from training import quick  # noqa: F401
+from training import QUICK, metrics, quick, train  # noqa: F401
 
 import pyinception as pyi
 from pyinception import checkpoint, data
@@ -29,15 +26,7 @@ from pyinception.train import loop
 from pyinception.train.recipe import RecipeError, read_toml, resolve
 from pyinception.train.run_folder import RunError, RunFolder
 
-DIGITS = {
-    "data": "digits",
-    "model": "tiny_inception",
-    "size": 8,
-    "count": 40,
-    "test_count": 16,
-    "batch_size": 16,
-    "epochs": 2,
-}
+DIGITS = QUICK | {"count": 40, "test_count": 16}  # 3 steps an epoch
 # 4 steps an epoch, sampled crops and shifts.
 PICTURES = {
     "data": "image_folder",
@@ -63,14 +52,9 @@ def pictures(tmp_path) -> Path:
     return tmp_path / "data"
 
 
-def train(folder, given, **how):
-    return loop.train(given, folder, **{"with_baselines": False} | how)
-
-
 def lines(folder: Path) -> list[dict]:
-    found = [json.loads(text) for text in (folder / "metrics.jsonl").read_text().splitlines()]
     clock = ("seconds", "images_per_second", "data_share", "roofline", "clock")
-    return [{k: v for k, v in line.items() if k not in clock} for line in found]
+    return [{k: v for k, v in line.items() if k not in clock} for line in metrics(folder)]
 
 
 def stop_at(monkeypatch, at: int, action) -> None:

@@ -1,15 +1,11 @@
 """Live statistics: they change no bit, and say what a step was like."""
 
-import json
 import math
 
 import numpy as np
 import pytest
-
-pytest.importorskip("sklearn", reason="extra `train`")
-pytest.importorskip("matplotlib", reason="extra `train`")
-
-from training import quick  # noqa: F401
+from built import needs_core
+from training import QUICK, metrics, quick, train  # noqa: F401
 
 import pyinception as pyi
 from pyinception import data, losses, workspace
@@ -20,23 +16,6 @@ from pyinception.train import inside, loop, networks
 from pyinception.train import watch as watching
 from pyinception.train.recipe import resolve
 from pyinception.train.update import Update
-
-# 5 steps an epoch; batch norms (buffers) and dropout (the step's stream).
-QUICK = {
-    "data": "digits",
-    "model": "tiny_inception",
-    "size": 8,
-    "count": 72,
-    "test_count": 24,
-    "batch_size": 16,
-    "epochs": 2,
-}
-CORE = pytest.mark.skipif(why_not("cpu") is not None, reason="needs the compiled core")
-
-
-def lines(folder, kind):
-    found = [json.loads(text) for text in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [line for line in found if line["kind"] == kind]
 
 
 class Constant:
@@ -69,22 +48,22 @@ def test_the_statistics_change_no_bit(tmp_path, entries):
     given = QUICK | entries
     runs = {}
     for every in (0, 1, 3):
-        outcome = loop.train(given, tmp_path / f"{every}", watch=every, with_baselines=False)
+        outcome = train(tmp_path / f"{every}", given, watch=every)
         runs[every] = outcome.weights_sha256
-        steps = [line["step"] for line in lines(tmp_path / f"{every}", "watch")]
+        steps = [line["step"] for line in metrics(tmp_path / f"{every}", "watch")]
         assert steps == ([] if not every else list(range(1, 11, every)))
     assert len(set(runs.values())) == 1
     losses_of = [
-        [(line["loss"], line["accuracy"]) for line in lines(tmp_path / name, "step")]
+        [(line["loss"], line["accuracy"]) for line in metrics(tmp_path / name, "step")]
         for name in ("0", "1")
     ]
     assert losses_of[0] == losses_of[1] and len(losses_of[0]) == 10
     with pytest.raises(ValueError, match="watch is -1, expected at least 0"):
-        loop.train(given, tmp_path / "other", watch=-1)
+        train(tmp_path / "other", given, watch=-1)
     assert not (tmp_path / "other").exists()
 
 
-@CORE
+@needs_core
 def test_a_line_says_what_the_step_was_like(monkeypatch):
     """Against the same numbers taken from the network by hand."""
     net = networks.build("tiny_inception", 10, (8, 8, 1), 0)
@@ -125,7 +104,7 @@ def test_a_line_says_what_the_step_was_like(monkeypatch):
     assert {"inception fprop", "inception backward", "conv wgrad"} <= set(clock["kernels"])
 
 
-@CORE
+@needs_core
 def test_the_share_of_the_roofline():
     """One convolution: forward and the gradient of its filter, none of its input."""
     net = Sequential(Conv2d(4, 8, 3, padding=1), Conv2d(8, 3, 8))
@@ -202,7 +181,6 @@ def test_layers_of_networks_have_names(name):
 @pytest.mark.parametrize("row", ["act relu", "sum x + 3x3 8 linear", "half res 0.1 3x3 8"])
 def test_sums_and_bare_relus_are_looked_into_too(tmp_path, row):
     entries = QUICK | {"model": f"stem 3x3 8; {row}; last 1x1 8", "epochs": 1}
-    loop.train(entries, tmp_path / "run", watch=1, with_baselines=False)
-    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
-    kinds = [json.loads(line)["kind"] for line in lines]
+    train(tmp_path / "run", entries, watch=1)
+    kinds = [line["kind"] for line in metrics(tmp_path / "run")]
     assert kinds.count("watch") == kinds.count("step") == 5
