@@ -10,13 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 from pyinception.kernels import reference
-from winograd_cases import EXACT, KERNELS, A, B, G, packed, same
+from winograd_cases import EXACT, GUARD, KERNELS, A, B, G, inside, packed, same
 
 core = pytest.importorskip("pyinception._C", reason="the compiled core is not built")
 
 LEVELS = core.levels()
 COUNT = 72
-GUARD = np.uint32(0x7FC0BEEF)  # a NaN that no arithmetic makes
 
 
 @dataclass
@@ -82,16 +81,6 @@ def make_case(seed, dgrad):
     if start is not None:
         expected = expected + start
     return Case(gy, w, None, y, padding, False, start, expected)
-
-
-def inside(array, rng):
-    """The array as a slice of channels and rows of a wider buffer of guards."""
-    n, h, w, c = array.shape
-    left, right, row = (int(e) for e in rng.integers(0, 5, 3))
-    wide = np.full((n, h, w + row, left + c + right), GUARD).view(np.float32)
-    view = wide[:, :, :w, left : left + c]
-    view[...] = array
-    return wide, view
 
 
 def run(case, dgrad, algorithm="winograd", level="", threads=1, w=None):

@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from pyinception.kernels import reference
-from winograd_cases import packed, same
+from winograd_cases import GUARD, guarded, inside, packed, same, untouched
 
 import pyinception as pi
 from pyinception.layers import Conv2d
@@ -17,21 +17,11 @@ core = pytest.importorskip("pyinception._C", reason="the compiled core is not bu
 
 LEVELS = core.levels()
 SEVEN, TWO = (7, 7), (2, 2)
-GUARD = np.uint32(0x7FC0BEEF)  # a NaN that no arithmetic makes
 
 # (N, H, W, C), K, padding: odd and even sides, less than a tile, several; images in two groups.
 SHAPES = [((1, 224, 224, 3), 64, (3, 3)), ((2, 23, 18, 3), 33, (3, 3)), ((3, 9, 30, 1), 16, (2, 0)),
           ((1, 7, 7, 4), 5, (0, 0)), ((2, 12, 11, 17), 70, (1, 6)), ((1, 1, 2, 5), 20, (9, 8)),
           ((0, 9, 9, 3), 8, (3, 3)), ((5, 226, 223, 3), 17, (3, 2))]  # fmt: skip
-
-
-def inside(array):
-    """The array as a slice of channels and rows of a wider buffer of guards, and that buffer."""
-    n, h, w, c = array.shape
-    wide = np.full((n, h, w + 1, c + 5), GUARD).view(np.float32)
-    view = wide[:, :, :w, 3 : 3 + c]
-    view[...] = array
-    return wide, view
 
 
 def sides(shape, padding):
@@ -50,9 +40,10 @@ def forward(x, w, b, padding, algorithm="winograd", level="", threads=1, relu=Fa
 
 def gradient(x, gy, y, padding, algorithm="winograd", level="", threads=1):
     k, c = gy.shape[3], x.shape[3]
-    gw, gb = np.full((k, 7, 7, c), np.nan, np.float32), np.full(k, np.nan, np.float32)
+    (gw, bands), (gb, more) = guarded(k, *SEVEN, c), guarded(k)
     x, gy, y = (None if a is None else inside(a)[1] for a in (x, gy, y))
     core.conv_wgrad(x, gy, y, gw, gb, SEVEN, TWO, padding, algorithm, level, threads)
+    assert untouched(*bands, *more)
     return gw, gb
 
 

@@ -7,37 +7,20 @@ test_winograd.py's transforms), so sparse small integers must meet the reference
 import numpy as np
 import pytest
 from pyinception.kernels import reference
-from winograd_cases import KERNELS, A, B, G, same
+from winograd_cases import KERNELS, A, B, G, guarded, inside, same, untouched
 
 core = pytest.importorskip("pyinception._C", reason="the compiled core is not built")
 
 LEVELS = core.levels()
-GUARD = np.uint32(0x7FC0BEEF)  # a NaN that no arithmetic makes
-
-
-def guarded(*shape):
-    """An array of NaN between two bands of guards, and both bands."""
-    size = int(np.prod(shape))
-    flat = np.full(size + 64, GUARD).view(np.float32)
-    return flat[32 : 32 + size].reshape(shape), (flat[:32], flat[32 + size :])
-
-
-def inside(array):
-    """The array as a slice of channels and rows of a wider buffer of NaN."""
-    n, h, w, c = array.shape
-    wide = np.full((n, h, w + 1, c + 5), np.nan, np.float32)
-    wide[:, :, :w, 3 : 3 + c] = array
-    return wide[:, :, :w, 3 : 3 + c]
 
 
 def run(x, gy, y, kernel, padding, algorithm="winograd", level="", threads=1, bias=True):
     k, c = gy.shape[3], x.shape[3]
-    gw, bands = guarded(k, *kernel, c)
-    gb, more = guarded(k)
-    x, gy, y = (None if a is None else inside(a) for a in (x, gy, y))
+    (gw, bands), (gb, more) = guarded(k, *kernel, c), guarded(k)
+    x, gy, y = (None if a is None else inside(a)[1] for a in (x, gy, y))
     where = kernel, (1, 1), padding, algorithm, level, threads
     core.conv_wgrad(x, gy, y, gw, gb if bias else None, *where)
-    assert all((band.view(np.uint32) == GUARD).all() for band in (*bands, *more))
+    assert untouched(*bands, *more)
     return gw, gb
 
 
