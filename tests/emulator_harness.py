@@ -12,6 +12,7 @@ from zlib import crc32
 
 import emulator_formats as formats
 import numpy as np
+import pytest
 from emulator_formats import BITS, NAN
 from emulator_oracle import Case
 
@@ -23,6 +24,10 @@ HEAD = ".version 8.5\n.target sm_90\n.address_size 64\n"
 VECTORS = 64  # operand vectors of an opcode: one thread each
 SLOTS = 4  # sources of a case in the input buffer
 BATCH = 120  # cases of one entry
+
+needs_cxx = pytest.mark.skipif(
+    compiling.host_reason() is not None, reason=str(compiling.host_reason())
+)
 
 
 def build(text: str, entry: str, *, checked: bool = False) -> Kernel:

@@ -6,15 +6,10 @@ from collections.abc import Iterator
 import emulator_formats as formats
 import emulator_harness as harness
 import numpy as np
-import pytest
 from emulator_bytes import BYTES, THREADS, batched, entry, launch, opcodes, shape
 from emulator_formats import BITS, NAN
 
-from pyinception.emulator import compile as compiling
-
-pytestmark = pytest.mark.skipif(
-    compiling.host_reason() is not None, reason=str(compiling.host_reason())
-)
+pytestmark = harness.needs_cxx
 
 
 # ---- atomics -------------------------------------------------------------------------------------

@@ -35,9 +35,6 @@ def kernel(tmp_path: Path) -> Path:
 needs_cuda = pytest.mark.skipif(
     compiling.cuda_reason() is not None, reason=str(compiling.cuda_reason())
 )
-needs_cxx = pytest.mark.skipif(
-    compiling.host_reason() is not None, reason=str(compiling.host_reason())
-)
 
 
 def translation() -> translate.Translation:
@@ -89,7 +86,7 @@ def test_a_kernel_that_does_not_compile_says_why(kernel: Path, cache: Path) -> N
     assert not list(cache.glob("*"))
 
 
-@needs_cxx
+@harness.needs_cxx
 def test_libraries_are_kept_by_what_they_were_made_from(cache: Path) -> None:
     plain = compiling.library_of(translation(), checked=False)
     made = plain.stat().st_ino
@@ -100,7 +97,7 @@ def test_libraries_are_kept_by_what_they_were_made_from(cache: Path) -> None:
     assert sorted(cache.iterdir()) == sorted([plain, checked])
 
 
-@needs_cxx
+@harness.needs_cxx
 def test_the_cache_loses_what_was_used_longest_ago(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,7 +136,7 @@ def test_the_message_without_a_host_compiler(monkeypatch: pytest.MonkeyPatch) ->
     assert "no C++ compiler was found" in str(compiling.host_reason())
 
 
-@needs_cxx
+@harness.needs_cxx
 def test_a_compiler_that_fails_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path
 ) -> None:

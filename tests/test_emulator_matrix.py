@@ -13,13 +13,10 @@ import numpy as np
 import pytest
 from emulator_formats import BITS
 
-from pyinception.emulator import compile as compiling
 from pyinception.emulator import rules
 from pyinception.emulator.device import EmulatorFault
 
-pytestmark = pytest.mark.skipif(
-    compiling.host_reason() is not None, reason=str(compiling.host_reason())
-)
+pytestmark = harness.needs_cxx
 
 Nested = int | tuple["Nested", ...]
 

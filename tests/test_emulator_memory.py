@@ -10,12 +10,9 @@ import pytest
 from emulator_bytes import BYTES, THREADS, WHERE, batched, entry, launch, shape
 from emulator_formats import BITS
 
-from pyinception.emulator import compile as compiling
 from pyinception.emulator.device import EmulatorFault
 
-pytestmark = pytest.mark.skipif(
-    compiling.host_reason() is not None, reason=str(compiling.host_reason())
-)
+pytestmark = harness.needs_cxx
 
 
 def wide(t: str) -> str:

@@ -9,12 +9,9 @@ import emulator_harness as harness
 import pytest
 from emulator_oracle import case_of
 
-from pyinception.emulator import compile as compiling
 from pyinception.emulator import rules
 
-pytestmark = pytest.mark.skipif(
-    compiling.host_reason() is not None, reason=str(compiling.host_reason())
-)
+pytestmark = harness.needs_cxx
 
 CASES = {opcode: case for opcode in rules.accepted() if (case := case_of(opcode))}
 STEMS = sorted({opcode.split(".")[0] for opcode in CASES})

@@ -7,13 +7,10 @@ import emulator_harness as harness
 import numpy as np
 import pytest
 
-from pyinception.emulator import compile as compiling
 from pyinception.emulator import rules
 from pyinception.emulator.device import EmulatorFault
 
-pytestmark = pytest.mark.skipif(
-    compiling.host_reason() is not None, reason=str(compiling.host_reason())
-)
+pytestmark = harness.needs_cxx
 
 THREADS = 64
 LANE = np.arange(THREADS) % 32
