@@ -1,5 +1,6 @@
 """The records of kernels/args.py and kernels/args.h have the same fields at the same offsets."""
 
+import importlib
 import re
 import shutil
 import subprocess
@@ -18,6 +19,22 @@ def test_every_struct_has_a_dtype_and_the_other_way_round():
 
 def test_sums_are_cut_alike():
     assert f"kSumChunk = {args.SUM_CHUNK};" in HEADER.read_text()
+
+
+# constexpr int64_t kEntryBytes = 24;  // 8 ENTRY of kernels/cpu/pool.py
+TWIN = re.compile(r"(k\w+) = (\d+);\s+// (?:(\d+) )?([A-Z_]+) of kernels/cpu/(\w+)\.py")
+
+
+def test_numbers_of_the_core_are_those_of_the_kernels():
+    """The core sizes scratch and counts tiles by them; a difference may be seen in no result."""
+    pytest.importorskip("numba", reason="extra `jit`")
+    found = []
+    for path in sorted((Path(__file__).resolve().parents[1] / "csrc" / "core").glob("*.cpp")):
+        for name, value, times, twin, module in TWIN.findall(path.read_text()):
+            kernel = importlib.import_module(f"pyinception.kernels.cpu.{module}")
+            assert int(value) == int(times or 1) * getattr(kernel, twin), f"{path.name}: {name}"
+            found.append(name)
+    assert len(found) == 14, found
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ to compile the header with")

@@ -6,7 +6,7 @@
 namespace pyi {
 namespace {
 
-constexpr int64_t kEntryBytes = 24;       // ENTRY of kernels/cpu/depthwise_tile.py
+constexpr int64_t kEntryBytes = 24;       // 8 ENTRY of kernels/cpu/depthwise_tile.py
 constexpr int64_t kRowBytes = 256 << 10;  // rows of a tile: a quarter of an L2 of 1 MiB
 constexpr int64_t kStencilRows = 2;       // ROWS of kernels/cpu/depthwise_stencil.py
 constexpr int64_t kTilesPerThread = 4;

@@ -6,8 +6,8 @@
 namespace pyi {
 namespace {
 
-constexpr int64_t kEntryBytes = 24;  // ENTRY of kernels/cpu/pool.py
-constexpr int64_t kGroup = 3;        // GROUP
+constexpr int64_t kEntryBytes = 24;  // 8 ENTRY of kernels/cpu/pool.py
+constexpr int64_t kGroup = 3;        // GROUP of kernels/cpu/pool.py
 
 // One record for all: x is the map of (H, W), y that of (P, Q).
 void add_pool(Call& call, const char* program, const char* plain, const Map& x, const Map& y,

@@ -4,7 +4,7 @@
 namespace pyi {
 namespace {
 
-constexpr int64_t kTile = 16384;  // numbers; kernels/cpu/sgd.py has the same
+constexpr int64_t kTile = 16384;  // TILE of kernels/cpu/sgd.py
 
 }  // namespace
 }  // namespace pyi

@@ -4,7 +4,7 @@
 namespace pyi {
 namespace {
 
-constexpr size_t kLaneBytes = 64;  // LANES of kernels/cpu/softmax.py
+constexpr size_t kLaneBytes = 64;  // 4 LANES of kernels/cpu/softmax.py
 
 void check_rows(Check& check, const char* name, const Map& m, const Map& like) {
   if (m.N == like.N && m.W == like.W && m.C == like.C) return;

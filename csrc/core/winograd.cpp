@@ -6,10 +6,10 @@
 namespace pyi {
 namespace {
 
-constexpr int64_t kTile = 4;
-constexpr int64_t kLists = 1280;        // SPARE of kernels/cpu/winograd.py
-constexpr int64_t kChainChannels = 32;  // CHUNK of the same, and RUN_HEADER of register_tile.py
-constexpr int64_t kRunHeader = 3;
+constexpr int64_t kTile = 4;                // TILE of kernels/cpu/winograd_transform.py
+constexpr int64_t kLists = 1280;            // SPARE of kernels/cpu/winograd.py
+constexpr int64_t kChainChannels = 32;      // CHUNK of kernels/cpu/winograd.py
+constexpr int64_t kRunHeader = 3;           // RUN_HEADER of kernels/cpu/register_tile.py
 constexpr int64_t kBlockBytes = 768 << 10;  // inputs and products of a block, in an L2 of 1 MiB
 
 // The filter gradient.
