@@ -142,6 +142,23 @@ def test_lrn(level):
         within(got, gx, u * ((e + 2) * direct + worst) + LEAST)
 
 
+@per_level
+@pytest.mark.parametrize("channels", [3, 7, 17, 30, 32])
+def test_lrn_without_a_constant(channels, level):
+    """k = 0 and two last channels of zeros: past the end s is 0, and nothing of it comes back."""
+    rng = np.random.default_rng(5)
+    shape = 2, 3, 2, channels
+    x = rng.choice([-2, -1, 1, 2], shape).astype(np.float32)
+    x[..., -2:] = 0
+    gy, scalars = real(rng, *shape), (5, 1.0, 0.75, 0.0)
+    for op, inputs, truth in (
+        ("lrn_fprop", [x], reference.lrn_fprop(x, *scalars)),
+        ("lrn_dgrad", [gy, x], reference.lrn_dgrad(gy, x, *scalars)),
+    ):
+        (got,), _ = run(op, [*inputs, Out(shape)], scalars, level, rng)
+        np.testing.assert_allclose(got, truth, rtol=1e-5, atol=1e-5)
+
+
 # ------------------------------------------------------------------------------------------- linear
 
 
