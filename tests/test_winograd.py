@@ -12,6 +12,9 @@ import pytest
 from pyinception.kernels import reference
 from winograd_cases import EXACT, GUARD, KERNELS, A, B, G, inside, packed, same
 
+from pyinception import winograd
+from pyinception.spec import BranchSpec, ConvSpec
+
 core = pytest.importorskip("pyinception._C", reason="the compiled core is not built")
 
 LEVELS = core.levels()
@@ -300,3 +303,32 @@ def test_refuses_what_it_cannot_do(kernel, stride, word):
     assert (gx == 7).all()
     core.conv_fprop(x, w, None, y, kernel, stride, (0, 0), False, "auto")
     assert (y == 4 * kernel[0] * kernel[1]).all()
+
+
+@pytest.mark.parametrize("stride", [(1, 1), (2, 2), (1, 2)])
+@pytest.mark.parametrize("kernel", [*KERNELS, (7, 7), (1, 1), (3, 5), (4, 4)])
+def test_the_table_refuses_what_the_core_refuses(kernel, stride):
+    """winograd.why_not has a reason exactly where the core raises."""
+    conv = ConvSpec(1, 9, 9, 4, 8, *kernel, stride)
+    branch = BranchSpec((ConvSpec(1, 9, 9, 3, 4, 1, 1), conv))
+    shapes = branch.x_shape, (4, 1, 1, 3), conv.x_shape, conv.w_shape, conv.y_shape
+    x, wr, r, w, y = (np.ones(shape, np.float32) for shape in shapes)
+    outs, how = [np.empty_like(a) for a in (x, wr, wr[:, 0, 0, 0], w, y[0, 0, 0])], (kernel, stride)
+    end, more = ((0, 0), False, "winograd", "", 1), ((0, 0), "winograd", "", 1)
+    calls = {
+        ("fprop", conv): lambda: core.conv_fprop(r, w, None, y, *how, *end),
+        ("dgrad", conv): lambda: core.conv_dgrad(y, w, None, np.empty_like(r), *how, *end),
+        ("wgrad", conv): lambda: core.conv_wgrad(r, y, None, outs[3], None, *how, *more),
+        ("fprop", branch): lambda: core.reduce_conv_fprop(
+            x, wr, None, w, None, y, None, *how, *more
+        ),
+        ("backward", branch): lambda: core.reduce_conv_backward(
+            y, x, wr, w, r, y.copy(), *outs, *how, *end
+        ),
+    }
+    for (direction, spec), call in calls.items():
+        if winograd.why_not(direction, spec) is None:
+            call()
+        else:
+            with pytest.raises(NotImplementedError, match="'winograd'"):
+                call()
