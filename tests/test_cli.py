@@ -13,6 +13,7 @@ pytest.importorskip("matplotlib", reason="extra `train`")
 from built import needs_core
 from command_line import run_command  # noqa: F401
 
+from pyinception import reports
 from pyinception.cli import demo, main, output
 from pyinception.train import loop
 
@@ -24,6 +25,18 @@ def test_doctor(run):
     assert code == 0 and "backend reference  works" in text
     code, text, _ = run("doctor", "--json")
     assert code == 0 and json.loads(text)["numpy"] == np.__version__
+
+
+def test_doctor_names_what_an_extra_lacks(monkeypatch):
+    there = {name for names in reports.EXTRAS.values() for name in names} - {"onnxruntime"}
+    monkeypatch.setattr(reports.importlib.util, "find_spec", lambda name: name in there or None)
+    report = reports.doctor()
+    wanted: dict[str, list[str]] = {extra: [] for extra in reports.EXTRAS}
+    wanted |= {"rivals": ["onnxruntime"]}
+    assert report["extras"] == wanted
+    lines = [line.split() for line in str(report).splitlines()]
+    assert ["extra", "rivals", "lacks", "onnxruntime"] in lines
+    assert ["extra", "jit", "installed"] in lines
 
 
 def test_version_and_help(run):
