@@ -215,8 +215,8 @@ def compiled_only(specs: Iterable[Spec]) -> str:
 def speed(feature: str, reports: Iterable[Report]) -> str:
     """Backends whose time for ``feature`` stands in ``benchmarks/results``."""
     kinds = {"`reduce_conv2d`": "reduce_conv", "`inception`": "module", "`conv2d`": "conv"}
-    kind = kinds.get(feature, "net" if feature == NETS[0] else None)
-    return "cpu, forward" if any(r.kind == kind for r in reports) else "unmeasured"
+    timed = any(r.kind == kinds.get(feature) or _title(r).startswith(feature) for r in reports)
+    return "cpu, forward" if timed else "unmeasured"
 
 
 def status_table(reports: list[Report]) -> str:
@@ -240,7 +240,7 @@ def status_table(reports: list[Report]) -> str:
 TITLES = {
     "module": "Whole modules: one call against seven kernels and a concatenation",
     "reduce_conv": "Fused branches: 1x1 -> KxK in one pass against two convolutions",
-    "net": "GoogLeNet, 224x224, forward",
+    "net": "A network, forward",
 }
 NOTHING = """\
 No result file is in `benchmarks/results/` yet. These commands measure, and fill this section:
@@ -271,7 +271,8 @@ def load_results(folder: Path = RESULTS) -> list[Report]:
         where = about["cpu"], about["cores"], about["level"], about["threads"]
         how = report.settings
         what = how.get("batch"), how.get("algorithm"), how.get("dtype", "float32")
-        key = report.kind, *what, *where
+        nets = tuple(row["name"] for row in report.rows if report.kind == "net")
+        key = report.kind, nets, *what, *where
         if key not in newest or newest[key].environment["date"] < about["date"]:
             newest[key] = report
     order = list(TITLES)
@@ -306,7 +307,14 @@ def _one_report(report: Report) -> str:
             line += [_time(other), _ratio(other)]
         lines.append([*line, f"{ours['error']:.0e}" if "error" in ours else "-"])
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"**{TITLES[report.kind]}**\n\n{table}\n\n{_caption(report)}"
+    return f"**{_title(report)}**\n\n{table}\n\n{_caption(report)}"
+
+
+def _title(report: Report) -> str:
+    if report.kind != "net" or not report.rows:
+        return TITLES.get(report.kind, "")
+    name, (_, h, w, _) = report.rows[0]["name"], report.rows[0]["shape"]
+    return f"{'GoogLeNet' if name == 'googlenet' else name}, {h}x{w}, forward"
 
 
 def _ours(cell: dict[str, Any]) -> list[str]:

@@ -312,6 +312,20 @@ def test_newest_report_of_each_precision_is_shown(script: ModuleType, tmp_path: 
     assert "algorithm auto; " in script.measured_table(found)
 
 
+def test_other_networks_stand_under_their_own_names(script: ModuleType, tmp_path: Path) -> None:
+    """Newer than GoogLeNet's, they neither take its title nor its place."""
+    (mine,) = (r for r in script.load_results() if r.kind == "net" and r.settings["batch"] == 1)
+    (tmp_path / "net.json").write_text(mine.to_json())
+    rows = [mine.rows[0] | {"name": "inception_v3", "shape": [1, 299, 299, 3]}]
+    other = replace(mine, rows=rows, environment=mine.environment | {"date": "2999"})
+    (tmp_path / "other.json").write_text(other.to_json())
+    table = script.measured_table(script.load_results(tmp_path))
+    titles = re.findall(r"^\*\*(.*)\*\*$", table, flags=re.M)
+    assert sorted(titles) == ["GoogLeNet, 224x224, forward", "inception_v3, 299x299, forward"]
+    assert script.speed("GoogLeNet, 224x224", [other]) == "unmeasured"
+    assert script.speed("GoogLeNet, 224x224", [mine]) == "cpu, forward"
+
+
 def test_slower_and_wrong_rows_stay(script: ModuleType) -> None:
     def cell(us: float, ratio: float) -> dict[str, Any]:
         spread = {"p20_us": us - 1, "p80_us": us + 1}
