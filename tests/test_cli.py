@@ -45,6 +45,8 @@ def test_version_and_help(run):
     assert code == 0
     verbs = "doctor demo bench train report compare look evaluate predict explain".split()
     assert all(f"  {verb} " in text for verb in verbs)
+    lists = [run(*verb, "--help")[1].partition("Commands:")[2] for verb in ((), ("bench",))]
+    assert all(lists) and not any("..." in text for text in lists)
 
 
 @pytest.mark.parametrize("verb", [(), ("bench",)])
@@ -103,6 +105,7 @@ def test_explain_shows_why_a_row_declines(run):
         ("evaluate nothing", 1, "no run 'nothing' in runs"),
         ("evaluate", 1, "error: no run in runs (there are no runs)"),
         ("explain", 2, "'kind'. Choose from: conv, reduce_conv, module"),
+        ("explain nonsense 3a", 2, "Invalid value for 'kind': 'nonsense' is not one of 'conv', "),
         ("evaluate --checkpoint lsat", 1, "no file 'lsat'; expected last, best or a path"),
         ("evaluate a --checkpoint b.safetensors", 2, "'b.safetensors' and the run 'a' exclude"),
         ("predict a.png --run a --checkpoint b", 2, "'b' and the run 'a' exclude"),

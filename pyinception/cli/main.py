@@ -18,6 +18,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from inspect import getdoc
 from typing import Annotated, Any
 
 import typer
@@ -55,6 +56,9 @@ VERBS = (
 for verb in VERBS:
     verb.register(app)
 app.add_typer(bench.app, name="bench")
+for command in (*app.registered_commands, *bench.app.registered_commands):
+    # Whole in the list of verbs, where a help text of its own is cut at the line's end.
+    command.short_help = (getdoc(command.callback) or "").partition("\n\n")[0]
 
 
 def _version(wanted: bool) -> None:
@@ -111,6 +115,7 @@ def _failed(error: Exception) -> int:
             return int(error.exit_code)
         path = context.command_path if context is not None else "pyinception"
         text = " ".join(error.format_message().split())  # choices stand in lines of their own
+        text = text.replace("Value error, ", "")  # typer's own, before a checker's
         _say([f"error: {text}", f"help: {path} --help"])
         return int(error.exit_code)
     text = str(error) or type(error).__name__
