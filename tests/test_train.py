@@ -164,13 +164,17 @@ def test_checkpoints_inside_a_long_epoch(tmp_path, whole, monkeypatch):
     assert train(tmp_path / "run", {}, resume=True).weights_sha256 == whole[0].weights_sha256
 
 
-def test_resume_of_a_finished_run_changes_no_weight(tmp_path, whole):
-    train(tmp_path / "run", QUICK | {"epochs": 1})
-    before = (tmp_path / "run/checkpoints/last.safetensors").read_bytes()
+def test_resume_of_a_finished_run_changes_no_weight(tmp_path):
     told: list[str] = []
     reporter = Silent()
     reporter.line = told.append  # type: ignore[method-assign]
-    again = train(tmp_path / "run", {}, resume=True, report=reporter)
+    how = {"with_baselines": True, "report": reporter}
+    train(tmp_path / "run", QUICK | {"epochs": 1}, **how)
+    assert sum("on test (" in line for line in told) == 4
+    before = (tmp_path / "run/checkpoints/last.safetensors").read_bytes()
+    told.clear()
+    again = train(tmp_path / "run", {}, resume=True, **how)
+    assert not any("on test (" in line for line in told) and len(again.baselines) == 4
     assert "the run is finished: 1 of 1 epochs; see --epochs" in told
     assert not any("resumed" in line for line in told)
     assert again.steps == 5

@@ -162,8 +162,8 @@ def train(
         if scores is None and with_baselines and fit_in_memory(sets):
             scores = score_baselines(*sets, report=report)
             run.write_json("baselines.json", scores)
-        for score in scores or []:
-            report.line(f"{score['name']}: {score['accuracy']:.1%} on test ({score['how']})")
+            for score in scores:
+                report.line(f"{score['name']}: {score['accuracy']:.1%} on test ({score['how']})")
         pool = stack.enter_context(data.Workers(workers)) if workers else None
         watcher = Watch(net, watch, peak)
         about = fingerprint(sets[0]), pool, watcher, update.iteration
