@@ -192,6 +192,13 @@ def test_includes(folder: str) -> None:
     assert wrong == []
 
 
+@pytest.mark.parametrize("folder", ["kernels", "csrc"])
+def test_files_below_the_package_stay_short(folder: str) -> None:
+    files = [p for p in (ROOT / folder).rglob("*") if p.suffix in (".py", *SOURCES)]
+    sizes = {str(p.relative_to(ROOT)): p.read_text(encoding="utf-8").count("\n") for p in files}
+    assert {name: size for name, size in sizes.items() if size >= 400} == {}
+
+
 FORBIDDEN = re.compile(r"\bpickle\b|allow_pickle\s*=\s*True|shell\s*=\s*True|yaml\.load")
 
 
