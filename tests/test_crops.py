@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("PIL", reason="extra `train`")
 
 from PIL import Image
-from training import train, without_pictures
+from training import one_thread, train, without_pictures  # noqa: F401
 
 from pyinception import convert, data, models
 from pyinception.cli import main
@@ -119,12 +119,6 @@ GIVEN = {
     "batch_size": 16,
     "epochs": 1,
 }
-
-
-@pytest.fixture(autouse=True)
-def one_thread(monkeypatch):
-    """On maps of 14 x 14 a team waits for itself: minutes on cores that have other work."""
-    monkeypatch.setenv("PYINCEPTION_THREADS", "1")
 
 
 @pytest.fixture(scope="module")

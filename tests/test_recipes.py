@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("PIL", reason="extra `train`")
 
-from training import QUICK, metrics, quick, train  # noqa: F401
+from training import QUICK, at_step, fail, metrics, quick, train  # noqa: F401
 
 from pyinception import checkpoint, data, losses, models, optim, rng
 from pyinception.cli import main
@@ -159,17 +159,9 @@ def test_a_run_is_the_loop_written_out(tmp_path):
 def test_resume_to_the_bit(tmp_path, monkeypatch, more):
     given = TINY | more
     whole = train(tmp_path / "whole", given)
-    real = loop.step
-
-    def fail(net, update, batch, recipe):
-        if update.iteration == 5:
-            raise KeyboardInterrupt
-        return real(net, update, batch, recipe)
-
-    monkeypatch.setattr(loop, "step", fail)
-    with pytest.raises(KeyboardInterrupt):
+    at_step(monkeypatch, 5, fail)
+    with pytest.raises(MemoryError):
         train(tmp_path / "run", given, checkpoint_steps=1)
-    monkeypatch.setattr(loop, "step", real)
     again = train(tmp_path / "run", {}, resume=True)
     assert again.weights_sha256 == whole.weights_sha256
     last = "checkpoints/last.safetensors"

@@ -17,9 +17,9 @@ import pytest
 pytest.importorskip("PIL", reason="extra `train`")
 
 from PIL import Image
-from training import metrics, train, without_pictures
+from training import at_step, fail, metrics, one_thread, train, without_pictures  # noqa: F401
 
-from pyinception.train import chart, loop, page, views
+from pyinception.train import chart, page, views
 from pyinception.train.compare import compare_runs, write_comparison
 from pyinception.train.evaluation import load_trained
 from pyinception.train.inspection import look, write_look
@@ -41,11 +41,6 @@ RECIPE = {
     "epochs": 2,
     "lr": 0.01,
 }
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    monkeypatch.setenv("PYINCEPTION_THREADS", "1")
 
 
 @pytest.fixture(scope="module")
@@ -177,15 +172,8 @@ def test_what_a_run_says_is_text(runs):
 def test_an_interrupted_run_has_a_report(tmp_path, runs, monkeypatch):
     """Before the first epoch's end, without a checkpoint, without its data."""
     without_pictures(monkeypatch, report=True)
-    real = loop.step
-
-    def step(net, update, batch, recipe):
-        if update.iteration == 2:
-            raise MemoryError
-        return real(net, update, batch, recipe)
-
     given = RECIPE | {"root": str(runs / "data")}
-    monkeypatch.setattr(loop, "step", step)
+    at_step(monkeypatch, 2, fail)
     with pytest.raises(MemoryError):
         train(tmp_path / "run", given)
     assert not (tmp_path / "run" / "report.html").exists()
@@ -193,6 +181,7 @@ def test_an_interrupted_run_has_a_report(tmp_path, runs, monkeypatch):
     assert titles(path) == "Training Time Layers Branches Configuration".split() + ["Left out"]
     text = " ".join(read(path).text)
     assert "0 of 2" in text and "there is no checkpoint yet" in text
+    at_step(monkeypatch, 2, fail)
     with pytest.raises(MemoryError):
         train(tmp_path / "run", {}, resume=True, checkpoint_steps=1)
     (tmp_path / "empty").mkdir()

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-pytest.importorskip("matplotlib", reason="extra `train`")
+from training import one_thread  # noqa: F401
 
 from pyinception import models, study
 from pyinception.cli import main
@@ -19,11 +18,6 @@ from pyinception.study.tables import STUDIES, StudyError
 ROOT = Path(__file__).resolve().parents[1]
 TINY = {"count": 24, "test_count": 16, "epochs": 1, "batch_size": 8}
 TRAINED = [name for name, found in STUDIES.items() if found.variants]
-
-
-@pytest.fixture(autouse=True)
-def one_thread(monkeypatch):
-    monkeypatch.setenv("PYINCEPTION_THREADS", "1")
 
 
 def counts(rows, head="", side=32, channels=3) -> tuple[int, int]:

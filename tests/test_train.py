@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from training import QUICK, metrics, quick, train, without_pictures  # noqa: F401
+from training import QUICK, at_step, fail, metrics, quick, train, without_pictures  # noqa: F401
 
 import pyinception as pyi
 from pyinception import checkpoint, data
@@ -109,18 +109,9 @@ def test_resume_to_more_epochs(tmp_path, whole):
 
 @pytest.mark.parametrize("at", [1, 3, 5, 12])
 def test_resume_after_a_stop_at_any_step(tmp_path, whole, at, monkeypatch):
-    real = loop.step
-
-    def step(net, optimizer, batch, recipe):
-        result = real(net, optimizer, batch, recipe)
-        if optimizer.iteration == at:
-            os.kill(os.getpid(), 2)
-        return result
-
-    monkeypatch.setattr(loop, "step", step)
+    at_step(monkeypatch, at - 1, lambda: os.kill(os.getpid(), 2))
     first = train(tmp_path / "run", FOUR)
     assert (first.signal, first.steps) == (2, at)
-    monkeypatch.setattr(loop, "step", real)
     second = train(tmp_path / "run", {}, resume=True)
     assert second.weights_sha256 == whole[0].weights_sha256
     assert losses(tmp_path / "run") == whole[1]
@@ -129,17 +120,9 @@ def test_resume_after_a_stop_at_any_step(tmp_path, whole, at, monkeypatch):
 @pytest.mark.parametrize("at", [1, 8])
 def test_resume_after_a_crash(tmp_path, whole, at, monkeypatch):
     """Metrics written after the last checkpoint are dropped, not doubled."""
-    real = loop.step
-
-    def step(net, optimizer, batch, recipe):
-        if optimizer.iteration == at:
-            raise MemoryError
-        return real(net, optimizer, batch, recipe)
-
-    monkeypatch.setattr(loop, "step", step)
+    at_step(monkeypatch, at, fail)
     with pytest.raises(MemoryError):
         train(tmp_path / "run", FOUR)
-    monkeypatch.setattr(loop, "step", real)
     assert len(losses(tmp_path / "run")) > at - 1
     second = train(tmp_path / "run", {}, resume=True)
     assert second.weights_sha256 == whole[0].weights_sha256
@@ -148,19 +131,11 @@ def test_resume_after_a_crash(tmp_path, whole, at, monkeypatch):
 
 def test_checkpoints_inside_a_long_epoch(tmp_path, whole, monkeypatch):
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
-    real = loop.step
-
-    def step(net, optimizer, batch, recipe):
-        if optimizer.iteration == 3:
-            raise MemoryError
-        return real(net, optimizer, batch, recipe)
-
-    monkeypatch.setattr(loop, "step", step)
+    at_step(monkeypatch, 3, fail)
     with pytest.raises(MemoryError):
         train(tmp_path / "run", FOUR)
     saved = checkpoint.load(tmp_path / "run" / "checkpoints" / "last.safetensors").record["state"]
     assert (saved["epoch"], saved["batch"], saved["seen"]) == (0, 3, 48)
-    monkeypatch.setattr(loop, "step", real)
     assert train(tmp_path / "run", {}, resume=True).weights_sha256 == whole[0].weights_sha256
 
 

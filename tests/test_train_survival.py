@@ -17,7 +17,7 @@ import pytest
 pytest.importorskip("PIL", reason="extra `train`")
 
 from PIL import Image
-from training import QUICK, metrics, quick, train  # noqa: F401
+from training import QUICK, at_step, fail, metrics, quick, train  # noqa: F401
 
 import pyinception as pyi
 from pyinception import checkpoint, data
@@ -57,23 +57,6 @@ def lines(folder: Path) -> list[dict]:
     return [{k: v for k, v in line.items() if k not in clock} for line in metrics(folder)]
 
 
-def stop_at(monkeypatch, at: int, action) -> None:
-    """Do ``action`` before step ``at`` of the run is done."""
-    real = loop.step
-
-    def step(net, optimizer, batch, recipe):
-        if optimizer.iteration == at:
-            monkeypatch.setattr(loop, "step", real)
-            action()
-        return real(net, optimizer, batch, recipe)
-
-    monkeypatch.setattr(loop, "step", step)
-
-
-def fail() -> None:
-    raise MemoryError
-
-
 # ---------------------------------------------------------------- any step, any worker, any place
 
 
@@ -81,7 +64,7 @@ def fail() -> None:
 def test_resume_with_other_workers_and_threads(tmp_path, pictures, monkeypatch, before, after):
     given = PICTURES | {"root": str(pictures)}
     whole = train(tmp_path / "whole", given)
-    stop_at(monkeypatch, 5, lambda: os.kill(os.getpid(), 2))
+    at_step(monkeypatch, 5, lambda: os.kill(os.getpid(), 2))
     first = train(tmp_path / "run", given, workers=before)
     assert (first.signal, first.steps) == (2, 6)
     with pyi.using(threads=2):
@@ -93,7 +76,7 @@ def test_resume_with_other_workers_and_threads(tmp_path, pictures, monkeypatch, 
 @pytest.mark.parametrize("every", [1, 2, 3])
 def test_no_more_than_the_steps_since_the_checkpoint_are_lost(tmp_path, monkeypatch, every):
     whole = train(tmp_path / "whole", DIGITS)
-    stop_at(monkeypatch, 2, fail)
+    at_step(monkeypatch, 2, fail)
     with pytest.raises(MemoryError):
         train(tmp_path / "run", DIGITS, checkpoint_steps=every)
     last = tmp_path / "run/checkpoints/last.safetensors"
@@ -260,7 +243,7 @@ def test_a_disk_that_fills_midway_through_a_checkpoint(tmp_path, monkeypatch, sh
             self.file.flush()
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    stop_at(
+    at_step(
         monkeypatch,
         4,
         lambda: monkeypatch.setattr(checkpoint.os, "fdopen", lambda *a: Full(real(*a))),

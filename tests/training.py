@@ -4,6 +4,7 @@ Importing it skips the module where the extra `train` is not installed.
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,23 @@ def metrics(folder: Path, kind: str = "") -> list[dict[str, Any]]:
     return [line for line in found if kind in ("", line["kind"])]
 
 
+def at_step(patch: pytest.MonkeyPatch, at: int, action: Callable[[], object]) -> None:
+    """Do ``action``, once, when ``at`` steps of the run are done."""
+    real = loop.step
+
+    def step(net: Any, update: Any, batch: Any, recipe: Any) -> Any:
+        if update.iteration == at:
+            patch.setattr(loop, "step", real)
+            action()
+        return real(net, update, batch, recipe)
+
+    patch.setattr(loop, "step", step)
+
+
+def fail() -> None:
+    raise MemoryError
+
+
 def without_pictures(patch: pytest.MonkeyPatch, *, report: bool = False) -> None:
     """A run draws nothing and, unless asked to, writes no report."""
     for name in ("draw_curves", "draw_filters", "draw_features", "write_report")[: 4 - report]:
@@ -44,7 +62,13 @@ def without_pictures(patch: pytest.MonkeyPatch, *, report: bool = False) -> None
 
 
 @pytest.fixture(autouse=True)
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For every test of a module that imports it: on small maps a team waits for itself."""
+    monkeypatch.setenv("PYINCEPTION_THREADS", "1")
+
+
+@pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For every test of a module that imports it; maps of 8 x 8 are too small for a team."""
+    """The same, and no pictures."""
     monkeypatch.setenv("PYINCEPTION_THREADS", "1")
     without_pictures(monkeypatch)
