@@ -53,7 +53,7 @@ __device__ __forceinline__ void conv_lrn_pool_mma(const ConvLrnPoolMmaArgs& a) {
   E* y = (E*)tail.y;                        // (N, tail.P, tail.Q, K)
   extern __shared__ __align__(128) unsigned char shared[];
   const unsigned panels = shared_address(shared), staged = panels + a.staged_at;
-  const Lane<T> l;
+  const Lane<T> l(panels);
 
   const int n = divide(blockIdx.x, tail.image_tiles);
   const int tile = blockIdx.x - n * tail.image_tiles.value;
@@ -64,38 +64,44 @@ __device__ __forceinline__ void conv_lrn_pool_mma(const ConvLrnPoolMmaArgs& a) {
   const int left = halo_origin(q0, tail.stride_w, tail.pad_w);
   const int halo = tail.halo_h * tail.halo_w.value;
 
-  int corner[T::kLoadsA];
+  // of the rows this thread copies: the corner, and where it lies in x
+  int corner[T::kLoadsA], offset[T::kLoadsA];
 #pragma unroll
   for (int i = 0; i < T::kLoadsA; i++) {
-    const int row = i * T::kLoadRows + threadIdx.x / T::kStageUnits;
+    const int row = i * T::kLoadRows + l.row;
     const int line = divide(row, tail.halo_w), p = top + line;
     const int q = left + row - line * tail.halo_w.value;
-    corner[i] =
-        row < halo && inside(p, c.P) && inside(q, c.Q)
-            ? join_corner(halo_origin(p, c.stride_h, c.pad_h), halo_origin(q, c.stride_w, c.pad_w))
-            : join_corner(-32768, 0);
+    const int h = halo_origin(p, c.stride_h, c.pad_h), column = halo_origin(q, c.stride_w, c.pad_w);
+    corner[i] = row < halo && inside(p, c.P) && inside(q, c.Q) ? join_corner(h, column)
+                                                               : join_corner(-32768, 0);
+    offset[i] = offset_of(c.x_strides, n, h, column);
   }
 
 #pragma unroll 1
   for (int n0 = 0; n0 < c.K; n0 += T::kColumns) {
     const int nt = warp_columns<T>(c.K - n0), count = 8 * nt * T::kWarpsN;
+    const FilterRows<T> filter(l, w, n0, c.K, count, c.units);
+    const unsigned from_b = columns_address(l, nt);
     float acc[T::kWarpTiles][4][4];
     clear<T>(acc);
     ring<T>(
         ceil_div(c.units, T::kStageUnits),
         [&](int stage, int slot, Copies<T>& copies) {
-          const int unit = threadIdx.x % T::kStageUnits, u = stage * T::kStageUnits + unit;
+          const int u = stage * T::kStageUnits + l.unit;
           const int tap = divide(u, c.channel_units), tap_r = divide(tap, c.filter_w);
           const int tap_s = tap - tap_r * c.filter_w.value;
           const int channel = (u - tap * c.channel_units.value) * T::kUnit;
-          load_pixels(copies, panels + slot, x, [&](int i) {
+          const bool there = u < c.units;
+          const E* tap_of_x =
+              element(x, tap_r * c.x_strides.row + tap_s * c.x_strides.pixel + channel);
+          load_pixels(copies, l, slot, [&](int i) {
             const int h = (corner[i] >> 16) + tap_r, column = (short)corner[i] + tap_s;
-            const bool wanted = u < c.units && inside(h, c.H) && inside(column, c.W);
-            return wanted ? offset_of(c.x_strides, n, h, column) + channel : -1;
+            return Source<E>{element(tap_of_x, offset[i]),
+                             there && inside(h, c.H) && inside(column, c.W)};
           });
-          load_filter<T>(copies, panels + slot + T::kPanelA, w, n0, c.K, count, stage, c.units);
+          filter.load(copies, l, slot, stage);
         },
-        [&](int, int slot) { multiply_panels<T>(nt, acc, l, panels + slot); });
+        [&](int, int slot) { multiply_panels<T>(nt, acc, l.a_at + slot, from_b + slot); });
 
     finish_results<T>(acc, l, nt, b, n0, c.K);
     each_pair<T>(acc, l, nt, [&](int row) {

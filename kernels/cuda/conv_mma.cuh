@@ -34,7 +34,7 @@ __device__ __forceinline__ void conv_mma(const ConvMmaArgs& a, int block) {
   const float* __restrict__ b = a.b;        // (K) or null
   extern __shared__ __align__(128) unsigned char shared[];
   const unsigned panels = shared_address(shared);
-  const Lane<T> l;
+  const Lane<T> l(panels);
   const bool dilated = a.step_h > 1 || a.step_w > 1;
 
   const int row_tile = divide(block, a.column_tiles);
@@ -47,53 +47,64 @@ __device__ __forceinline__ void conv_mma(const ConvMmaArgs& a, int block) {
     p = divide(pixel, a.map_w), q = pixel - p * a.map_w.value;
   };
 
-  int image[T::kLoadsA], corner[T::kLoadsA];
+  // of the rows this thread copies: the corner, and where it lies in x (dilated: where the image
+  // is)
+  int offset[T::kLoadsA], corner[T::kLoadsA];
 #pragma unroll
   for (int i = 0; i < T::kLoadsA; i++) {
-    const int m = m0 + i * T::kLoadRows + threadIdx.x / T::kStageUnits;
+    const int m = m0 + i * T::kLoadRows + l.row;
     int n, p, q;
     locate(m < a.pixels ? m : 0, n, p, q);
-    image[i] = n * a.x_strides.image;
-    corner[i] = m < a.pixels ? join_corner(halo_origin(p, a.stride_h, a.pad_h),
-                                           halo_origin(q, a.stride_w, a.pad_w))
-                             : join_corner(-32768, 0);
+    const int h = halo_origin(p, a.stride_h, a.pad_h), column = halo_origin(q, a.stride_w, a.pad_w);
+    offset[i] = dilated ? n * a.x_strides.image : offset_of(a.x_strides, n, h, column);
+    corner[i] = m < a.pixels ? join_corner(h, column) : join_corner(-32768, 0);
   }
+  const FilterRows<T> filter(l, w, n0, a.K, count, a.units);
+  const unsigned from_b = columns_address(l, nt);
 
   float acc[T::kWarpTiles][4][4];
   clear<T>(acc);
   ring<T>(
       ceil_div(a.units, T::kStageUnits),
       [&](int stage, int slot, Copies<T>& copies) {
-        const int unit = threadIdx.x % T::kStageUnits, u = stage * T::kStageUnits + unit;
+        const int u = stage * T::kStageUnits + l.unit;
         const int tap = divide(u, a.channel_units), tap_r = divide(tap, a.filter_w);
         const int tap_s = tap - tap_r * a.filter_w.value;
         const int channel = (u - tap * a.channel_units.value) * T::kUnit;
+        const bool there = u < a.units;
+        const E* tap_of_x =
+            element(x, tap_r * a.x_strides.row + tap_s * a.x_strides.pixel + channel);
         const auto place = [&](int i) {
-          int h = (corner[i] >> 16) + tap_r, column = (short)corner[i] + tap_s;
-          bool wanted = u < a.units && h >= 0 && column >= 0;
-          if (dilated && wanted) {
-            const int line = divide(h, a.dilation_h), pixel = divide(column, a.dilation_w);
-            wanted = line * a.step_h == h && pixel * a.step_w == column;
-            h = line, column = pixel;
-          }
-          wanted = wanted && h < a.H && column < a.W;
-          return wanted ? image[i] + h * a.x_strides.row + column * a.x_strides.pixel + channel
-                        : -1;
+          const int h = (corner[i] >> 16) + tap_r, column = (short)corner[i] + tap_s;
+          return Source<E>{element(tap_of_x, offset[i]),
+                           there && inside(h, a.H) && inside(column, a.W)};
         };
         if constexpr (kPooled) {
 #pragma unroll
           for (int i = 0; i < T::kLoadsA; i++) {
-            const int row = i * T::kLoadRows + threadIdx.x / T::kStageUnits, from = place(i);
+            const Source<E> source = place(i);
             uint4 most = make_uint4(0, 0, 0, 0);
-            if (from >= 0) most = pooled_unit(a, x + from, corner[i] >> 16, (short)corner[i]);
-            if (row < T::kRows) store_shared(panels + slot + panel_offset(row, unit), most);
+            if (source.wanted)
+              most = pooled_unit(a, source.from, corner[i] >> 16, (short)corner[i]);
+            static_assert(T::kLoadsA * T::kLoadRows == T::kRows, "every row is there");
+            store_shared(l.to + slot + i * T::kLoadRows * 64, most);
           }
+        } else if (dilated) {
+          load_pixels(copies, l, slot, [&](int i) {
+            const int h = (corner[i] >> 16) + tap_r, column = (short)corner[i] + tap_s;
+            const int line = divide(h, a.dilation_h), pixel = divide(column, a.dilation_w);
+            // what is negative divides to something far beyond the map
+            return Source<E>{element(x, offset[i] + line * a.x_strides.row +
+                                            pixel * a.x_strides.pixel + channel),
+                             there && line * a.step_h == h && pixel * a.step_w == column &&
+                                 inside(line, a.H) && inside(pixel, a.W)};
+          });
         } else {
-          load_pixels(copies, panels + slot, x, place);
+          load_pixels(copies, l, slot, place);
         }
-        load_filter<T>(copies, panels + slot + T::kPanelA, w, n0, a.K, count, stage, a.units);
+        filter.load(copies, l, slot, stage);
       },
-      [&](int, int slot) { multiply_panels<T>(nt, acc, l, panels + slot); });
+      [&](int, int slot) { multiply_panels<T>(nt, acc, l.a_at + slot, from_b + slot); });
 
   const auto row_of = [&](const void* map, const CudaStrides& strides, int row) {
     const int m = m0 + row;

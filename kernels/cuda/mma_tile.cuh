@@ -46,16 +46,27 @@ __device__ __forceinline__ unsigned panel_offset(int row, int unit) {
   return row * 64 + ((unit ^ (row >> 1)) & 3) * 16;
 }
 
+// A thread's place in the tile, and what of its addresses no stage changes: the compiler would
+// otherwise compute them again in every stage.
 template <class T>
 struct Lane {
-  int warp_m, warp_n;  // of the warp in the block
-  int lane, g, t;      // g = lane / 4, t = lane % 4
-  __device__ __forceinline__ Lane()
+  int warp_m, warp_n;   // of the warp in the block
+  int lane, g, t;       // g = lane / 4, t = lane % 4
+  int row, unit;        // of the first unit it copies; its next rows are kLoadRows apart
+  unsigned to;          // that unit's place in A's panel of the first slot of the ring
+  unsigned a_at, b_at;  // what it reads there: of tile 0 of A, of the block's first columns of B
+  __device__ __forceinline__ explicit Lane(unsigned ring)
       : warp_m(threadIdx.x / 32 % T::kWarpsM),
         warp_n(threadIdx.x / 32 / T::kWarpsM),
         lane(threadIdx.x % 32),
         g(lane / 4),
-        t(lane % 4) {}
+        t(lane % 4),
+        row(threadIdx.x / T::kStageUnits),
+        unit(threadIdx.x % T::kStageUnits),
+        to(computed_here(ring + panel_offset(row, unit))),
+        a_at(computed_here(ring + panel_offset(address_row(0), lane / 16))),
+        b_at(computed_here(ring + T::kPanelA +
+                           panel_offset(lane % 8 + lane / 16 * 8, lane / 8 % 2))) {}
   // the row whose address this lane gives for tile i of A, and the first row it holds results of
   __device__ __forceinline__ int address_row(int i) const {
     return (warp_m * T::kWarpTiles + i) * 16 + lane % 16;
@@ -98,35 +109,58 @@ struct Copies<T, true> {
   }
 };
 
-// Rows of A: a thread's unit of each of its rows, from x + place(i), or zeros where that is
-// negative.
+// Rows of A: a thread's unit of each of its rows; place(i) says where that begins and whether it is
+// wanted, zeros where not.
+template <class E>
+struct Source {
+  const E* from;
+  bool wanted;
+};
 template <class T, class Place>
-__device__ __forceinline__ void load_pixels(Copies<T>& copies, unsigned panel,
-                                            const typename T::E* __restrict__ x, Place place) {
+__device__ __forceinline__ void load_pixels(Copies<T>& copies, const Lane<T>& l, int slot,
+                                            Place place) {
 #pragma unroll
   for (int i = 0; i < T::kLoadsA; i++) {
-    const int row = i * T::kLoadRows + threadIdx.x / T::kStageUnits, from = place(i);
-    if (row < T::kRows)
-      copies.copy(i, panel + panel_offset(row, threadIdx.x % T::kStageUnits),
-                  x + (from >= 0 ? from : 0), from >= 0);
+    const Source<typename T::E> source = place(i);
+    if ((i + 1) * T::kLoadRows <= T::kRows || i * T::kLoadRows + l.row < T::kRows)
+      copies.copy(i, l.to + slot + i * T::kLoadRows * 64, source.from, source.wanted);
   }
 }
 
-// Rows of B: `count` output channels from `row`, the units stage * 4 .. + 3 of each.
+// Rows of B: `count` output channels from `row` of `rows`, and of each the units stage * 4 .. + 3.
 template <class T>
-__device__ __forceinline__ void load_filter(Copies<T>& copies, unsigned panel,
-                                            const typename T::E* __restrict__ w, int row, int rows,
-                                            int count, int stage, int units) {
-  const int unit = threadIdx.x % T::kStageUnits, u = stage * T::kStageUnits + unit;
-#pragma unroll
-  for (int i = 0; i < T::kLoadsB; i++) {
-    const int at = i * T::kLoadRows + threadIdx.x / T::kStageUnits, k = row + at;
-    const bool wanted = k < rows && u < units;
-    if (at < count)
-      copies.copy(T::kLoadsA + i, panel + panel_offset(at, unit),
-                  w + (wanted ? (k * units + u) * T::kUnit : 0), wanted);
+struct FilterRows {
+  const typename T::E* from;  // (rows, units): this thread's unit of its first row
+  int step;                   // elements to its next row
+  int count_left, rows_left, units_left;
+  __device__ __forceinline__ FilterRows(const Lane<T>& l, const typename T::E* w, int row, int rows,
+                                        int count, int units)
+      : from(element<T::kUnit>(w, (row + l.row) * units + l.unit)),
+        step(T::kLoadRows * units * T::kUnit),
+        count_left(count - l.row),
+        rows_left(rows - row - l.row),
+        units_left(units - l.unit) {}
+  __device__ __forceinline__ void load(Copies<T>& copies, const Lane<T>& l, int slot,
+                                       int stage) const {
+    const int wanted = stage * T::kStageUnits < units_left ? rows_left : 0;
+    const auto unit = element<T::kStageUnits * T::kUnit>(from, stage);
+    const unsigned to = l.to + slot + T::kPanelA;
+    if (0 < count_left) copies.copy(T::kLoadsA, to, unit, 0 < wanted);
+    if constexpr (T::kLoadsB > 1)
+      if (T::kLoadRows < count_left)
+        copies.copy(T::kLoadsA + 1, to + T::kLoadRows * 64, element<1>(unit, step),
+                    T::kLoadRows < wanted);
+    if constexpr (T::kLoadsB > 2)
+      if (2 * T::kLoadRows < count_left)
+        copies.copy(T::kLoadsA + 2, to + 2 * T::kLoadRows * 64, element<2>(unit, step),
+                    2 * T::kLoadRows < wanted);
+    if constexpr (T::kLoadsB > 3)
+      if (3 * T::kLoadRows < count_left)
+        copies.copy(T::kLoadsA + 3, to + 3 * T::kLoadRows * 64, element<3>(unit, step),
+                    3 * T::kLoadRows < wanted);
+    static_assert(T::kLoadsB <= 4, "");
   }
-}
+};
 
 // Two stages, sm_75: while one is multiplied, the next is on its way to registers.
 template <class T, class Load, class Multiply>
@@ -187,25 +221,25 @@ __device__ __forceinline__ void round_operand(unsigned (&v)[n]) {
   }
 }
 
-// Two mma deep, nt tiles wide; a(step, i) is the address this lane gives for tile i of A.
+// Two mma deep, nt tiles wide; a(step, i) is the address this lane gives for tile i of A, b that
+// for its warp's first columns: the units of the second step lie 32 bytes from those of the first,
+// on the side that panel_offset turns them to.
 template <class T, int nt, bool kRoundA, class Address>
-__device__ __forceinline__ void multiply_stage(float (&acc)[T::kWarpTiles][4][4], const Lane<T>& l,
-                                               Address a, unsigned panel_b) {
+__device__ __forceinline__ void multiply_stage(float (&acc)[T::kWarpTiles][4][4], Address a,
+                                               unsigned from_b) {
   using E = typename T::E;
-  const int row = l.first_column(nt) + l.lane % 8 + l.lane / 16 * 8, unit = l.lane / 8 % 2;
 #pragma unroll(T::kSm75 ? 1 : T::kStageUnits / 2)
   for (int step = 0; step < T::kStageUnits / 2; step++) {
     unsigned b[4][2];
 #pragma unroll
     for (int j = 0; j + 1 < nt; j += 2) {
       unsigned v[4];
-      ldmatrix_x4(v, panel_b + panel_offset(row, 2 * step + unit) + j * 8 * 64);
+      ldmatrix_x4(v, (from_b ^ 32 * step) + j * 8 * 64);
       round_operand<E>(v);
       b[j][0] = v[0], b[j][1] = v[1], b[j + 1][0] = v[2], b[j + 1][1] = v[3];
     }
-    if constexpr (nt % 2 == 1) {  // lanes 16..31 give no address here: theirs may lie beyond
-      const int last = l.first_column(nt) + l.lane % 8;
-      ldmatrix_x2(b[nt - 1], panel_b + panel_offset(last, 2 * step + unit) + (nt - 1) * 8 * 64);
+    if constexpr (nt % 2 == 1) {  // addresses of lanes 16..31 are not looked at
+      ldmatrix_x2(b[nt - 1], (from_b ^ 32 * step) + (nt - 1) * 8 * 64);
       round_operand<E>(b[nt - 1]);
     }
 #pragma unroll
@@ -224,30 +258,32 @@ __device__ __forceinline__ void multiply_stage(float (&acc)[T::kWarpTiles][4][4]
 }
 
 template <class T, bool kRoundA, class Address>
-__device__ __forceinline__ void multiply(int nt, float (&acc)[T::kWarpTiles][4][4],
-                                         const Lane<T>& l, Address a, unsigned panel_b) {
+__device__ __forceinline__ void multiply(int nt, float (&acc)[T::kWarpTiles][4][4], Address a,
+                                         unsigned from_b) {
   switch (nt) {
     case 1:
-      return multiply_stage<T, 1, kRoundA>(acc, l, a, panel_b);
+      return multiply_stage<T, 1, kRoundA>(acc, a, from_b);
     case 2:
-      return multiply_stage<T, 2, kRoundA>(acc, l, a, panel_b);
+      return multiply_stage<T, 2, kRoundA>(acc, a, from_b);
     case 3:
-      return multiply_stage<T, 3, kRoundA>(acc, l, a, panel_b);
+      return multiply_stage<T, 3, kRoundA>(acc, a, from_b);
     default:
-      return multiply_stage<T, 4, kRoundA>(acc, l, a, panel_b);
+      return multiply_stage<T, 4, kRoundA>(acc, a, from_b);
   }
+}
+
+// What a lane reads in the first slot: its warp's first columns.
+template <class T>
+__device__ __forceinline__ unsigned columns_address(const Lane<T>& l, int nt) {
+  return computed_here(l.b_at + l.first_column(nt) * 64);
 }
 
 // A stage with both operands in panels.
 template <class T>
 __device__ __forceinline__ void multiply_panels(int nt, float (&acc)[T::kWarpTiles][4][4],
-                                                const Lane<T>& l, unsigned panel) {
+                                                unsigned from_a, unsigned from_b) {
   multiply<T, true>(
-      nt, acc, l,
-      [&](int step, int i) {
-        return panel + panel_offset(l.address_row(0), 2 * step + l.lane / 16) + i * 1024;
-      },
-      panel + T::kPanelA);
+      nt, acc, [&](int step, int i) { return (from_a ^ 32 * step) + i * 1024; }, from_b);
 }
 
 // Tiles of 8 columns a warp needs for what is left of N.

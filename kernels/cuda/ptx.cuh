@@ -22,6 +22,24 @@ __device__ __forceinline__ unsigned shared_address(const void* p) {
   return (unsigned)__cvta_generic_to_shared(p);
 }
 
+// ---- addresses ---------------------------------------------------------------------------------
+// The same value, which the compiler takes for a new one: what is computed before a loop stays
+// there instead of moving to its uses.
+__device__ __forceinline__ unsigned computed_here(unsigned v) {
+  unsigned same;
+  asm volatile("mov.u32 %0, %1;" : "=r"(same) : "r"(v));
+  return same;
+}
+// base + i kElements in one instruction; the compiler's own sums of 64 bits take four.
+template <int kElements = 1, class E>
+__device__ __forceinline__ const E* element(const E* base, int i) {
+  const E* address;
+  asm("mad.wide.s32 %0, %1, %2, %3;"
+      : "=l"(address)
+      : "r"(i), "n"(kElements * (int)sizeof(E)), "l"(base));
+  return address;
+}
+
 // ---- multiply-add ------------------------------------------------------------------------------
 // d += a b, sm_80. The tag chooses the type of a and b; float stands for tf32.
 __device__ __forceinline__ void mma(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2],

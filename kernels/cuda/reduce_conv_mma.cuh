@@ -13,7 +13,8 @@
 #pragma once
 #include "mma_results.cuh"
 
-constexpr unsigned kNoUnit = 0xffffffffu;  // past the end of the list: reads the zero unit
+// Past the end of the list: any address plus this is negative, and the zero unit is read instead.
+constexpr unsigned kNoUnit = 0x80000000u;
 
 template <class T>
 __device__ __forceinline__ void reduce_conv_mma(const ReduceConvMmaArgs& a, int block) {
@@ -28,7 +29,7 @@ __device__ __forceinline__ void reduce_conv_mma(const ReduceConvMmaArgs& a, int 
   const unsigned panels = shared_address(shared), reduced = panels + T::kRing;
   const unsigned list = reduced + a.reduced_units * 16;
   const int stages = ceil_div(a.conv_units, T::kStageUnits);
-  const Lane<T> l;
+  const Lane<T> l(panels);
 
   const int tile = divide(block, a.slices), slice = block - tile * a.slices.value;
   const int group = divide(tile, a.bands), band = tile - group * a.bands.value;
@@ -59,25 +60,28 @@ __device__ __forceinline__ void reduce_conv_mma(const ReduceConvMmaArgs& a, int 
     int source[T::kLoadsA];  // where the pixels this thread copies begin in x; -1: none
 #pragma unroll
     for (int i = 0; i < T::kLoadsA; i++) {
-      const int row = i * T::kLoadRows + threadIdx.x / T::kStageUnits, m = m0 + row;
+      const int m = m0 + i * T::kLoadRows + l.row;
       int image, h, column;
       locate(m < sources ? m : 0, image, h, column);
       source[i] = m < sources ? offset_of(a.x_strides, n + image, h, column) : -1;
     }
     for (int n0 = 0; n0 < a.Cr;) {
       const int nt = warp_columns<T>(a.Cr - n0), count = 8 * nt * T::kWarpsN;
+      const FilterRows<T> filter(l, wr, n0, a.Cr, count, a.reduce_units);
+      const E* own = element<T::kUnit>(x, l.unit);
+      const unsigned from_b = columns_address(l, nt);
       clear<T>(acc);
       ring<T>(
           ceil_div(a.reduce_units, T::kStageUnits),
           [&](int stage, int slot, Copies<T>& copies) {
-            const int u = stage * T::kStageUnits + threadIdx.x % T::kStageUnits;
-            load_pixels(copies, panels + slot, x, [&](int i) {
-              return source[i] >= 0 && u < a.reduce_units ? source[i] + u * T::kUnit : -1;
+            const bool there = stage * T::kStageUnits < filter.units_left;
+            const E* units = element<T::kStageUnits * T::kUnit>(own, stage);
+            load_pixels(copies, l, slot, [&](int i) {
+              return Source<E>{element(units, source[i]), there && source[i] >= 0};
             });
-            load_filter<T>(copies, panels + slot + T::kPanelA, wr, n0, a.Cr, count, stage,
-                           a.reduce_units);
+            filter.load(copies, l, slot, stage);
           },
-          [&](int, int slot) { multiply_panels<T>(nt, acc, l, panels + slot); });
+          [&](int, int slot) { multiply_panels<T>(nt, acc, l.a_at + slot, from_b + slot); });
 
       finish_results<T>(acc, l, nt, br, n0, a.Cr);
       each_pair<T>(acc, l, nt, [&](int row) {
@@ -134,23 +138,23 @@ __device__ __forceinline__ void reduce_conv_mma(const ReduceConvMmaArgs& a, int 
     }
     for (int n0 = begin; n0 < end;) {
       const int nt = warp_columns<T>(end - n0), count = 8 * nt * T::kWarpsN;
+      const FilterRows<T> filter(l, w, n0, end, count, a.conv_units);
+      const unsigned own_list = computed_here(list + l.lane / 16 * 4);
+      const unsigned from_b = columns_address(l, nt);
       clear<T>(acc);
       ring<T>(
           stages,
-          [&](int stage, int slot, Copies<T>& copies) {
-            load_filter<T>(copies, panels + slot + T::kPanelA, w, n0, end, count, stage,
-                           a.conv_units);
-          },
+          [&](int stage, int slot, Copies<T>& copies) { filter.load(copies, l, slot, stage); },
           [&](int stage, int slot) {
-            const unsigned entry = list + (stage * T::kStageUnits + l.lane / 16) * 4;
+            const unsigned entry = own_list + stage * (T::kStageUnits * 4);
             const unsigned taps[2] = {load_shared(entry), load_shared(entry + 8)};
             multiply<T, false>(
-                nt, acc, l,
+                nt, acc,
                 [&](int step, int i) {
                   const unsigned tap = step == 0 ? taps[0] : taps[1];
-                  return tap == kNoUnit ? reduced : base[i] + tap;
+                  return (unsigned)max((int)(base[i] + tap), (int)reduced);
                 },
-                panels + slot + T::kPanelA);
+                from_b + slot);
           });
 
       finish_results<T>(acc, l, nt, b, n0, end);
