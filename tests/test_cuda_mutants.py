@@ -70,7 +70,7 @@ FUSED = {
 TENSOR_BACKWARD = {
     "copies do not fill with zeros": Mutant(
         "conv_mma_bf16_flat", "conv_mma.cu", "mma_tile.cuh",
-        "x + (from >= 0 ? from : 0), from >= 0);", "x + (from >= 0 ? from : 0), true);", "gx"),
+        "source.from, source.wanted);", "source.from, true);", "out of bounds"),
     "two fragments of B are swapped": Mutant(
         "conv_mma_bf16_flat", "conv_mma.cu", "mma_tile.cuh",
         "b[j][0] = v[0], b[j][1] = v[1], b[j + 1][0] = v[2], b[j + 1][1] = v[3];",
@@ -92,7 +92,8 @@ TENSOR_BACKWARD = {
         "copy not waited for"),
     "pixels past the end count in the bias": Mutant(
         "conv_wgrad_mma_bf16", "conv_mma.cu", "conv_wgrad_mma.cuh",
-        "const bool wanted = m0 + at < end && k < a.K;", "const bool wanted = k < a.K;", "gb0"),
+        "m < end ? offset_of(a.gy_strides, n, p, q) : -1;",
+        "m < end ? offset_of(a.gy_strides, n, p, q) : 0;", "gb0"),
     "the filter is not turned": Mutant(
         "flip_filters", "conv_mma.cu", "conv_mma.cu",
         "tap = taps - 1 - (line - c * taps)", "tap = line - c * taps", "gx"),

@@ -72,10 +72,11 @@ __device__ __forceinline__ void conv_lrn_pool_mma(const ConvLrnPoolMmaArgs& a) {
     const int line = divide(row, tail.halo_w), p = top + line;
     const int q = left + row - line * tail.halo_w.value;
     const int h = halo_origin(p, c.stride_h, c.pad_h), column = halo_origin(q, c.stride_w, c.pad_w);
-    corner[i] = row < halo && inside(p, c.P) && inside(q, c.Q) ? join_corner(h, column)
-                                                               : join_corner(-32768, 0);
+    corner[i] = row < halo && inside(p, c.P) && inside(q, c.Q) ? join_corner(h, column) : kFarAbove;
     offset[i] = offset_of(c.x_strides, n, h, column);
   }
+
+  const int last_pixel = join_corner(c.H - 1, c.W - 1);
 
 #pragma unroll 1
   for (int n0 = 0; n0 < c.K; n0 += T::kColumns) {
@@ -91,13 +92,12 @@ __device__ __forceinline__ void conv_lrn_pool_mma(const ConvLrnPoolMmaArgs& a) {
           const int tap = divide(u, c.channel_units), tap_r = divide(tap, c.filter_w);
           const int tap_s = tap - tap_r * c.filter_w.value;
           const int channel = (u - tap * c.channel_units.value) * T::kUnit;
-          const bool there = u < c.units;
+          const int shift = u < c.units ? join_corner(tap_r, tap_s) : kFarBelow;
           const E* tap_of_x =
               element(x, tap_r * c.x_strides.row + tap_s * c.x_strides.pixel + channel);
           load_pixels(copies, l, slot, [&](int i) {
-            const int h = (corner[i] >> 16) + tap_r, column = (short)corner[i] + tap_s;
             return Source<E>{element(tap_of_x, offset[i]),
-                             there && inside(h, c.H) && inside(column, c.W)};
+                             inside_map(corner[i] + shift, last_pixel)};
           });
           filter.load(copies, l, slot, stage);
         },

@@ -7,9 +7,6 @@
 #pragma once
 #include "mma_results.cuh"
 
-// A pixel's corner h0, w0 in one register; a row past the end is far above the map.
-__device__ __forceinline__ int join_corner(int h, int w) { return (h << 16) | (w & 0xffff); }
-
 // The largest of the up to nine neighbours of a unit, NaN if there is one.
 template <class E>
 __device__ __forceinline__ uint4 pooled_unit(const ConvMmaArgs& a, const E* x, int h, int column) {
@@ -57,8 +54,9 @@ __device__ __forceinline__ void conv_mma(const ConvMmaArgs& a, int block) {
     locate(m < a.pixels ? m : 0, n, p, q);
     const int h = halo_origin(p, a.stride_h, a.pad_h), column = halo_origin(q, a.stride_w, a.pad_w);
     offset[i] = dilated ? n * a.x_strides.image : offset_of(a.x_strides, n, h, column);
-    corner[i] = m < a.pixels ? join_corner(h, column) : join_corner(-32768, 0);
+    corner[i] = m < a.pixels ? join_corner(h, column) : kFarAbove;
   }
+  const int last = join_corner(a.H - 1, a.W - 1);
   const FilterRows<T> filter(l, w, n0, a.K, count, a.units);
   const unsigned from_b = columns_address(l, nt);
 
@@ -72,12 +70,11 @@ __device__ __forceinline__ void conv_mma(const ConvMmaArgs& a, int block) {
         const int tap_s = tap - tap_r * a.filter_w.value;
         const int channel = (u - tap * a.channel_units.value) * T::kUnit;
         const bool there = u < a.units;
+        const int shift = there ? join_corner(tap_r, tap_s) : kFarBelow;
         const E* tap_of_x =
             element(x, tap_r * a.x_strides.row + tap_s * a.x_strides.pixel + channel);
         const auto place = [&](int i) {
-          const int h = (corner[i] >> 16) + tap_r, column = (short)corner[i] + tap_s;
-          return Source<E>{element(tap_of_x, offset[i]),
-                           there && inside(h, a.H) && inside(column, a.W)};
+          return Source<E>{element(tap_of_x, offset[i]), inside_map(corner[i] + shift, last)};
         };
         if constexpr (kPooled) {
 #pragma unroll
@@ -85,13 +82,13 @@ __device__ __forceinline__ void conv_mma(const ConvMmaArgs& a, int block) {
             const Source<E> source = place(i);
             uint4 most = make_uint4(0, 0, 0, 0);
             if (source.wanted)
-              most = pooled_unit(a, source.from, corner[i] >> 16, (short)corner[i]);
+              most = pooled_unit(a, source.from, row_of(corner[i]), column_of(corner[i]));
             static_assert(T::kLoadsA * T::kLoadRows == T::kRows, "every row is there");
             store_shared(l.to + slot + i * T::kLoadRows * 64, most);
           }
         } else if (dilated) {
           load_pixels(copies, l, slot, [&](int i) {
-            const int h = (corner[i] >> 16) + tap_r, column = (short)corner[i] + tap_s;
+            const int h = row_of(corner[i]) + tap_r, column = column_of(corner[i]) + tap_s;
             const int line = divide(h, a.dilation_h), pixel = divide(column, a.dilation_w);
             // what is negative divides to something far beyond the map
             return Source<E>{element(x, offset[i] + line * a.x_strides.row +

@@ -17,6 +17,8 @@ struct WgradTile {
   static constexpr int kStep = 2 * kUnit;         // pixels of an mma: 16 or 8
   static constexpr int kStagePixels = 2 * kStep;  // 32 or 16
   static constexpr int kUnitsA = kRows / kUnit, kUnitsB = kColumns / kUnit;
+  static constexpr int kWarpPixels = kStagePixels / 4;  // a warp copies these, of both operands
+  static constexpr int kPassA = 32 / kUnitsA, kPassB = 32 / kUnitsB;  // so many at a time
   static constexpr int kPanelA = kStagePixels * kUnitsA * 16;
   static constexpr int kStage = kStagePixels * (kUnitsA + kUnitsB) * 16, kRing = kStages * kStage;
   static_assert(kRing == 36864,
@@ -25,11 +27,15 @@ struct WgradTile {
 };
 
 // Byte of (pixel, unit) in a panel of `units` units a pixel. For ldmatrix eight pixels of one unit
-// must differ modulo 8; for single words four pixels of two neighbouring units.
+// must differ modulo 8; for single words four pixels of two neighbouring units. What a constant
+// unit or pixel adds without a carry is an exclusive or, and an addition, of constants.
+template <class E>
+__device__ __forceinline__ int across_turn(int pixel) {
+  return sizeof(E) == 2 ? pixel & 7 : 2 * pixel & 7;
+}
 template <class E>
 __device__ __forceinline__ unsigned across_offset(int pixel, int unit, int units) {
-  const int turn = sizeof(E) == 2 ? pixel & 7 : 2 * pixel & 7;
-  return (pixel * units + (unit ^ turn)) * 16;
+  return (pixel * units + (unit ^ across_turn<E>(pixel))) * 16;
 }
 
 template <class T>
@@ -47,22 +53,39 @@ __device__ __forceinline__ void conv_wgrad_mma(const ConvWgradMmaArgs& a) {
   const int u0 = (blockIdx.x - row_tile * a.column_tiles.value) * T::kUnitsB;
   const int begin = chunk * a.chunk_pixels, end = min(begin + a.chunk_pixels, a.pixels);
 
-  // this thread copies one unit of gy and one of x, from pixels some apart
-  const int unit_a = threadIdx.x % T::kUnitsA, unit_b = threadIdx.x % T::kUnitsB;
+  // This thread copies one unit of gy and one of x of some of its warp's pixels. A lane finds where
+  // one pixel lies and the others ask it.
+  const int unit_a = lane % T::kUnitsA, unit_b = lane % T::kUnitsB;
+  const int pixel = warp * T::kWarpPixels, at_a = lane / T::kUnitsA, at_b = lane / T::kUnitsB;
+  const int own = pixel + lane % T::kWarpPixels;
   const int k = k0 + unit_a * T::kUnit, u = u0 + unit_b;
   const int tap = divide(u, a.channel_units), tap_r = divide(tap, a.filter_w);
   const int tap_s = tap - tap_r * a.filter_w.value;
   const int channel = (u - tap * a.channel_units.value) * T::kUnit;
-  const auto locate = [&](int m, int& n, int& p, int& q) {
-    n = divide(m, a.map_pixels);
-    const int pixel = m - n * a.map_pixels.value;
-    p = divide(pixel, a.map_w), q = pixel - p * a.map_w.value;
-  };
+  const E* from_a = gy + (k < a.K ? k : 0);
+  const E* from_b = element(x, tap_r * a.x_strides.row + tap_s * a.x_strides.pixel + channel);
+  const int shift = u < a.units ? join_corner(tap_r, tap_s) : kFarBelow;
+  const int last = join_corner(a.H - 1, a.W - 1);
+  const unsigned to_a = computed_here(panels + across_offset<E>(pixel + at_a, unit_a, T::kUnitsA));
+  const unsigned to_b =
+      computed_here(panels + T::kPanelA + across_offset<E>(pixel + at_b, unit_b, T::kUnitsB));
 
-  // a block of the first columns sums the bias, a thread per word of a pixel's row
-  constexpr int kWords = T::kRows * sizeof(E) / 4;
-  const bool sums_bias = gb && u0 == 0 && threadIdx.x < kWords;
-  float bias[2] = {0.f, 0.f};
+  // what this lane reads of the panels, of tile 0 and pixel 0 of a step
+  const int read_a = sizeof(E) == 2 ? lane % 8 + lane / 16 * 8 : t;
+  const int read_b = sizeof(E) == 2 ? lane % 8 + lane / 8 % 2 * 8 : t;
+  const unsigned a_at = computed_here(
+      panels + across_offset<E>(read_a, sizeof(E) == 2 ? lane / 8 % 2 : g / 4, T::kUnitsA) +
+      (sizeof(E) == 2 ? 0 : g % 4 * 4));
+  const unsigned b_at = computed_here(
+      panels + T::kPanelA +
+      across_offset<E>(read_b, sizeof(E) == 2 ? warp * 4 + lane / 16 : warp * 8 + g / 4,
+                       T::kUnitsB) +
+      (sizeof(E) == 2 ? 0 : g % 4 * 4));
+
+  // a block of the first columns sums the bias, a thread per channel
+  const bool sums_bias = gb && u0 == 0 && threadIdx.x < T::kRows;
+  const int bias_at = computed_here(panels + threadIdx.x * (int)sizeof(E));
+  float bias = 0.f;
 
   float acc[4][4][4];
 #pragma unroll
@@ -70,67 +93,61 @@ __device__ __forceinline__ void conv_wgrad_mma(const ConvWgradMmaArgs& a) {
   ring<T>(
       ceil_div(end - begin, T::kStagePixels),
       [&](int stage, int slot, Copies<T>& copies) {
-        const int m0 = begin + stage * T::kStagePixels;
+        const int m = begin + stage * T::kStagePixels + own;
+        const int n = divide(m, a.map_pixels), of_image = m - n * a.map_pixels.value;
+        const int p = divide(of_image, a.map_w), q = of_image - p * a.map_w.value;
+        const int h = halo_origin(p, a.stride_h, a.pad_h);
+        const int column = halo_origin(q, a.stride_w, a.pad_w);
+        const int place_a = m < end ? offset_of(a.gy_strides, n, p, q) : -1;
+        const int place_b = offset_of(a.x_strides, n, h, column);
+        const int corner = m < end ? join_corner(h, column) : kFarAbove;
 #pragma unroll
-        for (int i = 0; i < T::kStagePixels; i += T::kThreads / T::kUnitsA) {
-          const int at = i + threadIdx.x / T::kUnitsA;
-          int n, p, q;
-          locate(m0 + at < end ? m0 + at : 0, n, p, q);
-          const bool wanted = m0 + at < end && k < a.K;
-          copies.copy(0, panels + slot + across_offset<E>(at, unit_a, T::kUnitsA),
-                      gy + (wanted ? offset_of(a.gy_strides, n, p, q) + k : 0), wanted);
+        for (int i = 0; i < T::kWarpPixels; i += T::kPassA) {
+          const int place = __shfl_sync(0xffffffffu, place_a, i + at_a);
+          const bool wanted = place >= 0 && k < a.K;
+          copies.copy(0, (to_a + slot ^ across_turn<E>(i) * 16) + i * T::kUnitsA * 16,
+                      element(from_a, place), wanted);
         }
 #pragma unroll
-        for (int i = 0; i < T::kStagePixels; i += T::kThreads / T::kUnitsB) {
-          const int at = i + threadIdx.x / T::kUnitsB;
-          int n, p, q;
-          locate(m0 + at < end ? m0 + at : 0, n, p, q);
-          const int h = halo_origin(p, a.stride_h, a.pad_h) + tap_r;
-          const int column = halo_origin(q, a.stride_w, a.pad_w) + tap_s;
-          const bool wanted = m0 + at < end && u < a.units && inside(h, a.H) && inside(column, a.W);
-          copies.copy(0, panels + slot + T::kPanelA + across_offset<E>(at, unit_b, T::kUnitsB),
-                      x + (wanted ? offset_of(a.x_strides, n, h, column) + channel : 0), wanted);
+        for (int i = 0; i < T::kWarpPixels; i += T::kPassB) {
+          const int place = __shfl_sync(0xffffffffu, place_b, i + at_b);
+          const int at = __shfl_sync(0xffffffffu, corner, i + at_b) + shift;
+          copies.copy(0, (to_b + slot ^ across_turn<E>(i) * 16) + i * T::kUnitsB * 16,
+                      element(from_b, place), inside_map(at, last));
         }
       },
       [&](int, int slot) {
-        const unsigned panel_a = panels + slot, panel_b = panel_a + T::kPanelA;
+        const unsigned own_a = a_at + slot, own_b = b_at + slot;
 #pragma unroll
         for (int step = 0; step < T::kStagePixels; step += T::kStep) {
           unsigned b[4][2];
           if constexpr (sizeof(E) == 2) {
-            const int pixel_a = step + lane % 8 + lane / 16 * 8;
-            const int pixel_b = step + lane % 8 + lane / 8 % 2 * 8;
 #pragma unroll
             for (int j = 0; j < 4; j += 2) {
               unsigned v[4];
-              ldmatrix_x4_trans(
-                  v, panel_b + across_offset<E>(pixel_b, warp * 4 + j + lane / 16, T::kUnitsB));
+              ldmatrix_x4_trans(v, (own_b ^ 16 * j) + step * T::kUnitsB * 16);
               b[j][0] = v[0], b[j][1] = v[1], b[j + 1][0] = v[2], b[j + 1][1] = v[3];
             }
 #pragma unroll
             for (int i = 0; i < 4; i++) {
               unsigned v[4];
-              ldmatrix_x4_trans(
-                  v, panel_a + across_offset<E>(pixel_a, 2 * i + lane / 8 % 2, T::kUnitsA));
+              ldmatrix_x4_trans(v, (own_a ^ 32 * i) + step * T::kUnitsA * 16);
 #pragma unroll
               for (int j = 0; j < 4; j++) mma(acc[i][j], v, b[j], E{});
             }
           } else {
-            const auto word = [&](unsigned panel, int pixel, int at, int units) {
-              return to_tf32(
-                  load_shared(panel + across_offset<E>(pixel, at / 4, units) + at % 4 * 4));
-            };
 #pragma unroll
             for (int j = 0; j < 4; j++)
 #pragma unroll
               for (int e = 0; e < 2; e++)
-                b[j][e] = word(panel_b, step + t + 4 * e, warp * 32 + 8 * j + g, T::kUnitsB);
+                b[j][e] = to_tf32(load_shared((own_b ^ 32 * j) + (step + 4 * e) * T::kUnitsB * 16));
 #pragma unroll
             for (int i = 0; i < 4; i++) {
               unsigned v[4];
 #pragma unroll
               for (int e = 0; e < 4; e++)
-                v[e] = word(panel_a, step + t + e / 2 * 4, 16 * i + g + e % 2 * 8, T::kUnitsA);
+                v[e] = to_tf32(load_shared((own_a ^ 64 * i + 32 * (e % 2)) +
+                                           (step + e / 2 * 4) * T::kUnitsA * 16));
 #pragma unroll
               for (int j = 0; j < 4; j++) mma(acc[i][j], v, b[j], E{});
             }
@@ -139,14 +156,13 @@ __device__ __forceinline__ void conv_wgrad_mma(const ConvWgradMmaArgs& a) {
         if (sums_bias)
 #pragma unroll
           for (int i = 0; i < T::kStagePixels; i++) {
-            const unsigned v = load_shared(
-                panel_a + across_offset<E>(i, threadIdx.x / 4, T::kUnitsA) + threadIdx.x % 4 * 4);
-            float lo, hi = 0.f;
+            const unsigned from = (bias_at + slot ^ across_turn<E>(i) * 16) + i * T::kUnitsA * 16;
+            float value, nothing;
             if constexpr (sizeof(E) == 2)
-              unpack(v, lo, hi, E{});
+              unpack(load_shared_half(from), value, nothing, E{});
             else
-              lo = __uint_as_float(v);
-            bias[0] += lo, bias[1] += hi;
+              value = __uint_as_float(load_shared(from));
+            bias += value;
           }
       });
 
@@ -163,11 +179,5 @@ __device__ __forceinline__ void conv_wgrad_mma(const ConvWgradMmaArgs& a) {
           *(float2*)(gw + row * columns + from + 8 * j) =
               make_float2(acc[i][j][2 * half], acc[i][j][2 * half + 1]);
     }
-  if (sums_bias) {
-    constexpr int kEach = 4 / sizeof(E);
-#pragma unroll
-    for (int e = 0; e < kEach; e++)
-      if (k0 + threadIdx.x * kEach + e < a.K)
-        gb[chunk * a.chunk_stride + k0 + threadIdx.x * kEach + e] = bias[e];
-  }
+  if (sums_bias && k0 + threadIdx.x < a.K) gb[chunk * a.chunk_stride + k0 + threadIdx.x] = bias;
 }

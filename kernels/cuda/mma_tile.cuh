@@ -77,6 +77,19 @@ struct Lane {
   __device__ __forceinline__ int first_column(int nt) const { return warp_n * 8 * nt; }
 };
 
+// ---- pixels ------------------------------------------------------------------------------------
+// A pixel's h and w in one register, added and compared as one: both may be negative and less than
+// 16384 + 128. A corner kFarAbove or a tap kFarBelow is outside of every map, also their sum.
+constexpr int kFarAbove = -32768 * 65536, kFarBelow = (16384 + 64) * 65536;
+__device__ __forceinline__ int join_corner(int h, int w) { return h * 65536 + w; }
+__device__ __forceinline__ int column_of(int at) { return (short)at; }
+__device__ __forceinline__ int row_of(int at) { return (at - column_of(at)) >> 16; }
+// A half that is negative, or larger than that of the map's last pixel, sets its sign, or its
+// borrow the other's.
+__device__ __forceinline__ bool inside_map(int at, int last) {
+  return ((at | (last - at)) & 0x80008000) == 0;
+}
+
 // ---- copies ------------------------------------------------------------------------------------
 // What a thread copies of a stage: asynchronously at once, or on sm_75 into registers, to be stored
 // when the stage before has been multiplied. `which` is a constant: 0 .. kLoadsA + kLoadsB - 1.

@@ -1,6 +1,6 @@
 // Inline PTX (all of it but the fp16 conversions and the wait of storage.cuh): tensor-core
-// multiply-add, matrix loads, asynchronous copies, conversions. Each wrapper is one instruction and
-// says what architecture it needs.
+// multiply-add, matrix loads, asynchronous copies, conversions, addresses. Each wrapper is one
+// instruction and says what architecture it needs.
 //
 // Shared memory is addressed by 32-bit byte offsets of the shared window (shared_address). A
 // fragment is what one lane of a warp holds; g = lane / 4 and t = lane % 4 number it:
@@ -101,10 +101,18 @@ __device__ __forceinline__ void ldmatrix_x4_trans(unsigned (&v)[4], unsigned row
                : "memory");
 }
 
-// ---- words of shared memory by offset ----------------------------------------------------------
+// ---- shared memory by offset -------------------------------------------------------------------
 __device__ __forceinline__ unsigned load_shared(unsigned address) {
   unsigned v;
   asm volatile("ld.shared.u32 %0, [%1];" : "=r"(v) : "r"(address) : "memory");
+  return v;
+}
+__device__ __forceinline__ unsigned load_shared_half(unsigned address) {
+  unsigned v;
+  asm volatile("{.reg .u16 h; ld.shared.u16 h, [%1]; cvt.u32.u16 %0, h;}"
+               : "=r"(v)
+               : "r"(address)
+               : "memory");
   return v;
 }
 __device__ __forceinline__ uint4 load_shared_unit(unsigned address) {
