@@ -150,28 +150,29 @@ struct FilterRows {
                                         int count, int units)
       : from(element<T::kUnit>(w, (row + l.row) * units + l.unit)),
         step(T::kLoadRows * units * T::kUnit),
-        count_left(count - l.row),
-        rows_left(rows - row - l.row),
-        units_left(units - l.unit) {}
+        count_left(computed_here(count - l.row)),
+        rows_left(computed_here(rows - row - l.row)),
+        units_left(computed_here(units - l.unit)) {}
   __device__ __forceinline__ void load(Copies<T>& copies, const Lane<T>& l, int slot,
                                        int stage) const {
     const int wanted = stage * T::kStageUnits < units_left ? rows_left : 0;
     const auto unit = element<T::kStageUnits * T::kUnit>(from, stage);
     const unsigned to = l.to + slot + T::kPanelA;
-    if (0 < count_left) copies.copy(T::kLoadsA, to, unit, 0 < wanted);
-    if constexpr (T::kLoadsB > 1)
-      if (T::kLoadRows < count_left)
-        copies.copy(T::kLoadsA + 1, to + T::kLoadRows * 64, element<1>(unit, step),
-                    T::kLoadRows < wanted);
-    if constexpr (T::kLoadsB > 2)
-      if (2 * T::kLoadRows < count_left)
-        copies.copy(T::kLoadsA + 2, to + 2 * T::kLoadRows * 64, element<2>(unit, step),
-                    2 * T::kLoadRows < wanted);
-    if constexpr (T::kLoadsB > 3)
-      if (3 * T::kLoadRows < count_left)
-        copies.copy(T::kLoadsA + 3, to + 3 * T::kLoadRows * 64, element<3>(unit, step),
-                    3 * T::kLoadRows < wanted);
-    static_assert(T::kLoadsB <= 4, "");
+    if (8 * T::kWarpsN >= T::kLoadRows || 0 < count_left)  // first: the least columns there are
+      copies.copy(T::kLoadsA, to, unit, 0 < wanted);
+    if (T::kLoadsB == 1 || count_left <= T::kLoadRows) return;
+    copy<1>(copies, to, unit, wanted);
+    copy<2>(copies, to, unit, wanted);
+    copy<3>(copies, to, unit, wanted);
+    static_assert(T::kLoadsB <= 4, "copies are written out");
+  }
+  template <int i>
+  __device__ __forceinline__ void copy(Copies<T>& copies, unsigned to, const typename T::E* unit,
+                                       int wanted) const {
+    if constexpr (i < T::kLoadsB)
+      if (i * T::kLoadRows < count_left)
+        copies.copy(T::kLoadsA + i, to + i * T::kLoadRows * 64, element<i>(unit, step),
+                    i * T::kLoadRows < wanted);
   }
 };
 
@@ -273,15 +274,16 @@ __device__ __forceinline__ void multiply_stage(float (&acc)[T::kWarpTiles][4][4]
 template <class T, bool kRoundA, class Address>
 __device__ __forceinline__ void multiply(int nt, float (&acc)[T::kWarpTiles][4][4], Address a,
                                          unsigned from_b) {
-  switch (nt) {
-    case 1:
-      return multiply_stage<T, 1, kRoundA>(acc, a, from_b);
-    case 2:
-      return multiply_stage<T, 2, kRoundA>(acc, a, from_b);
-    case 3:
-      return multiply_stage<T, 3, kRoundA>(acc, a, from_b);
-    default:
-      return multiply_stage<T, 4, kRoundA>(acc, a, from_b);
+  if (nt > 2) {  // two branches; a switch came out as a table of jumps in constant memory
+    if (nt > 3)
+      multiply_stage<T, 4, kRoundA>(acc, a, from_b);
+    else
+      multiply_stage<T, 3, kRoundA>(acc, a, from_b);
+  } else {
+    if (nt > 1)
+      multiply_stage<T, 2, kRoundA>(acc, a, from_b);
+    else
+      multiply_stage<T, 1, kRoundA>(acc, a, from_b);
   }
 }
 
