@@ -92,8 +92,7 @@ TENSOR_BACKWARD = {
         "copy not waited for"),
     "pixels past the end count in the bias": Mutant(
         "conv_wgrad_mma_bf16", "conv_mma.cu", "conv_wgrad_mma.cuh",
-        "m < end ? offset_of(a.gy_strides, n, p, q) : -1;",
-        "m < end ? offset_of(a.gy_strides, n, p, q) : 0;", "gb0"),
+        "one(m) < end && k < a.K);", "k < a.K);", "gb0"),
     "the filter is not turned": Mutant(
         "flip_filters", "conv_mma.cu", "conv_mma.cu",
         "tap = taps - 1 - (line - c * taps)", "tap = line - c * taps", "gx"),

@@ -7,15 +7,27 @@
 #pragma once
 #include "mma_results.cuh"
 
-// The largest of the up to nine neighbours of a unit, NaN if there is one.
+// Which of a pixel's eight neighbours are on the map, row by row: a bit each.
+__device__ __forceinline__ unsigned neighbours_of(const ConvMmaArgs& a, int h, int column) {
+  unsigned bits = 0;
+#pragma unroll
+  for (int i = 0; i < 8; i++) {
+    const int at = i + (i > 3), dh = at / 3 - 1, dw = at % 3 - 1;
+    if (inside(h + dh, a.H) && inside(column + dw, a.W)) bits |= 1u << i;
+  }
+  return bits;
+}
+
+// The largest of a unit and those of its neighbours, NaN if there is one.
 template <class E>
-__device__ __forceinline__ uint4 pooled_unit(const ConvMmaArgs& a, const E* x, int h, int column) {
+__device__ __forceinline__ uint4 pooled_unit(const ConvMmaArgs& a, const E* x,
+                                             unsigned neighbours) {
   uint4 most = *(const uint4*)x;
 #pragma unroll
-  for (int i = 0; i < 9; i++) {
-    const int dh = i / 3 - 1, dw = i % 3 - 1;
-    if (i == 4 || !inside(h + dh, a.H) || !inside(column + dw, a.W)) continue;
-    const uint4 v = *(const uint4*)(x + dh * a.x_strides.row + dw * a.x_strides.pixel);
+  for (int i = 0; i < 8; i++) {
+    const int at = i + (i > 3), dh = at / 3 - 1, dw = at % 3 - 1;
+    if (!(neighbours >> i & 1)) continue;
+    const uint4 v = *(const uint4*)element(x, dh * a.x_strides.row + dw * a.x_strides.pixel);
     most.x = larger(most.x, v.x, E{}), most.y = larger(most.y, v.y, E{});
     most.z = larger(most.z, v.z, E{}), most.w = larger(most.w, v.w, E{});
   }
@@ -57,6 +69,13 @@ __device__ __forceinline__ void conv_mma(const ConvMmaArgs& a, int block) {
     corner[i] = m < a.pixels ? join_corner(h, column) : kFarAbove;
   }
   const int last = join_corner(a.H - 1, a.W - 1);
+  unsigned neighbours = 0;
+  if constexpr (kPooled) {
+    static_assert(T::kLoadsA == 4 && T::kLoadsA * T::kLoadRows == T::kRows, "four rows, all there");
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+      neighbours |= neighbours_of(a, row_of(corner[i]), column_of(corner[i])) << 8 * i;
+  }
   const FilterRows<T> filter(l, w, n0, a.K, count, a.units);
   const unsigned from_b = columns_address(l, nt);
 
@@ -81,9 +100,7 @@ __device__ __forceinline__ void conv_mma(const ConvMmaArgs& a, int block) {
           for (int i = 0; i < T::kLoadsA; i++) {
             const Source<E> source = place(i);
             uint4 most = make_uint4(0, 0, 0, 0);
-            if (source.wanted)
-              most = pooled_unit(a, source.from, row_of(corner[i]), column_of(corner[i]));
-            static_assert(T::kLoadsA * T::kLoadRows == T::kRows, "every row is there");
+            if (source.wanted) most = pooled_unit(a, source.from, neighbours >> 8 * i);
             store_shared(l.to + slot + i * T::kLoadRows * 64, most);
           }
         } else if (dilated) {

@@ -19,6 +19,7 @@ struct WgradTile {
   static constexpr int kUnitsA = kRows / kUnit, kUnitsB = kColumns / kUnit;
   static constexpr int kWarpPixels = kStagePixels / 4;  // a warp copies these, of both operands
   static constexpr int kPassA = 32 / kUnitsA, kPassB = 32 / kUnitsB;  // so many at a time
+  static_assert(kPassA == 2 * kPassB && kWarpPixels == 4 * kPassB, "four times x, twice gy");
   static constexpr int kPanelA = kStagePixels * kUnitsA * 16;
   static constexpr int kStage = kStagePixels * (kUnitsA + kUnitsB) * 16, kRing = kStages * kStage;
   static_assert(kRing == 36864,
@@ -53,11 +54,12 @@ __device__ __forceinline__ void conv_wgrad_mma(const ConvWgradMmaArgs& a) {
   const int u0 = (blockIdx.x - row_tile * a.column_tiles.value) * T::kUnitsB;
   const int begin = chunk * a.chunk_pixels, end = min(begin + a.chunk_pixels, a.pixels);
 
-  // This thread copies one unit of gy and one of x of some of its warp's pixels. A lane finds where
-  // one pixel lies and the others ask it.
+  // This thread copies one unit of x of four of its warp's pixels, kPassB apart, and one of gy of
+  // two of these: the first and third, or the others. So four are looked for.
   const int unit_a = lane % T::kUnitsA, unit_b = lane % T::kUnitsB;
-  const int pixel = warp * T::kWarpPixels, at_a = lane / T::kUnitsA, at_b = lane / T::kUnitsB;
-  const int own = pixel + lane % T::kWarpPixels;
+  const bool odd = lane / T::kUnitsA % 2;
+  const int pixel_b = warp * T::kWarpPixels + lane / T::kUnitsB;
+  const int pixel_a = pixel_b + (odd ? T::kPassB : 0);
   const int k = k0 + unit_a * T::kUnit, u = u0 + unit_b;
   const int tap = divide(u, a.channel_units), tap_r = divide(tap, a.filter_w);
   const int tap_s = tap - tap_r * a.filter_w.value;
@@ -66,9 +68,9 @@ __device__ __forceinline__ void conv_wgrad_mma(const ConvWgradMmaArgs& a) {
   const E* from_b = element(x, tap_r * a.x_strides.row + tap_s * a.x_strides.pixel + channel);
   const int shift = u < a.units ? join_corner(tap_r, tap_s) : kFarBelow;
   const int last = join_corner(a.H - 1, a.W - 1);
-  const unsigned to_a = computed_here(panels + across_offset<E>(pixel + at_a, unit_a, T::kUnitsA));
+  const unsigned to_a = computed_here(panels + across_offset<E>(pixel_a, unit_a, T::kUnitsA));
   const unsigned to_b =
-      computed_here(panels + T::kPanelA + across_offset<E>(pixel + at_b, unit_b, T::kUnitsB));
+      computed_here(panels + T::kPanelA + across_offset<E>(pixel_b, unit_b, T::kUnitsB));
 
   // what this lane reads of the panels, of tile 0 and pixel 0 of a step
   const int read_a = sizeof(E) == 2 ? lane % 8 + lane / 16 * 8 : t;
@@ -93,27 +95,32 @@ __device__ __forceinline__ void conv_wgrad_mma(const ConvWgradMmaArgs& a) {
   ring<T>(
       ceil_div(end - begin, T::kStagePixels),
       [&](int stage, int slot, Copies<T>& copies) {
-        const int m = begin + stage * T::kStagePixels + own;
-        const int n = divide(m, a.map_pixels), of_image = m - n * a.map_pixels.value;
-        const int p = divide(of_image, a.map_w), q = of_image - p * a.map_w.value;
-        const int h = halo_origin(p, a.stride_h, a.pad_h);
-        const int column = halo_origin(q, a.stride_w, a.pad_w);
-        const int place_a = m < end ? offset_of(a.gy_strides, n, p, q) : -1;
-        const int place_b = offset_of(a.x_strides, n, h, column);
-        const int corner = m < end ? join_corner(h, column) : kFarAbove;
+        int m[4], n[4], p[4], q[4];
 #pragma unroll
-        for (int i = 0; i < T::kWarpPixels; i += T::kPassA) {
-          const int place = __shfl_sync(0xffffffffu, place_a, i + at_a);
-          const bool wanted = place >= 0 && k < a.K;
-          copies.copy(0, (to_a + slot ^ across_turn<E>(i) * 16) + i * T::kUnitsA * 16,
-                      element(from_a, place), wanted);
+        for (int i = 0; i < 4; i++) {
+          m[i] = begin + stage * T::kStagePixels + pixel_b + i * T::kPassB;
+          n[i] = divide(m[i], a.map_pixels);
+          const int of_image = m[i] - n[i] * a.map_pixels.value;
+          p[i] = divide(of_image, a.map_w), q[i] = of_image - p[i] * a.map_w.value;
         }
 #pragma unroll
-        for (int i = 0; i < T::kWarpPixels; i += T::kPassB) {
-          const int place = __shfl_sync(0xffffffffu, place_b, i + at_b);
-          const int at = __shfl_sync(0xffffffffu, corner, i + at_b) + shift;
-          copies.copy(0, (to_b + slot ^ across_turn<E>(i) * 16) + i * T::kUnitsB * 16,
-                      element(from_b, place), inside_map(at, last));
+        for (int i = 0; i < 2; i++) {
+          const auto one = [odd, i](const int (&of)[4]) { return odd ? of[2 * i + 1] : of[2 * i]; };
+          const int place = offset_of(a.gy_strides, one(n), one(p), one(q));
+          copies.copy(
+              0,
+              (to_a + slot ^ across_turn<E>(i * T::kPassA) * 16) + i * T::kPassA * T::kUnitsA * 16,
+              element(from_a, place), one(m) < end && k < a.K);
+        }
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+          const int h = halo_origin(p[i], a.stride_h, a.pad_h);
+          const int column = halo_origin(q[i], a.stride_w, a.pad_w);
+          const int at = (m[i] < end ? join_corner(h, column) : kFarAbove) + shift;
+          copies.copy(
+              0,
+              (to_b + slot ^ across_turn<E>(i * T::kPassB) * 16) + i * T::kPassB * T::kUnitsB * 16,
+              element(from_b, offset_of(a.x_strides, n[i], h, column)), inside_map(at, last));
         }
       },
       [&](int, int slot) {
