@@ -93,10 +93,9 @@ __device__ __forceinline__ void conv_lrn_pool_mma(const ConvLrnPoolMmaArgs& a) {
           const int tap_s = tap - tap_r * c.filter_w.value;
           const int channel = (u - tap * c.channel_units.value) * T::kUnit;
           const int shift = u < c.units ? join_corner(tap_r, tap_s) : kFarBelow;
-          const E* tap_of_x =
-              element(x, tap_r * c.x_strides.row + tap_s * c.x_strides.pixel + channel);
+          const int tap_at = offset_of(c.x_strides, 0, tap_r, tap_s) + channel;
           load_pixels(copies, l, slot, [&](int i) {
-            return Source<E>{element(tap_of_x, offset[i]),
+            return Source<E>{element(x, offset[i] + tap_at),
                              inside_map(corner[i] + shift, last_pixel)};
           });
           filter.load(copies, l, slot, stage);

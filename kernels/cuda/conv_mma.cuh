@@ -90,10 +90,9 @@ __device__ __forceinline__ void conv_mma(const ConvMmaArgs& a, int block) {
         const int channel = (u - tap * a.channel_units.value) * T::kUnit;
         const bool there = u < a.units;
         const int shift = there ? join_corner(tap_r, tap_s) : kFarBelow;
-        const E* tap_of_x =
-            element(x, tap_r * a.x_strides.row + tap_s * a.x_strides.pixel + channel);
+        const int tap_at = offset_of(a.x_strides, 0, tap_r, tap_s) + channel;
         const auto place = [&](int i) {
-          return Source<E>{element(tap_of_x, offset[i]), inside_map(corner[i] + shift, last)};
+          return Source<E>{element(x, offset[i] + tap_at), inside_map(corner[i] + shift, last)};
         };
         if constexpr (kPooled) {
 #pragma unroll

@@ -65,7 +65,7 @@ __device__ __forceinline__ void conv_wgrad_mma(const ConvWgradMmaArgs& a) {
   const int tap_s = tap - tap_r * a.filter_w.value;
   const int channel = (u - tap * a.channel_units.value) * T::kUnit;
   const E* from_a = gy + (k < a.K ? k : 0);
-  const E* from_b = element(x, tap_r * a.x_strides.row + tap_s * a.x_strides.pixel + channel);
+  const int tap_at = offset_of(a.x_strides, 0, tap_r, tap_s) + channel;
   const int shift = u < a.units ? join_corner(tap_r, tap_s) : kFarBelow;
   const int last = join_corner(a.H - 1, a.W - 1);
   const unsigned to_a = computed_here(panels + across_offset<E>(pixel_a, unit_a, T::kUnitsA));
@@ -120,7 +120,7 @@ __device__ __forceinline__ void conv_wgrad_mma(const ConvWgradMmaArgs& a) {
           copies.copy(
               0,
               (to_b + slot ^ across_turn<E>(i * T::kPassB) * 16) + i * T::kPassB * T::kUnitsB * 16,
-              element(from_b, offset_of(a.x_strides, n[i], h, column)), inside_map(at, last));
+              element(x, offset_of(a.x_strides, n[i], h, column) + tap_at), inside_map(at, last));
         }
       },
       [&](int, int slot) {
