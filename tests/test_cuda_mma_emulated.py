@@ -161,16 +161,19 @@ def test_the_bits_do_not_depend_on_the_tile():
         np.testing.assert_array_equal(y, results[0][2])
 
 
-def test_nan_stays_where_it_belongs():
-    """One NaN in x reaches the outputs whose windows hold it and no other, zero units or not."""
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_one_value_stays_where_it_belongs(value):
+    """In x it reaches the outputs whose windows hold it and no other, zero units or not; past the
+    end of a filter row nothing is multiplied, or infinity times zero would be there."""
     case = ReduceConv((1, 9, 10, 40, 24, 40, 3, 3), padding=(1, 1), frame=(8, 8))
-    case.x[0, 4, 5, 7] = np.nan
+    case.x[0, 4, 5, 7] = value
     case.maps["x"].fill(case.x)
+    case.wr[:], case.w[:] = 1, 1
     device = Emulated()
     launch(device, "reduce_conv_mma", case.place(device.buffer))
     y = read_slice(case.maps["y"], device.read("y"))
     expected, _ = case.expected()
-    assert np.isnan(expected).sum() == 9 * 40
+    assert (~np.isfinite(expected)).sum() == 9 * 40
     np.testing.assert_array_equal(y, expected)
 
 
