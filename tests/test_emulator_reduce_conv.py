@@ -87,14 +87,19 @@ def spec_of(shape: tuple[int, ...]) -> BranchSpec:
 
 
 @pytest.mark.usefixtures("emulated")
-def test_channel_slices_and_accumulation() -> None:
-    """Operands with row and pixel strides of their own; gx is added to."""
-    shape = SHAPES[1]
+@pytest.mark.parametrize(
+    ("shape", "beside"),
+    [(SHAPES[1], 5), ((1, 6, 7, 20, 24, 36, 3, 1, 1), 8), ((1, 5, 4, 36, 68, 20, 3, 1, 1), 8)],
+    ids=["values", "quads, narrow", "quads, wide"],
+)
+def test_channel_slices_and_accumulation(shape: tuple[int, ...], beside: int) -> None:
+    """Operands with row and pixel strides of their own, NaN beside them; gx is added to."""
     x, wr, br, w, b = operands(shape)
     n, h, wide, c, cr, k, *_ = shape
-    wide_x = integers(7, n, h, wide + 2, c + 5)
+    wide_x = integers(7, n, h, wide + 2, c + beside)
     wide_x[:, :, 1:-1, 2 : 2 + c] = x
-    y, r = np.full((n, h, wide, k + 9), 7, np.float32), np.zeros((n, h, wide, cr), np.float32)
+    y = np.full((n, h, wide, k + 4 + beside), 7, np.float32)
+    r = np.zeros((n, h, wide, cr + beside), np.float32)[..., :cr]
     spec = spec_of(shape)
     launch(
         "reduce_conv",
@@ -115,7 +120,7 @@ def test_channel_slices_and_accumulation() -> None:
     np.testing.assert_array_equal(r, r_expected)
     assert (y[..., :4] == 7).all() and (y[..., 4 + k :] == 7).all()
 
-    gy, before = integers(8, *y_expected.shape), integers(9, *x.shape)
+    gy, before = integers(8, n, h, wide, k + beside)[..., :k], integers(9, *x.shape)
     gx = before.copy()
     none = (None,) * 4
     launch(
