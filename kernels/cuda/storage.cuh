@@ -104,7 +104,8 @@ struct Quad<float> {
 };
 
 // p[at .. at + 3] in one access, zeros below zero. Predicated, not branched around, and through the
-// read-only path: nobody may write there while the kernel runs.
+// read-only path: nobody may write there while the kernel runs. Not volatile, so the compiler may
+// move it; tests/test_cuda_gates.py sees that it does not pass the wait for the kernel before.
 __device__ __forceinline__ Quad<float> fetch_quad(const float* p, int at) {
   Quad<float> q{};
   asm("{.reg .pred in; setp.ge.s32 in, %5, 0; @in ld.global.nc.v4.f32 {%0, %1, %2, %3}, [%4];}"
@@ -262,7 +263,7 @@ __device__ __forceinline__ void store4(void* p, int i, const float (&v)[4], int 
 
 // The same to global memory, by instructions by name: in the register tile's kernels the plain
 // assignments were taken apart and merged with the four (nvcc 13.0). It costs the compiler's
-// knowledge that inputs are constant, so such a kernel loads them through fetch_pair.
+// knowledge that inputs are constant, so such a kernel loads them through fetch_quad.
 template <class S>
 __device__ __forceinline__ void store4_whole(S* p, const float (&v)[4], int left, bool vector) {
   if (!vector || left < 4) {

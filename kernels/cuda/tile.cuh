@@ -29,7 +29,7 @@ struct Tile {
                 "(5x5 branches). 128 lost: most GoogLeNet branches would leave half of it empty");
   static_assert(kStep == 16 && kThreads == 128,
                 "128 threads stage 16 steps: 4 lanes fetch a quad each, whole sectors in every "
-                "storage. 8 steps lost: twice the barriers; 32 lost: 39 KB of panels");
+                "storage. 8 steps lost: twice the barriers; 32 lost: 36 KB of panels");
   static_assert(kThreadRows * 4 + 2 * kStep <= 64,
                 "accumulators and staged values must leave half of 128 registers to operands and "
                 "addresses. 8x8 accumulators in 64 threads lost: two warps hide no latency");
