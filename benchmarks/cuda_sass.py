@@ -62,12 +62,14 @@ def tool() -> str:
 
 def machine_code(unit: str, arch: str, kernels: Path) -> dict[str, list[tuple[int, str]]]:
     """Instructions, with their offsets, of every entry of a unit."""
-    disassembler = tool()
+    nvcc, disassembler = shutil.which("nvcc"), tool()
+    if not nvcc:
+        sys.exit("nvcc is not found: install the CUDA toolkit and put its bin folder on PATH")
     with tempfile.TemporaryDirectory() as folder:
         cubin = f"{folder}/{unit}.cubin"
         source = kernels / "cuda" / f"{unit}.cu"
         subprocess.run(
-            ["nvcc", "-cubin", f"-arch={arch}", "-std=c++17", f"-I{kernels}", "-o", cubin, source],
+            [nvcc, "-cubin", f"-arch={arch}", "-std=c++17", f"-I{kernels}", "-o", cubin, source],
             check=True,
         )
         printed = subprocess.run(

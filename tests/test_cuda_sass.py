@@ -1,8 +1,12 @@
 """The count of a loop's instructions in machine code, on a loop made by hand, and the record."""
 
 import json
+import shutil
+import site
 import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -51,6 +55,14 @@ def test_a_turn_goes_the_way_of_whole_accesses_and_leaves_out_what_is_rare():
 
 def test_a_loop_with_few_multiplies_is_none():
     assert cuda_sass.loops("kernel", instructions(cuda_sass.LEAST - 1)) == []
+
+
+@pytest.mark.parametrize("missing", ["nvcc", "cuobjdump"])
+def test_a_tool_that_is_missing_is_named(missing, monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: None if name == missing else f"/bin/{name}")
+    monkeypatch.setattr(site, "getsitepackages", list)
+    with pytest.raises(SystemExit, match=f"{missing} is not found: install"):
+        cuda_sass.machine_code("conv", "sm_90a", ROOT / "kernels")
 
 
 def test_the_record_is_what_the_page_says():
