@@ -38,7 +38,8 @@ class Launch(NamedTuple):
 # What the sentences of a refusal by code contain.
 SENTENCES = {
     -1: "an extent is not positive", -2: "filter and stride must be", -3: "larger than the padded",
-    -4: "a stride is negative", -5: "beyond 32-bit indices", -6: "shared memory of a block",
+    -4: "a stride is negative", -5: "beyond 32-bit indices",
+    -6: r"shared memory of a block: it needs \d+ bytes, expected at most \d+",
     -7: "a required array is null", -8: "the workspace is null", -9: "storage must be",
     -10: "a pooling window must", -11: "a constant lies outside",
 }  # fmt: skip

@@ -295,8 +295,8 @@ DECLINED = {
     "map beyond 32 bits": (-5, FPROP, {"y_strides": (2**31 - 1, 192, 24)}),
     "gradient beyond 32 bits": (-5, BACKWARD, {"gx_strides": (1440, 2**29, 20)}),
     "filter beyond 32 bits": (-5, FPROP, {"K": 2**30, "Cr": 16}),
-    "shared memory": (-6, FPROP, {"shared_limit": 16 * KB}),
-    "shared memory of dgrad": (-6, BACKWARD, {"shared_limit": 16 * KB}),
+    "shared memory": (-6, FPROP, {"shared_limit": 15 * KB}),
+    "shared memory of dgrad": (-6, BACKWARD, {"shared_limit": 15 * KB}),
     "y null": (-7, FPROP, {"y": 0}),
     "r null": (-7, BACKWARD, {"r": 0}),
     "gb without gw": (-7, BACKWARD, {"gw": 0}),
@@ -310,6 +310,19 @@ def test_plans_decline_with_a_reason(case):
     code, direction, fields = DECLINED[case]
     with pytest.raises(Refused, match=SENTENCES[code]):
         plan(direction, record(SMALL, (1, 1), (1, 1), **fields))
+
+
+@pytest.mark.parametrize("direction", (FPROP, BACKWARD))
+def test_the_shared_memory_that_is_asked_for_suffices(direction):
+    def asked(limit):
+        return record(SMALL, (1, 1), (1, 1), shared_limit=limit)
+
+    with pytest.raises(Refused, match=r"expected at most 1000$") as refused:
+        plan(direction, asked(1000))
+    needs = int(re.search(r"needs (\d+) bytes", str(refused.value))[1])
+    assert max(launch.shared_bytes for launch in plan(direction, asked(needs))[0]) == needs
+    with pytest.raises(Refused, match=f"needs {needs} bytes, expected at most {needs - 1}"):
+        plan(direction, asked(needs - 1))
 
 
 def test_optional_results_and_the_empty_batch():

@@ -90,7 +90,7 @@ inline CudaStatus plan_depthwise(const DepthwiseCudaArgs& asked, DepthwisePass p
   if (a.N == 0) return kCudaOk;
   if (!a.w || (dgrad ? !a.gy || !a.gx : !a.x || !a.y)) return kCudaMissingArray;
   const int shared_bytes = dgrad && a.K != a.C ? 0 : 16 * slab * taps;
-  if (shared_bytes > 48 * 1024) return kCudaSharedMemory;
+  if (shared_bytes > 48 * 1024) return beyond_shared_memory(shared_bytes, 48 * 1024);
   if (slabs > 65535) return kCudaTooLarge;
   a.block_pixels = a.lanes * kDepthwiseRounds;
   plan.launch(dgrad ? kDepthwiseDgrad : kDepthwiseFprop, ceil_div(a.pixels, a.block_pixels), slabs,

@@ -100,7 +100,7 @@ inline CudaStatus plan_lrn(const LrnCudaArgs& asked, bool dgrad, LrnPlan& plan) 
   while (a.tile_pixels > 1 && 4 * a.tile_pixels * (x_row + 2 * t_row) > 48 * 1024)
     a.tile_pixels /= 2;
   const long long bytes = 4 * a.tile_pixels * (x_row + 2 * t_row);
-  if (bytes > 48 * 1024) return kCudaSharedMemory;
+  if (bytes > 48 * 1024) return beyond_shared_memory((double)bytes, 48 * 1024);
   a.tile = make_divisor(a.tile_channels);
   a.x_row = make_divisor((int)x_row), a.t_row = make_divisor((int)t_row);
   plan.launch(kLrnDgrad, ceil_div(a.pixels, a.tile_pixels), ceil_div(a.C, a.tile_channels), 256,

@@ -87,6 +87,14 @@ struct CudaStatus {
   }
 };
 
+// What the smallest tile takes, and the most there is.
+inline CudaStatus beyond_shared_memory(double needs, int limit) {
+  CudaStatus status = kCudaSharedMemory;
+  status << ": it needs " << (long long)needs << " bytes, expected at most " << limit;
+  status.code = kCudaSharedMemory;
+  return status;
+}
+
 // One kernel over one grid. params is the record the entry takes; it points into the plan itself: a
 // plan is filled in place and not copied.
 struct CudaLaunch {

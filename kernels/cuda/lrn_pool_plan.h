@@ -67,7 +67,7 @@ inline CudaStatus plan_lrn_pool(const LrnPoolCudaArgs& asked, LrnPoolPlan& plan)
   int bytes = 0;
   if (!choose_lrn_pool_tile(a, kLrnPoolWanted, bytes) &&
       !choose_lrn_pool_tile(a, kLrnPoolLimit, bytes))
-    return kCudaSharedMemory;
+    return beyond_shared_memory((double)lrn_pool_bytes(a, 1, 1), kLrnPoolLimit);
   const int rows = ceil_div(a.P, a.tile_p), columns = ceil_div(a.Q, (int)a.tile_q.value);
   if (!fits(a.N, (long long)rows * columns)) return kCudaTooLarge;
   a.image_tiles = make_divisor(rows * columns), a.tiles_q = make_divisor(columns);

@@ -100,7 +100,10 @@ inline CudaStatus plan_reduce_conv_fprop(const ReduceConvCudaArgs& asked, Reduce
   if (narrow > 0 && (wide == 0 || narrow < wide))
     a = other, entry = kFpropNarrow, shared_bytes = narrow_bytes;
   else if (wide == 0)
-    return kCudaSharedMemory;
+    return beyond_shared_memory(panel_bytes(32) + 4.0 * halo_extent(1, a.R, a.stride_h) *
+                                                      halo_extent(1, a.S, a.stride_w) *
+                                                      resident_pitch(a.Cr),
+                                a.shared_limit);
 
   const int rows = tiles_along(a.P, a.H, a.tile_p, a.R, a.stride_h, a.pad_h, a.r);
   const int columns = tiles_along(a.Q, a.W, a.tile_q.value, a.S, a.stride_w, a.pad_w, a.r);
@@ -168,7 +171,8 @@ inline CudaStatus plan_reduce_conv_backward(const ReduceConvCudaArgs& asked, boo
     a.tile_pixels = kTileRows;
     while (a.tile_pixels > 1 && panels + 4.0 * a.tile_pixels * pitch > a.shared_limit)
       a.tile_pixels /= 2;
-    if (panels + 4.0 * a.tile_pixels * pitch > a.shared_limit) return kCudaSharedMemory;
+    const double needs = panels + 4.0 * a.tile_pixels * pitch;
+    if (needs > a.shared_limit) return beyond_shared_memory(needs, a.shared_limit);
     plan.launches[plan.count++] = {kReduceConvEntries[is_narrow ? kDgradNarrow : kDgradWide],
                                    (unsigned)ceil_div(a.N * a.H * a.W, a.tile_pixels),
                                    1,
