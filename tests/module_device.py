@@ -1,4 +1,5 @@
-"""The emulator for whole modules: checked in a greedy order, or unchecked on two host threads."""
+"""The emulator for whole modules: checked in a greedy order, or plain, fair on two host threads or
+greedy on one."""
 
 from functools import cache
 from pathlib import Path
@@ -11,13 +12,13 @@ from cuda_run import Launch
 class Device(cuda_run.Emulated):
     """As `cuda_run.Emulated`; ``substitutes``: the source of an entry that is not the launch's."""
 
-    def __init__(self, *, checked: bool = True, seed: int = 1,
+    def __init__(self, *, checked: bool = True, greedy: bool = False, seed: int = 1,
                  substitutes: dict[str, Path] | None = None) -> None:  # fmt: skip
         from pyinception import emulator
         from pyinception.emulator import compile, device  # noqa: F401
 
         super().__init__(emulator, seed)
-        if not checked:
+        if not checked and not greedy:
             self.device = emulator.device.Device(workers=2)
         self.checked, self.substitutes = checked, substitutes or {}
         self.entries: list[str] = []  # launched, in order

@@ -78,6 +78,20 @@ def test_modules_reduced_are_exact(name, tensor_cores):
     hold_gradients(case.run_backward(device, Memory(device), expected), case.backward(expected))
 
 
+@pytest.mark.parametrize("name", MODULES)
+def test_whole_geometries_are_exact_on_cuda_cores(name):
+    """Plain code in a fair and in a greedy order. Of the tensor cores these are branches, in
+    test_cuda_mma_emulated.py."""
+    extent, c, widths = MODULES[name]
+    case = Module(1, extent, c, widths)
+    expected = case.forward()
+    gradients = case.backward(expected)
+    for greedy in (False, True):
+        device = Device(checked=False, greedy=greedy)
+        hold_forward(case.run_forward(device, Memory(device)), expected)
+        hold_gradients(case.run_backward(device, Memory(device), expected), gradients)
+
+
 def test_a_launch_for_each_role():
     """What the plan takes where the model expects it to end first; saved or not, the same bits."""
     case = Module(2, 14, 40, (24, 40, 48, 16, 24, 32), storage="bf16", tensor_cores=True,
