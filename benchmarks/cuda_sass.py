@@ -1,4 +1,4 @@
-"""Instructions of the CUDA kernels' main loops, read from the machine code.
+"""Instructions of the main loops on CUDA cores, read from the machine code.
 
     python benchmarks/cuda_sass.py [UNIT ...] [--arch sm_90a] [--only TEXT] [--json FILE]
 
@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-UNITS = ("reduce_conv", "conv", "reduce_conv_mma", "conv_mma", "inception_mma", "conv_lrn_pool_mma")
+UNITS = ("reduce_conv", "conv")
 INSTRUCTION = re.compile(r"/\*([0-9a-f]{4,5})\*/\s+([^;]*?)\s*;")
 BRANCH = re.compile(r"\bBRA\b.*?(0x[0-9a-f]+)")
 LEAST = 16  # multiplies of a loop worth a row
@@ -38,9 +38,9 @@ class Loop:
     kernel: str
     at: str  # offset of its first instruction
     instructions: int
-    multiplies: int  # FFMA, HMMA
-    reads: int  # of shared memory: LDS, LDSM
-    fetches: int  # from global memory: LDG, LDGSTS
+    multiplies: int  # FFMA
+    reads: int  # of shared memory: LDS
+    fetches: int  # from global memory: LDG
     stores: int  # to shared memory: STS
 
     @property
@@ -96,7 +96,7 @@ def operation(instruction: str) -> str:
 
 def worth(instruction: str) -> int:
     """Whole accesses above all, then as few instructions as may be; single values never."""
-    if re.search(r"LDG\.E\.(64|128)|STS\.(64|128)|LDGSTS", instruction):
+    if re.search(r"LDG\.E\.(64|128)|STS\.(64|128)", instruction):
         return 10_000
     return -10_000 if operation(instruction) == "LDG" else -1
 
@@ -141,11 +141,11 @@ def loops(kernel: str, code: list[tuple[int, str]]) -> list[Loop]:
             continue
         path = turn(code[begin : end + 1])
         count = Counter(map(operation, path))
-        multiplies = count["FFMA"] + count["HMMA"]
+        multiplies = count["FFMA"]
         if multiplies >= LEAST:
             found.append(
                 Loop(kernel, hex(code[begin][0]), len(path), multiplies,
-                     count["LDS"] + count["LDSM"], count["LDG"] + count["LDGSTS"], count["STS"])
+                     count["LDS"], count["LDG"], count["STS"])
             )  # fmt: skip
     return found
 

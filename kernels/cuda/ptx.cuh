@@ -1,6 +1,6 @@
-// Inline PTX (all of it but the fp16 conversions and the wait of storage.cuh): tensor-core
-// multiply-add, matrix loads, asynchronous copies, conversions, addresses. Each wrapper is one
-// instruction and says what architecture it needs.
+// Inline PTX (all of it but what storage.cuh reads, writes and converts): tensor-core multiply-add,
+// matrix loads, asynchronous copies, conversions, addresses. Each wrapper is one instruction and
+// says what architecture it needs.
 //
 // Shared memory is addressed by 32-bit byte offsets of the shared window (shared_address). A
 // fragment is what one lane of a warp holds; g = lane / 4 and t = lane % 4 number it:
