@@ -2,8 +2,6 @@
 // the address of the record. Plain C++, no CUDA header: the CUDA runtime and the emulator run the
 // same list.
 #pragma once
-#include <cmath>
-
 #include "conv_plan.h"
 
 // ---- tile choices ------------------------------------------------------------------------------
@@ -50,9 +48,9 @@ inline CudaStatus complete(ReduceConvCudaArgs& a) {
 
 // ---- fprop -------------------------------------------------------------------------------------
 // The tile and the slices of the output channels with the least cost that fit `limit` bytes: the
-// clocks, recomputed halo and 1x1 included, times the eighth root of the steps of all blocks. Twice
-// the work must buy 9 % of the clocks, or 98 blocks of two pixels each would be preferred to four
-// of 64 for a quarter of them. Returns the cost, or 0 where none fits.
+// eighth power of the clocks, recomputed halo and 1x1 included, times the steps of all blocks.
+// Twice the work must buy 9 % of the clocks, or 98 blocks of two pixels each would be preferred to
+// four of 64 for a quarter of them. Returns the cost, or 0 where none fits.
 inline double choose_tile(ReduceConvCudaArgs& a, int columns, int limit, int& shared_bytes) {
   double best = 0;
   // tiles of columns in a slice; of those that make as many slices the fewest
@@ -70,7 +68,8 @@ inline double choose_tile(ReduceConvCudaArgs& a, int columns, int limit, int& sh
       const int hh = halo_extent(tp, a.R, a.stride_h), hw = halo_extent(tq, a.S, a.stride_w);
       const double bytes = panel_bytes(columns) + 4.0 * hh * hw * resident_pitch(a.Cr);
       if (bytes > limit) break;
-      const double tiles = (double)a.N * tiles_along(a.P, a.H, tp, a.R, a.stride_h, a.pad_h, a.r) *
+      const double tiles = (double)(a.N > 0 ? a.N : 1) *
+                           tiles_along(a.P, a.H, tp, a.R, a.stride_h, a.pad_h, a.r) *
                            tiles_along(a.Q, a.W, tq, a.S, a.stride_w, a.pad_w, a.r);
       const double reduce = (double)ceil_div(hh * hw, kTileRows) * ceil_div(a.Cr, columns) *
                             ceil_div(a.C, kChannelStep);
@@ -78,7 +77,8 @@ inline double choose_tile(ReduceConvCudaArgs& a, int columns, int limit, int& sh
       for (int i = 0; i < splits; i++) {
         const double blocks = tiles * ceil_div(column_tiles, each[i]);
         const double steps = reduce + each[i] * conv, work = blocks * steps * columns;
-        const double cost = tile_clocks(blocks, steps, columns) * sqrt(sqrt(sqrt(work)));
+        const double clocks = tile_clocks(blocks, steps, columns), squared = clocks * clocks;
+        const double cost = squared * squared * squared * squared * work;
         if (best == 0 || cost < best || (cost == best && bytes < shared_bytes)) {
           best = cost, shared_bytes = (int)bytes, a.slice = each[i] * columns;
           a.tile_p = tp, a.halo_h = hh, a.tile_q = make_divisor(tq), a.halo_w = make_divisor(hw);
