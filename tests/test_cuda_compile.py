@@ -285,6 +285,19 @@ def test_plans_of_the_modules(index, name, limit):
                 plan(BACKWARD, a)
 
 
+def test_a_fused_launch_fills_the_device_and_repeats_little():
+    """Small tiles and slices of the channels at batch 1; enough images need neither."""
+
+    def blocks(n):
+        [launch], _ = plan(FPROP, record((n, 14, 14, 480, 96, 208, 3, 3), (1, 1), (1, 1), 227 * KB))
+        return launch.grid[0] // n, launch.grid[1]
+
+    assert blocks(1) == (6, 7)  # of five lines by seven columns, 32 of 208 channels each
+    assert blocks(256) == (2, 1)
+    [tiny], _ = plan(FPROP, record((1, 14, 14, 64, 32, 32, 3, 3), (1, 1), (1, 1), 227 * KB))
+    assert tiny.grid[0] <= 16  # not 98 of two pixels, 20 times the work
+
+
 SMALL = (2, 9, 8, 20, 16, 24, 3, 3)
 DECLINED = {
     "H 0": (-1, FPROP, {"H": 0}),

@@ -15,15 +15,18 @@ inline int panel_bytes(int columns) {
 // proportion, and so the instructions of a step (sm_90a, benchmarks/cuda_sass.py). Not measured.
 constexpr int kPlannedMultiprocessors = 132;
 constexpr double kAloneTurns = 1.4;  // of four warps
+constexpr int kWideStep = 670, kNarrowStep = 390;
 inline double tile_clocks(double blocks, double steps, int columns) {
   const double turns =
       (double)(long long)((blocks + kPlannedMultiprocessors - 1) / kPlannedMultiprocessors);
-  return (turns > kAloneTurns ? turns : kAloneTurns) * steps * (columns == 64 ? 670 : 390);
+  return (turns > kAloneTurns ? turns : kAloneTurns) * steps *
+         (columns == 64 ? kWideStep : kNarrowStep);
 }
 
-// A step of the narrow tile takes 1.10 to 1.19 times the instructions per multiply-add of a wide
-// one: it must save an eighth of them where the grid is split until it fills the device.
-inline bool prefer_narrow(double wide, double narrow) { return narrow < 0.875 * wide; }
+// Of padded multiply-adds, where the tile does not decide how many blocks there are.
+inline bool prefer_narrow(double wide, double narrow) {
+  return narrow / 32 * kNarrowStep < wide / 64 * kWideStep;
+}
 
 // Where a plan keeps the wgrad: two launches at most, and their records.
 struct WgradSlot {

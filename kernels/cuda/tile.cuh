@@ -12,7 +12,8 @@
 // read of shared memory takes the wavefronts its distinct bytes need: of B 256 bytes by 16 a lane
 // (64 by 8), of A 16 by 8 (32). Lanes n and n ^ 1 read one address of B, n and n ^ 2 one of A, so a
 // wavefront returns two registers. Lost: lanes 8 x 4 and 16 bytes of both, 12 reads a 128
-// multiply-adds for 20, with as many wavefronts, two for the 64 and 128 bytes that differ.
+// multiply-adds for 20, with as many wavefronts, two for the 64 and 128 bytes that differ. (ptxas
+// 13.0 joins the reads of A again where it knows their alignment.)
 #pragma once
 #include "ptx.cuh"
 

@@ -96,10 +96,10 @@ inline double wgrad_traffic(const ConvWgradCudaArgs& g, const CudaLaunch& launch
                       pairs_along(Q, g.W, g.S, g.stride_w, g.pad_w) * images;
   const double row = (double)g.R * g.S * g.C;
   const double a = (double)g.column_tiles.value * g.pixels * g.K * (g.y ? 2 : 1);
-  double b = taps * g.C * element;  // by quads, eight of each of four pixels, or value by value
-  if (g.C % 4 == 0)
-    b = gathered_bytes(g, {element, 4 * element, g.C / 4, g.R * g.S * g.C / 4}, 4, g.pixels,
-                       EveryOutput{P, Q}, 1, 1);
+  const GatherUnits quads = {element, 4 * element, g.C / 4, g.R * g.S * g.C / 4};
+  const double b =  // quads go by eight of each of four pixels, else value by value
+      g.C % 4 == 0 ? gathered_bytes(g, quads, 4, g.pixels, EveryOutput{P, Q}, 1, 1)
+                   : taps * g.C * element;
   return element * a + ceil_div(g.K, kTileRows) * b +
          4.0 * launch.grid_z * g.K * (row + (g.gb ? 1 : 0));
 }
